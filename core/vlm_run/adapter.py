@@ -1,0 +1,132 @@
+"""One model type bound to its plugin: everything that differs between models, behind one face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vlm_run.discovery import Plugin, Plugins
+from vlm_run.errors import PluginError, VlmRunError
+from vlm_run.prompt import Guard, Prompt, control_tokens
+from vlm_run.specs import Limits, ModelSpec
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from vllm.config import VllmConfig
+
+    from vlm_run.conversation import Conversation
+    from vlm_run.engine import Engine
+
+T = TypeVar("T")
+
+
+class Adapter:
+    """What `Registry.load` returns. Everything but `vllm_config` and `engine` works without vLLM.
+
+    Attributes:
+        spec: The model type's data, with the limits and `mm_processor_kwargs` in force.
+        plugin: The plugin that serves it.
+        source: Where the weights come from: a folder or a repository on the hub.
+        limits: What one request may use.
+    """
+
+    def __init__(self, spec: ModelSpec, plugin: Plugin, plugins: Plugins, *, source: str, limits: Limits) -> None:
+        self.plugin = plugin
+        self.source = source
+        self.limits = limits
+        self._plugins = plugins
+        self._engine_kwargs = dict(self._call("engine_kwargs", Mapping, model=spec, limits=limits))
+        self.spec = _with_processor_kwargs(spec, self._engine_kwargs.get("mm_processor_kwargs", {}))
+
+    def __repr__(self) -> str:
+        return f"Adapter({self.spec.model_type!r}, plugin={self.plugin.name!r}, source={self.source!r})"
+
+    def render(self, conversation: Conversation, control: Iterable[str] = ()) -> Prompt:
+        """The prompt for a conversation.
+
+        Args:
+            conversation: Messages with text and images; the images are not looked at.
+            control: Special tokens of the tokenizer in use, beside those the spec names; in
+                what a user wrote they stay text.
+
+        Raises:
+            TemplateError: The chat template refuses the conversation.
+        """
+        guard = Guard({*control_tokens(self.spec), *control})
+        masked = guard.mask(conversation)
+        return guard.unmask(self._call("render_prompt", str, model=self.spec, conversation=masked))
+
+    def preprocess(self, image: Image.Image) -> Image.Image:
+        """The picture as vLLM's processor for the model should get it.
+
+        Raises:
+            MediaError: The model cannot take a picture of this size.
+        """
+        from PIL import Image
+
+        return self._call("preprocess_image", Image.Image, model=self.spec, image=image)
+
+    def placeholder(self, index: int = 1) -> str:
+        """What stands for image number `index`, from 1 on, in the prompt."""
+        return self._call("placeholder", str, model=self.spec, index=index)
+
+    def count_image_tokens(self, width: int, height: int) -> int:
+        """Tokens of the prompt that a picture of `width` × `height` pixels takes up.
+
+        Raises:
+            MediaError: The model cannot take a picture of this size.
+        """
+        return self._call("count_image_tokens", int, model=self.spec, width=width, height=height)
+
+    def engine_kwargs(self, **overrides: Any) -> dict[str, Any]:
+        """Engine options in `vllm.EngineArgs`' names: the plugin's, with `overrides` on top."""
+        return {
+            "model": self.source,
+            "trust_remote_code": False,
+            **self._engine_kwargs,
+            **overrides,
+        }
+
+    def vllm_config(self, **overrides: Any) -> VllmConfig:
+        """The full vLLM configuration that `engine` would start with. Needs vLLM.
+
+        Raises:
+            EngineError: An option is unknown, or vLLM refuses the configuration.
+        """
+        from vlm_run.engine.arguments import vllm_config
+
+        return vllm_config(self, overrides)
+
+    def engine(self, **overrides: Any) -> Engine:
+        """Start vLLM with this model. Use as a context manager, or call `shutdown`.
+
+        Raises:
+            EngineError: An option is unknown, or vLLM could not start.
+        """
+        from vlm_run.engine import Engine
+
+        return Engine(self, **overrides)
+
+    def _call(self, hook: str, returns: Callable[..., T] | type[T], **arguments: Any) -> T:
+        """Call a hook of the plugin; what the plugin does wrong becomes a `PluginError`."""
+        try:
+            answer = self._plugins.hook(hook, self.plugin.module)(**arguments)
+        except VlmRunError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the hook '{hook}' of plugin {self.plugin.name} failed with {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(answer, returns):  # type: ignore[arg-type]
+            raise PluginError(
+                f"the hook '{hook}' of plugin {self.plugin.name} returned {type(answer).__name__}, "
+                f"not {returns.__name__}"
+            )
+        return answer
+
+
+def _with_processor_kwargs(spec: ModelSpec, processor_kwargs: Mapping[str, Any]) -> ModelSpec:
+    """The spec whose vision facts are those under `mm_processor_kwargs`."""
+    if spec.vision is None:
+        return spec
+    return spec.model_copy(update={"vision": spec.vision.with_processor_kwargs(processor_kwargs)})

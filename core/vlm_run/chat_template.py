@@ -1,0 +1,95 @@
+"""Chat templates: Jinja in the Hugging Face dialect, sandboxed.
+
+Renders as `transformers`' `apply_chat_template` does, without importing it, so that a prompt
+can be shown with no model library at hand. The same template files work with
+`vllm serve --chat-template`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from vlm_run.errors import PluginError, TemplateError
+
+
+class _Refusal(jinja2.TemplateError):
+    """What a template says through `raise_exception`."""
+
+
+class _GenerationBlock(Extension):
+    """`{% generation %}…{% endgeneration %}` marks the answer for training; here it is its body."""
+
+    tags = {"generation"}  # noqa: RUF012  (Jinja's own way to declare an extension's tags)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def render(
+    template: Path,
+    messages: Sequence[dict[str, Any]],
+    *,
+    bos_token: str = "",
+    eos_token: str = "",
+) -> str:
+    """The prompt up to where the model's answer begins.
+
+    Args:
+        template: A Jinja file.
+        messages: What the template sees as `messages`; content is a list of parts.
+        bos_token: What the template sees as `bos_token`.
+        eos_token: What the template sees as `eos_token`.
+
+    Raises:
+        TemplateError: The template refused the messages by `raise_exception`.
+        PluginError: The template is missing or broken.
+    """
+    try:
+        return _compiled(template).render(
+            messages=messages, bos_token=bos_token, eos_token=eos_token, add_generation_prompt=True
+        )
+    except _Refusal as refusal:
+        raise TemplateError(f"the chat template refuses the conversation: {refusal}") from None
+    except (jinja2.TemplateError, OSError, TypeError) as error:
+        raise PluginError(f"the chat template {template.name} failed: {error}") from error
+
+
+@lru_cache(maxsize=64)
+def _compiled(template: Path) -> jinja2.Template:
+    return _environment().from_string(template.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    # Jinja's own filter escapes characters for HTML, which a prompt must not have.
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise _Refusal(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)

@@ -1,0 +1,175 @@
+"""Finds plugins by entry point and registers them; what fails is kept with its cause."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import entrypoints
+import pluggy
+from pydantic import ValidationError
+
+from vlm_run import defaults, hookspecs
+from vlm_run.errors import PluginError
+from vlm_run.specs import ModelSpec, canonical
+
+GROUP = "vlm_run.plugins"
+
+
+class PluginWarning(UserWarning):
+    """A plugin, or one of its model types, was left out; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A plugin that is registered, with the model types it serves."""
+
+    name: str
+    """Its distribution's name, or the entry point's where no distribution is known."""
+    version: str
+    module: Any
+    specs: tuple[ModelSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenPlugin:
+    """A plugin, or one model type of it, that was left out."""
+
+    name: str
+    version: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """Everything that was found: the pluggy manager, healthy plugins and broken ones."""
+
+    manager: pluggy.PluginManager
+    healthy: list[Plugin] = field(default_factory=list)
+    broken: list[BrokenPlugin] = field(default_factory=list)
+
+    def models(self) -> Iterator[tuple[ModelSpec, Plugin]]:
+        """Every model type with its plugin, in the order of discovery."""
+        for plugin in self.healthy:
+            for spec in plugin.specs:
+                yield spec, plugin
+
+    def hook(self, name: str, owner: Any) -> pluggy.HookCaller:
+        """The hook `name` for model types that `owner` serves.
+
+        It calls the owner, then the core's defaults, and wrappers of every plugin around them.
+        """
+        caller: pluggy.HookCaller = getattr(self.manager.hook, name)
+        strangers = [
+            found.plugin
+            for found in caller.get_hookimpls()
+            if found.plugin not in (owner, defaults) and not (found.wrapper or found.hookwrapper)
+        ]
+        return self.manager.subset_hook_caller(name, strangers)
+
+
+@lru_cache(maxsize=1)
+def installed_plugins() -> Plugins:
+    """The plugins installed in this environment, found once a process.
+
+    Warns once (`PluginWarning`) about each that had to be left out.
+    """
+    plugins = discover(entrypoints.get_group_all(GROUP))
+    for broken in plugins.broken:
+        warnings.warn(f"plugin {broken.name}: {broken.cause}", PluginWarning, stacklevel=2)
+    return plugins
+
+
+def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
+    """Load and register the plugins behind entry points; one that fails stops no other.
+
+    Where two claim a model type, the one whose distribution sorts first keeps it.
+    """
+    plugins = Plugins(_manager())
+    plugins.manager.register(defaults, "vlm_run.defaults")
+    for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
+        name, version = _distribution(point)
+        try:
+            module = point.load()
+            specs = [_resolve(spec, point, name) for spec in _specs(module)]
+            plugins.manager.register(module, f"{name}:{point.name}")
+        except (Exception, SystemExit) as error:
+            plugins.broken.append(BrokenPlugin(name, version, _describe(error)))
+            continue
+        free = [spec for spec in specs if _is_free(spec, plugins, name, version)]
+        plugins.healthy.append(Plugin(name, version, module, tuple(free)))
+    return plugins
+
+
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager("vlm_run")
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _distribution(point: entrypoints.EntryPoint) -> tuple[str, str]:
+    """Name, as an installer shows it, and version of the distribution of an entry point."""
+    if point.distro is None:
+        return point.name, "unknown"
+    return re.sub(r"[-_.]+", "-", point.distro.name).lower(), point.distro.version or "unknown"
+
+
+def _specs(module: Any) -> list[ModelSpec]:
+    """The plugin's model types, once its hooks are seen to be those of the contract."""
+    trial = _manager()
+    trial.register(module)
+    for caller in trial.get_hookcallers(module) or []:
+        if not caller.has_spec():
+            near = difflib.get_close_matches(caller.name, [name for name in vars(trial.hook)], 2)
+            near = [name for name in near if getattr(trial.hook, name).has_spec()]
+            advice = f"; did you mean '{near[0]}'?" if near else ""
+            raise PluginError(f"'{caller.name}' is no hook of vlm_run{advice}")
+    answers = trial.hook.model_specs()
+    if not answers:
+        raise PluginError("it does not implement the hook 'model_specs'")
+    specs = list(answers[0])
+    for spec in specs:
+        if not isinstance(spec, ModelSpec):
+            raise PluginError(f"'model_specs' must return ModelSpecs, not {type(spec).__name__}")
+    return specs
+
+
+def _resolve(spec: ModelSpec, point: entrypoints.EntryPoint, plugin: str) -> ModelSpec:
+    """The spec with absolute paths and a family."""
+    file = sys.modules[point.module_name].__file__
+    if file is None:
+        raise PluginError(f"'{point.module_name}' has no file to find '{spec.chat_template}' beside")
+    folder = Path(file).parent
+    paths = {"chat_template": folder / spec.chat_template}
+    if spec.checkpoint is not None:
+        paths["checkpoint"] = folder / spec.checkpoint
+    for field_name, path in paths.items():
+        if not path.exists():
+            raise PluginError(f"'{spec.model_type}': {field_name} {path} does not exist")
+    family = spec.family or plugin.removeprefix("vlm-run-")
+    return spec.model_copy(update={"family": family, **{name: str(path) for name, path in paths.items()}})
+
+
+def _is_free(spec: ModelSpec, plugins: Plugins, name: str, version: str) -> bool:
+    for other, owner in plugins.models():
+        if canonical(other.model_type) == canonical(spec.model_type):
+            cause = f"model type '{spec.model_type}' is already served by {owner.name}"
+            plugins.broken.append(BrokenPlugin(name, version, cause))
+            return False
+    return True
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, PluginError):
+        return str(error)
+    if isinstance(error, ValidationError):
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'spec'}: {fault['msg']}" for fault in error.errors()]
+        return f"{error.title} is invalid: {'; '.join(faults)}"
+    return f"{type(error).__name__}: {error}"

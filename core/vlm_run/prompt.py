@@ -1,0 +1,102 @@
+"""The rendered prompt, and the guard that keeps what a user wrote from becoming control tokens.
+
+A tokenizer turns `<image>` or `<|im_end|>` into one special token wherever it stands. Before
+rendering, each such string in the user's text is masked by one private-use character, which no
+template takes apart; afterwards it is put back, and the prompt remembers where. The tokenizer
+then reads those places as plain text (`vlm_run.engine.tokenize`). Text without such strings,
+that is nearly all, is tokenized in one piece, exactly as the model was trained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from vlm_run.conversation import Conversation, Message, Text
+from vlm_run.specs import ModelSpec
+
+# Plane 16 is private use and the least likely to be in real text; what is there is masked too,
+# so that unmasking is exact.
+_FIRST = 0x100000
+_PLANE_16 = re.compile("[\U00100000-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered prompt.
+
+    Attributes:
+        text: The prompt as the model's chat template writes it.
+        literals: Where in `text`, as (start, end) in characters, a control token's name stands
+            that a user wrote and that must be tokenized as plain text.
+    """
+
+    text: str
+    literals: tuple[tuple[int, int], ...] = ()
+
+    def pieces(self) -> Iterator[tuple[str, bool]]:
+        """The text in pieces, each with whether it is a literal."""
+        position = 0
+        for start, end in self.literals:
+            if start > position:
+                yield self.text[position:start], False
+            yield self.text[start:end], True
+            position = end
+        if position < len(self.text):
+            yield self.text[position:], False
+
+
+class Guard:
+    """Masks control tokens in one conversation and finds them again in its prompt.
+
+    Args:
+        control_tokens: The strings to mask; `{index}` in one stands for any number.
+
+    >>> from vlm_run.conversation import Conversation
+    >>> guard = Guard(["<image>"])
+    >>> masked = guard.mask(Conversation.from_messages([{"role": "user", "content": "What is <image>?"}]))
+    >>> guard.unmask(masked.messages[0].parts[0].text.upper())
+    Prompt(text='WHAT IS <image>?', literals=((8, 15),))
+    """
+
+    def __init__(self, control_tokens: Iterable[str]) -> None:
+        names = sorted(set(control_tokens) - {""}, key=len, reverse=True)
+        self._control = re.compile("|".join([*map(_pattern, names), _PLANE_16.pattern]))
+        self._masks: dict[str, str] = {}
+
+    def mask(self, conversation: Conversation) -> Conversation:
+        """The conversation with every control token in its texts masked."""
+        return replace(conversation, messages=tuple(map(self._mask_message, conversation.messages)))
+
+    def unmask(self, rendered: str) -> Prompt:
+        """The prompt with the masked strings back in their places."""
+        originals = {mask: original for original, mask in self._masks.items()}
+        text, literals, position = "", [], 0
+        for found in _PLANE_16.finditer(rendered):
+            text += rendered[position : found.start()]
+            original = originals.get(found.group(), found.group())
+            literals.append((len(text), len(text) + len(original)))
+            text += original
+            position = found.end()
+        return Prompt(text + rendered[position:], tuple(literals))
+
+    def _mask_message(self, message: Message) -> Message:
+        parts = tuple(
+            replace(part, text=self._control.sub(self._mask_of, part.text)) if isinstance(part, Text) else part
+            for part in message.parts
+        )
+        return replace(message, parts=parts)
+
+    def _mask_of(self, found: re.Match[str]) -> str:
+        return self._masks.setdefault(found.group(), chr(_FIRST + len(self._masks)))
+
+
+def control_tokens(model: ModelSpec) -> set[str]:
+    """The strings that the model type's own data makes special."""
+    return {*model.control_tokens, *model.stop, model.image_placeholder, model.bos_token, model.eos_token}
+
+
+def _pattern(control_token: str) -> str:
+    # A placeholder with a number is special whatever the number.
+    return re.escape(control_token).replace(re.escape("{index}"), r"\d+")

@@ -1,0 +1,121 @@
+"""From a model type, or a checkpoint folder, to its adapter."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlm_run.adapter import Adapter
+from vlm_run.discovery import Plugin, Plugins, installed_plugins
+from vlm_run.errors import UnknownModelError
+from vlm_run.specs import Limits, ModelSpec, canonical
+
+
+class Registry:
+    """The model types of all installed plugins.
+
+    >>> from vlm_run import Registry
+    >>> Registry.load("demo_llava").placeholder(1)  # `_` and `-` are interchangeable
+    '<image>'
+    """
+
+    @staticmethod
+    def load(
+        model: str | Path,
+        *,
+        checkpoint: str | Path | None = None,
+        limits: Limits | None = None,
+        plugins: Plugins | None = None,
+    ) -> Adapter:
+        """The adapter for a model type or for a checkpoint folder.
+
+        Args:
+            model: A model type, or a folder with a `config.json` that tells the model type.
+            checkpoint: Where the weights come from instead of the spec's own source: a folder
+                or a repository on the hub.
+            limits: What one request may use.
+            plugins: Where to look; the installed plugins by default.
+
+        Raises:
+            UnknownModelError: No plugin serves it, or a folder could be of several model types.
+        """
+        plugins = plugins or installed_plugins()
+        known = {canonical(spec.model_type): (spec, plugin) for spec, plugin in plugins.models()}
+        if found := known.get(canonical(str(model))):
+            spec, plugin = found
+        elif (Path(model) / "config.json").is_file():
+            spec, plugin = _of_checkpoint(Path(model), plugins)
+            checkpoint = checkpoint or model
+        else:
+            raise _unknown(str(model), known)
+        return Adapter(spec, plugin, plugins, source=str(checkpoint or spec.source), limits=limits or Limits())
+
+    @staticmethod
+    def model_types(plugins: Plugins | None = None) -> list[str]:
+        """All model types, sorted."""
+        return sorted(spec.model_type for spec, _ in (plugins or installed_plugins()).models())
+
+
+def _unknown(model: str, known: Mapping[str, tuple[ModelSpec, Plugin]]) -> UnknownModelError:
+    if "/" in model or Path(model).exists():
+        return UnknownModelError(
+            f"'{model}' is neither a model type nor a folder with a config.json",
+            hint="Give the model type, and where the weights are with --model (in Python: checkpoint=).",
+        )
+    near = difflib.get_close_matches(canonical(model), known, n=3)
+    names = ", ".join(known[name][0].model_type for name in near)
+    advice = f"Nearest: {names}. " if names else ""
+    return UnknownModelError(
+        f"no installed plugin serves the model type '{model}'", hint=f"{advice}`vlm-run models` lists all."
+    )
+
+
+def _of_checkpoint(folder: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]:
+    """The model type whose architecture and facts fit a checkpoint's `config.json` best."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        architectures = config.get("architectures") or []
+    except (ValueError, AttributeError) as error:
+        raise UnknownModelError(f"{folder / 'config.json'} is no model configuration: {error}") from None
+    fits = [
+        (fit, spec, plugin)
+        for spec, plugin in plugins.models()
+        if spec.architecture in architectures and (fit := _fit(spec, config)) is not None
+    ]
+    if not fits:
+        raise UnknownModelError(
+            f"no installed plugin serves the checkpoint {folder}, whose architecture is "
+            f"{', '.join(architectures) or 'not given'}",
+            hint="`vlm-run models` lists what is installed.",
+        )
+    best = max(fit for fit, _, _ in fits)
+    candidates = [(spec, plugin) for fit, spec, plugin in fits if fit == best]
+    if len(candidates) > 1:
+        names = ", ".join(spec.model_type for spec, _ in candidates)
+        raise UnknownModelError(
+            f"the checkpoint {folder} could be of several model types: {names}",
+            hint="Give one of them, and the folder with --model (in Python: checkpoint=).",
+        )
+    return candidates[0]
+
+
+def _fit(spec: ModelSpec, config: Mapping[str, Any]) -> int | None:
+    """How many of the spec's facts a config bears out; None if it contradicts one.
+
+    Published configs leave out what equals their class's default, so a missing key decides nothing.
+    """
+    if config.get("_name_or_path") and config["_name_or_path"] in (spec.hf_id, spec.modelscope_id):
+        return len(spec.config_match) + 1
+    found = {key: value for key in spec.config_match if (value := _lookup(config, key)) is not None}
+    if any(value != spec.config_match[key] for key, value in found.items()):
+        return None
+    return len(found)
+
+
+def _lookup(config: Any, dotted: str) -> Any:
+    for key in dotted.split("."):
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config

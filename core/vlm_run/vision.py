@@ -1,0 +1,166 @@
+"""How a model turns a picture into image tokens, as data.
+
+A `VisionFacts` says, for a picture of any size, what the model's own image processor makes of
+it: the size after resizing and the number of image tokens in the prompt. Field names are
+those of the checkpoint's image processor, so that `mm_processor_kwargs` given to the engine
+(`max_pixels`, `num_crops`, …) apply here by the same name.
+
+Three ways cover most families; a plugin with another one subclasses `VisionFacts` or
+implements the hook `count_image_tokens`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from vlm_run.errors import MediaError
+
+
+class VisionFacts(BaseModel, ABC):
+    """What a model's image processor does with a picture of a given size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_aspect_ratio: float = 200.0
+    """Longer over shorter side at most. Qwen's processor refuses more; the others would build
+    enormous intermediate pictures."""
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise `MediaError` for a picture that the image processor could not take."""
+        if max(width, height) > self.max_aspect_ratio * min(width, height):
+            raise MediaError(
+                f"a picture of {width} × {height} pixels is too narrow for this model, "
+                f"whose limit is {self.max_aspect_ratio:g} to 1",
+                hint="Crop or pad the picture.",
+            )
+
+    @abstractmethod
+    def count_image_tokens(self, width: int, height: int) -> int:
+        """Image tokens in the prompt for a picture of `width` × `height` pixels."""
+
+    @abstractmethod
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in pixels of what the vision encoder sees of the whole picture."""
+
+    def with_processor_kwargs(self, kwargs: Mapping[str, Any]) -> Self:
+        """The facts under `mm_processor_kwargs`; a key without a field here changes nothing."""
+        known = {name: value for name, value in kwargs.items() if name in type(self).model_fields}
+        return type(self).model_validate({**self.model_dump(), **known}) if known else self
+
+
+class FixedResolution(VisionFacts):
+    """Every picture becomes one square: LLaVA 1.5 and its kin.
+
+    Source: `LlavaProcessingInfo.get_num_image_tokens` in vLLM, whose `default` feature
+    selection drops the class token.
+    """
+
+    image_size: int
+    """Side of the square in pixels."""
+    patch_size: int
+    """Side of one patch in pixels."""
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        return self.image_size, self.image_size
+
+    def count_image_tokens(self, width: int, height: int) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+
+class AnyResolution(VisionFacts):
+    """A thumbnail and the tiles of the best-fitting grid: LLaVA-NeXT.
+
+    Source: `LlavaNextProcessingInfo.get_num_image_tokens` in vLLM and
+    `LlavaNextProcessor._get_unpadded_features` in transformers.
+    """
+
+    image_size: int
+    """Side of one tile in pixels."""
+    patch_size: int
+    """Side of one patch in pixels."""
+    image_grid_pinpoints: tuple[tuple[int, int], ...]
+    """The canvases to choose from, each (height, width) in pixels."""
+
+    def check_size(self, width: int, height: int) -> None:
+        super().check_size(width, height)
+        rows, columns = self._kept_grid(width, height)
+        if not rows or not columns:
+            raise MediaError(
+                f"a picture of {width} × {height} pixels vanishes when it is resized for this model",
+                hint="Crop or pad the picture.",
+            )
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        canvas_height, canvas_width = self._best_canvas(width, height)
+        return canvas_width, canvas_height
+
+    def count_image_tokens(self, width: int, height: int) -> int:
+        side = self.image_size // self.patch_size
+        rows, columns = self._kept_grid(width, height)
+        return side * side + rows * columns + rows  # thumbnail, patches, a newline token a row
+
+    def _kept_grid(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of patches left once the padding is cut off the canvas."""
+        side = self.image_size // self.patch_size
+        canvas_height, canvas_width = self._best_canvas(width, height)
+        rows = side * (canvas_height // self.image_size)
+        columns = side * (canvas_width // self.image_size)
+        # The padding is cut evenly on both sides, so an odd remainder stays on the canvas.
+        if width / height > columns / rows:
+            kept = int(round(height * (columns / width), 7))
+            rows -= 2 * ((rows - kept) // 2)
+        else:
+            kept = int(round(width * (rows / height), 7))
+            columns -= 2 * ((columns - kept) // 2)
+        return rows, columns
+
+    def _best_canvas(self, width: int, height: int) -> tuple[int, int]:
+        """The (height, width) that keeps most of the picture and, among those, wastes least."""
+
+        def fit(canvas: tuple[int, int]) -> tuple[int, int]:
+            canvas_height, canvas_width = canvas
+            scale = min(canvas_width / width, canvas_height / height)
+            scaled = int(width * scale) * int(height * scale)
+            effective = min(scaled, width * height)
+            return effective, effective - canvas_width * canvas_height
+
+        return max(self.image_grid_pinpoints, key=fit)
+
+
+class DynamicResolution(VisionFacts):
+    """The picture keeps its shape; its area is brought between two bounds: Qwen-VL from 2 on.
+
+    Source: `smart_resize` in transformers' `image_processing_qwen2_vl.py`.
+    """
+
+    patch_size: int
+    """Side of one patch in pixels."""
+    merge_size: int
+    """Patches along one side of the square that becomes one image token."""
+    min_pixels: int
+    """Smaller pictures are enlarged to at least this area."""
+    max_pixels: int
+    """Larger pictures are shrunk to at most this area."""
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        unit = self.patch_size * self.merge_size
+        new_width, new_height = (round(side / unit) * unit for side in (width, height))
+        if new_width * new_height > self.max_pixels:
+            shrink = math.sqrt(width * height / self.max_pixels)
+            new_width, new_height = (
+                max(unit, math.floor(side / shrink / unit) * unit) for side in (width, height)
+            )
+        elif new_width * new_height < self.min_pixels:
+            grow = math.sqrt(self.min_pixels / (width * height))
+            new_width, new_height = (math.ceil(side * grow / unit) * unit for side in (width, height))
+        return new_width, new_height
+
+    def count_image_tokens(self, width: int, height: int) -> int:
+        unit = self.patch_size * self.merge_size
+        new_width, new_height = self.resized(width, height)
+        return (new_width // unit) * (new_height // unit)
