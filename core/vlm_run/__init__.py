@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from vlm_run.conversation import Conversation as Conversation
     from vlm_run.discovery import PluginWarning as PluginWarning
     from vlm_run.engine import Engine as Engine
-    from vlm_run.engine.types import Request as Request
-    from vlm_run.engine.types import Response as Response
-    from vlm_run.engine.types import Sampling as Sampling
+    from vlm_run.request import Request as Request
+    from vlm_run.response import Response as Response
+    from vlm_run.request import Sampling as Sampling
     from vlm_run.errors import VlmRunError as VlmRunError
     from vlm_run.hookspecs import hookimpl as hookimpl
     from vlm_run.media import MediaPolicy as MediaPolicy
@@ -42,9 +42,9 @@ _HOME = {
     "ModelSpec": "specs",
     "PluginWarning": "discovery",
     "Registry": "registry",
-    "Request": "engine.types",
-    "Response": "engine.types",
-    "Sampling": "engine.types",
+    "Request": "request",
+    "Response": "response",
+    "Sampling": "request",
     "VisionFacts": "vision",
     "VlmRunError": "errors",
     "convert_to_base64": "media",

@@ -1,0 +1,315 @@
+"""Conversations: OpenAI-style messages, and ms-swift's shorthands for them.
+
+Pure data: nothing is fetched or decoded here. Where a user may write a tag in place of an image:
+
+- `<image>` stands for the next entry of `images`, `<img>SOURCE</img>` brings its own source.
+- In `query` and `history` both are read. In `messages`, string content alone is read, `<image>`
+  only if `images` is given beside the messages. What stands in a list of parts is never read:
+  there, text is text.
+- Only what a user says is read, never a system message or an answer.
+- One newline right behind a tag belongs to the tag; the chat template writes its own.
+
+`images` without `<image>` tags: as many entries as the user has turns are given to the turns in
+order, None for a turn without an image; otherwise all go to the last turn. Images stand before
+the text of their turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from vlm_run.errors import ConversationError
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+ImageSource: TypeAlias = "str | bytes | Path | PILImage.Image"
+"""A URL, a path, base64 text, a data URI, encoded bytes, or a decoded picture."""
+
+ROLES = ("system", "user", "assistant")
+
+_TAG = re.compile(r"(?P<image><image>)\n?|<img>(?P<source>.*?)</img>\n?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image, not looked at yet."""
+
+    source: ImageSource
+
+
+Part: TypeAlias = Text | Image
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one side says.
+
+    Attributes:
+        role: `system`, `user` or `assistant`.
+        parts: Text and images in order.
+        written: The text as the user wrote it, with its tags.
+    """
+
+    role: str
+    parts: tuple[Part, ...]
+    written: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages, the last of which the model answers."""
+
+    messages: tuple[Message, ...]
+
+    @classmethod
+    def from_messages(
+        cls, messages: Iterable[Mapping[str, Any]], images: Sequence[ImageSource | None] | None = None
+    ) -> Conversation:
+        """From OpenAI-style messages.
+
+        Args:
+            messages: Each with `role` and `content`, a string or a list of parts of the types
+                `text`, `image_url` (OpenAI), `image` (Hugging Face), `input_text` or
+                `input_image` (OpenAI's responses).
+            images: For the `<image>` tags in string contents, or for the turns.
+
+        Raises:
+            ConversationError: Something is malformed, or tags and images do not match.
+        """
+        if isinstance(messages, (str, bytes, Mapping)):
+            raise ConversationError("'messages' must be a list of messages")
+        read_image_tags = images is not None
+        parsed = [_message(index, message, read_image_tags) for index, message in enumerate(messages)]
+        return _checked(parsed, images or [])
+
+    @classmethod
+    def from_query(
+        cls,
+        query: str,
+        history: Sequence[Sequence[str]] | None = None,
+        images: Sequence[ImageSource | None] | ImageSource | None = None,
+        system: str | None = None,
+    ) -> Conversation:
+        """From ms-swift's shorthand.
+
+        Args:
+            query: The question.
+            history: Earlier turns, each [query, response].
+            images: For the `<image>` tags of all turns, or for the turns.
+            system: A system message.
+
+        Raises:
+            ConversationError: Something is malformed, or tags and images do not match.
+        """
+        messages: list[dict[str, Any]] = []
+        if system is not None:
+            messages.append({"role": "system", "content": system})
+        for number, turn in enumerate(history or [], 1):
+            if isinstance(turn, str) or len(turn) != 2 or not all(isinstance(side, str) for side in turn):
+                raise ConversationError(f"entry {number} of 'history' is no pair of query and response")
+            messages.append({"role": "user", "content": turn[0]})
+            messages.append({"role": "assistant", "content": turn[1]})
+        messages.append({"role": "user", "content": query})
+        if images is None:
+            images = []
+        elif not isinstance(images, (list, tuple)):
+            images = [images]  # type: ignore[list-item]
+        return cls.from_messages(messages, images)
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """The sources of all images, in order."""
+        return tuple(source for _, source in self.image_places())
+
+    def image_places(self) -> list[tuple[int, ImageSource]]:
+        """For each image in order, the index of its message and its source."""
+        return [
+            (index, part.source)
+            for index, message in enumerate(self.messages)
+            for part in message.parts
+            if isinstance(part, Image)
+        ]
+
+    def template_messages(self) -> list[dict[str, Any]]:
+        """The messages as a Hugging Face chat template takes them.
+
+        Content is a list of `{"type": "image"}` and `{"type": "text", "text": …}`.
+        """
+        return [
+            {
+                "role": message.role,
+                "content": [
+                    {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": "image"}
+                    for part in message.parts
+                ],
+            }
+            for message in self.messages
+        ]
+
+    def to_history(self, answer: str) -> list[list[str]]:
+        """The conversation with its answer as [query, response] pairs, queries as they were written."""
+        said = [message for message in self.messages if message.role != "system"]
+        history: list[list[str]] = []
+        for message in [*said, Message("assistant", (), answer)]:
+            if message.role == "user" and history and len(history[-1]) == 1:
+                history[-1][0] += f"\n{message.written}"
+            elif message.role == "user":
+                history.append([message.written])
+            elif history and len(history[-1]) == 1:
+                history[-1].append(message.written)
+            elif history:
+                history[-1][1] += message.written
+        return history
+
+
+def _message(index: int, message: Mapping[str, Any], read_image_tags: bool) -> Message:
+    if not isinstance(message, Mapping) or "role" not in message:
+        raise ConversationError("a message needs 'role' and 'content'", message_index=index)
+    role, content = message["role"], message.get("content")
+    if role not in ROLES:
+        raise ConversationError(
+            f"unknown role {role!r}", hint=f"Known: {', '.join(ROLES)}.", message_index=index
+        )
+    if isinstance(content, str):
+        parts = _read_tags(content, read_image_tags, index) if role == "user" else _text(content)
+        return Message(role, tuple(parts), content)
+    if isinstance(content, (bytes, Mapping)) or not isinstance(content, Sequence):
+        raise ConversationError("'content' must be a string or a list of parts", message_index=index)
+    parts = [_part(index, number, part) for number, part in enumerate(content, 1)]
+    if role != "user" and any(isinstance(part, Image) for part in parts):
+        raise ConversationError(f"a message of role '{role}' cannot hold images", message_index=index)
+    written = "".join(part.text for part in parts if isinstance(part, Text))
+    return Message(role, tuple(parts), written)
+
+
+def _part(index: int, number: int, part: Any) -> Part:
+    if isinstance(part, str):
+        return Text(part)
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind in ("text", "input_text") and isinstance(part.get("text"), str):
+        return Text(part["text"])
+    if kind in ("image_url", "input_image"):
+        source = part.get("image_url")
+        source = source.get("url") if isinstance(source, Mapping) else source
+    elif kind == "image":
+        source = next((part[key] for key in ("image", "url", "path", "base64") if key in part), None)
+    else:
+        raise ConversationError(
+            f"part {number} has the unknown type {kind!r}" if kind else f"part {number} has no type",
+            hint="Known: text, image_url, image.",
+            message_index=index,
+        )
+    if source is None:
+        raise ConversationError(f"part {number} of type '{kind}' has no image", message_index=index)
+    return Image(source)
+
+
+def _text(content: str) -> list[Part]:
+    return [Text(content)] if content else []
+
+
+class _Slot:
+    """The place of an `<image>` tag until its image is known."""
+
+
+_SLOT: Any = _Slot()
+
+
+def _read_tags(content: str, read_image_tags: bool, index: int) -> list[Part]:
+    parts: list[Part] = []
+    position = 0
+    for tag in _TAG.finditer(content):
+        if tag["image"] and not read_image_tags:
+            continue
+        parts += _text(content[position : tag.start()])
+        position = tag.end()
+        if tag["image"]:
+            parts.append(Image(_SLOT))
+            continue
+        source = tag["source"].strip()
+        if not source:
+            raise ConversationError("an <img></img> tag names no image", message_index=index)
+        parts.append(Image(source))
+    return parts + _text(content[position:])
+
+
+def _checked(messages: list[Message], images: Sequence[ImageSource | None]) -> Conversation:
+    if not messages:
+        raise ConversationError("the conversation has no message")
+    if messages[-1].role != "user":
+        raise ConversationError(
+            f"the last message is of role '{messages[-1].role}'",
+            hint="The model answers a user: end with a user's message.",
+            message_index=len(messages) - 1,
+        )
+    if any(part.source is _SLOT for message in messages for part in message.parts if isinstance(part, Image)):
+        return Conversation(tuple(_fill_slots(messages, images)))
+    return Conversation(tuple(_give_to_turns(messages, images)))
+
+
+def _fill_slots(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:
+    """The messages with the k-th `<image>` tag turned into the k-th image that is not None."""
+    given = [image for image in images if image is not None]
+    used = 0
+    filled = []
+    for index, message in enumerate(messages):
+        parts: list[Part] = []
+        for part in message.parts:
+            if not (isinstance(part, Image) and part.source is _SLOT):
+                parts.append(part)
+                continue
+            if used == len(given):
+                tags = sum(
+                    isinstance(other, Image) and other.source is _SLOT
+                    for each in messages
+                    for other in each.parts
+                )
+                raise ConversationError(
+                    f"<image> tag {used + 1} of {tags} has no image: {len(given)} given",
+                    hint="Give one image for each tag.",
+                    message_index=index,
+                )
+            parts.append(Image(given[used]))
+            used += 1
+        filled.append(replace(message, parts=tuple(parts)))
+    if used < len(given):
+        raise ConversationError(
+            f"{len(given)} images are given, but the text has {used} <image> tag{'s' if used != 1 else ''}",
+            hint="Give one image for each tag, or write no tags.",
+            image_index=used,
+        )
+    return filled
+
+
+def _give_to_turns(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:
+    """The messages with images put before the text of the turns they belong to."""
+    turns = [index for index, message in enumerate(messages) if message.role == "user"]
+    if len(images) == len(turns):
+        owners = turns
+    elif None in images:
+        raise ConversationError(
+            f"'images' has {len(images)} entries, None among them, for {len(turns)} user turns",
+            hint="With None, give one entry for each turn.",
+        )
+    else:
+        owners = [turns[-1]] * len(images)
+    added: dict[int, list[Part]] = {}
+    for owner, image in zip(owners, images, strict=True):
+        if image is not None:
+            added.setdefault(owner, []).append(Image(image))
+    return [
+        replace(message, parts=(*added.get(index, []), *message.parts))
+        for index, message in enumerate(messages)
+    ]

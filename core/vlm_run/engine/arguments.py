@@ -1,0 +1,65 @@
+"""Engine options: checked against vLLM's own `EngineArgs`, then handed to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vlm_run.engine.versions import check_serves
+from vlm_run.errors import EngineError
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    from vlm_run.adapter import Adapter
+
+
+def engine_args(adapter: Adapter, options: Mapping[str, Any]) -> AsyncEngineArgs:
+    """vLLM's engine arguments for an adapter, with the caller's options on top.
+
+    Raises:
+        EngineError: vLLM is missing or out of range, or an option is unknown.
+    """
+    check_serves(adapter.spec)
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    kwargs = adapter.engine_kwargs(**options)
+    known = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+    for name in kwargs:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise EngineError(
+                f"vLLM has no engine option '{name}'",
+                hint=f"Did you mean '{near[0]}'?" if near else "`vllm serve --help=all` lists them.",
+            )
+    try:
+        return AsyncEngineArgs(**kwargs)
+    except (TypeError, ValueError) as error:
+        raise EngineError(f"vLLM refuses the engine options: {_first_line(error)}") from error
+
+
+def vllm_config(adapter: Adapter, options: Mapping[str, Any]) -> VllmConfig:
+    """The full vLLM configuration for an adapter. Reads the checkpoint's `config.json`.
+
+    Raises:
+        EngineError: As `engine_args`, or vLLM refuses the configuration.
+    """
+    from vllm.usage.usage_lib import UsageContext
+
+    arguments = engine_args(adapter, options)
+    try:
+        return arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"vLLM cannot configure '{adapter.spec.model_type}' from {adapter.source}: {_first_line(error)}",
+            hint="Give the folder with the weights with --model (in Python: checkpoint=).",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    # pydantic puts the count of errors first and the cause last.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if line.startswith("Value error")), lines[0] if lines else "no reason")

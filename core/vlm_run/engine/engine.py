@@ -1,0 +1,193 @@
+"""The engine: vLLM's asynchronous engine behind plain and asynchronous functions alike."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from vlm_run.engine.arguments import vllm_config
+from vlm_run.engine.loop import LoopThread
+from vlm_run.engine.rendering import Rendered, Renderer
+from vlm_run.engine.tokenize import stop_conditions
+from vlm_run.engine.versions import request_errors
+from vlm_run.errors import EngineError, RequestError
+from vlm_run.media import MediaPolicy
+from vlm_run.request import Request, Sampling
+from vlm_run.response import Delta, Response, Usage
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.config import VllmConfig
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from vlm_run.adapter import Adapter
+    from vlm_run.conversation import Conversation
+
+RequestLike = Request | "Conversation" | Mapping[str, Any] | str
+SamplingLike = Sampling | Mapping[str, Any] | None
+
+
+class Engine:
+    """A running model.
+
+    >>> with Registry.load("demo-llava").engine() as engine:  # doctest: +SKIP
+    ...     (answer,) = engine.infer([{"query": "How many red circles are there?", "images": ["p.png"]}])
+    ...     print(answer.response)
+
+    A script that starts one needs `if __name__ == "__main__":`, since vLLM starts processes.
+
+    Args:
+        adapter: The model, from `Registry.load`.
+        policy: What images may be fetched, and how large they may be.
+        options: Engine options in `vllm.EngineArgs`' names, on top of the plugin's.
+
+    Raises:
+        EngineError: An option is unknown, or vLLM could not start.
+    """
+
+    def __init__(self, adapter: Adapter, *, policy: MediaPolicy | None = None, **options: Any) -> None:
+        self.adapter = adapter
+        self._config = vllm_config(adapter, options)
+        self._thread = LoopThread(f"vlm-run {adapter.spec.model_type}")
+        self._llm: AsyncLLM | None = None
+        try:
+            self._llm = self._thread.run(_start(self._config))
+        except BaseException as error:
+            self._thread.stop()
+            if not isinstance(error, Exception):
+                raise
+            raise EngineError(
+                f"vLLM could not start '{adapter.spec.model_type}': {type(error).__name__}: {error}",
+                hint="Run again with --verbose for vLLM's own log.",
+            ) from error
+        self._renderer = Renderer(adapter, self._llm.renderer, policy or MediaPolicy())
+        # More would only hold decoded pictures in memory while they wait for their turn.
+        self._in_flight = asyncio.Semaphore(self._config.scheduler_config.max_num_seqs)
+
+    def infer(self, requests: Iterable[RequestLike], sampling: SamplingLike = None) -> list[Response]:
+        """The responses to requests, in their order; the engine batches them as it sees fit.
+
+        A request that cannot be served has `error` set in its response and harms no other.
+
+        Args:
+            requests: Each in any shape that `Request.parse` takes.
+            sampling: For all requests that bring no sampling parameters of their own.
+
+        Raises:
+            RequestError: `sampling` is malformed.
+            EngineError: The engine has died.
+        """
+        return self._thread.run(self._infer(list(requests), Sampling.parse(sampling)))
+
+    async def ainfer(self, requests: Iterable[RequestLike], sampling: SamplingLike = None) -> list[Response]:
+        """As `infer`, for use in an event loop."""
+        return await self._thread.run_async(self._infer(list(requests), Sampling.parse(sampling)))
+
+    def stream(self, request: RequestLike, sampling: SamplingLike = None) -> Iterator[Delta]:
+        """The answer to one request, in pieces as they come; the last carries the response.
+
+        Leaving the loop early stops the answer.
+
+        Raises:
+            RequestError: The request cannot be served.
+            EngineError: The engine has died.
+        """
+        return self._thread.iterate(self._stream(request, Sampling.parse(sampling)))
+
+    def astream(self, request: RequestLike, sampling: SamplingLike = None) -> AsyncIterator[Delta]:
+        """As `stream`, for use in an event loop."""
+        return self._thread.iterate_async(self._stream(request, Sampling.parse(sampling)))
+
+    def shutdown(self) -> None:
+        """Stop the engine and its processes; what still runs is dropped. Safe to call twice."""
+        llm, self._llm = self._llm, None
+        if llm is None:
+            return
+        self._thread.run(_stop(llm))
+        self._thread.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    async def _infer(self, requests: list[RequestLike], sampling: Sampling) -> list[Response]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._answer(request, sampling)) for request in requests]
+        return [task.result() for task in tasks]
+
+    async def _answer(self, request: RequestLike, sampling: Sampling) -> Response:
+        try:
+            async with self._in_flight:
+                async for delta in self._stream(request, sampling):
+                    if delta.response is not None:
+                        return delta.response
+        except RequestError as error:
+            return Response(finish_reason="error", error=error)
+        raise AssertionError("a stream ends with its response")
+
+    async def _stream(self, request: RequestLike, sampling: Sampling) -> AsyncIterator[Delta]:
+        if self._llm is None:
+            raise EngineError("the engine has been shut down")
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        started = first = time.perf_counter()
+        parsed = Request.parse(request)
+        rendered = await self._renderer.render(parsed.conversation)
+        params = self._sampling_params(parsed.sampling or sampling, rendered)
+        text = ""
+        try:
+            async for output in self._llm.generate(rendered.engine_input, params, uuid.uuid4().hex):
+                answer = output.outputs[0]
+                if not text and answer.token_ids:
+                    first = time.perf_counter()
+                delta, text = answer.text[len(text) :], answer.text
+                if not output.finished:
+                    yield Delta(delta)
+                    continue
+                yield Delta(
+                    delta,
+                    Response(
+                        response=text,
+                        history=parsed.conversation.to_history(text),
+                        usage=Usage(rendered.prompt_tokens, rendered.image_tokens, len(answer.token_ids)),
+                        finish_reason=answer.finish_reason or "stop",
+                        seconds=time.perf_counter() - started,
+                        first_token_seconds=first - started,
+                    ),
+                )
+        except EngineDeadError as error:
+            raise EngineError("the vLLM engine has died", hint="Its own log says why.") from error
+        except request_errors() as error:
+            raise RequestError(f"vLLM refuses the request: {error}") from error
+
+    def _sampling_params(self, sampling: Sampling, rendered: Rendered) -> SamplingParams:
+        from vllm import SamplingParams
+
+        assert self._llm is not None
+        room = self._config.model_config.max_model_len - rendered.prompt_tokens
+        ids, strings = stop_conditions(self._llm.get_tokenizer(), (*self.adapter.spec.stop, *sampling.stop))
+        return SamplingParams(
+            **sampling.model_dump(exclude={"max_tokens", "stop"}),
+            max_tokens=min(room, sampling.max_tokens or room),
+            stop=strings,
+            stop_token_ids=ids,
+        )
+
+
+async def _start(config: VllmConfig) -> AsyncLLM:
+    # On the loop's thread, where vLLM then starts the task that hands out its results.
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+async def _stop(llm: AsyncLLM) -> None:
+    llm.shutdown()

@@ -1,0 +1,76 @@
+"""An event loop in a thread of its own.
+
+vLLM's asynchronous engine must stay on one loop for its whole life. With that loop in a thread,
+the engine serves plain functions and any caller's event loop alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_END: Any = object()
+
+
+class LoopThread:
+    """Runs coroutines for callers outside its thread."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result; an interrupt (Ctrl-C) cancels it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result, awaited on the caller's loop; cancelling that cancels it."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """The items of an asynchronous generator; leaving the loop early closes it."""
+        try:
+            while (item := self.run(anext(items, _END))) is not _END:  # type: ignore[arg-type]
+                yield item
+        finally:
+            self.run(_close(items))
+
+    async def iterate_async(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
+        """As `iterate`, on the caller's loop."""
+        try:
+            while (item := await self.run_async(anext(items, _END))) is not _END:  # type: ignore[arg-type]
+                yield item
+        finally:
+            await self.run_async(_close(items))
+
+    def stop(self) -> None:
+        """Cancel what runs and end the thread."""
+        if not self._thread.is_alive():
+            return
+        self.run(_cancel_others())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
+
+
+async def _close(items: AsyncIterator[Any]) -> None:
+    close = getattr(items, "aclose", None)
+    if close is not None:
+        await close()
+
+
+async def _cancel_others() -> None:
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -1,0 +1,113 @@
+"""From a conversation to what vLLM's engine takes: token ids and image tensors.
+
+A step of its own, before generation, so that it can run elsewhere (in a pool of processes, in
+the server) and so that a bad request fails here, before the engine sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vlm_run.conversation import Conversation
+from vlm_run.engine.tokenize import control_tokens, encode
+from vlm_run.engine.versions import request_errors
+from vlm_run.errors import ContextOverflowError, ConversationError, MediaError, RequestError
+from vlm_run.media import MediaPolicy, load_image_async
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from vllm.inputs import EngineInput
+    from vllm.renderers import BaseRenderer
+
+    from vlm_run.adapter import Adapter
+    from vlm_run.conversation import ImageSource
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A request as the engine takes it."""
+
+    engine_input: EngineInput
+    prompt_tokens: int
+    image_tokens: tuple[int, ...]
+
+
+class Renderer:
+    """Renders conversations for one model with vLLM's own multimodal processor."""
+
+    def __init__(self, adapter: Adapter, vllm_renderer: BaseRenderer, policy: MediaPolicy) -> None:
+        self._adapter = adapter
+        self._vllm = vllm_renderer
+        self._policy = policy
+        self._tokenizer = vllm_renderer.get_tokenizer()
+        self._control = control_tokens(self._tokenizer)
+        config = vllm_renderer.model_config
+        self._max_model_len: int = config.max_model_len
+        self._max_images: int | None = config.multimodal_config and config.multimodal_config.get_limit_per_prompt(
+            "image"
+        )
+
+    async def render(self, conversation: Conversation) -> Rendered:
+        """The engine's input for a conversation.
+
+        Raises:
+            RequestError: The conversation, one of its images or its length is at fault.
+        """
+        places = conversation.image_places()
+        self._check_image_count(len(places))
+        prompt = self._adapter.render(conversation, self._control)
+        ids = await asyncio.to_thread(encode, prompt, self._tokenizer)
+        self._check_length(ids, ())
+        images = await asyncio.gather(
+            *(self._load(source, message, image) for image, (message, source) in enumerate(places))
+        )
+        engine_input = await self._process(ids, images)
+        rendered = _measure(engine_input)
+        self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens)
+        return rendered
+
+    async def _load(self, source: ImageSource, message: int, image: int) -> Image.Image:
+        picture = await load_image_async(source, self._policy, message_index=message, image_index=image)
+        try:
+            return await asyncio.to_thread(self._adapter.preprocess, picture)
+        except MediaError as error:
+            raise MediaError(error.cause, hint=error.hint, message_index=message, image_index=image) from None
+
+    async def _process(self, ids: list[int], images: Sequence[Image.Image]) -> Any:
+        prompt: dict[str, Any] = {"prompt_token_ids": ids}
+        if images:
+            prompt["multi_modal_data"] = {"image": list(images)}
+        try:
+            (engine_input,) = await self._vllm.render_cmpl_async([prompt])  # type: ignore[list-item]
+        except request_errors() as error:
+            raise RequestError(f"vLLM cannot process the request: {error}") from error
+        return engine_input
+
+    def _check_image_count(self, count: int) -> None:
+        if self._max_images is not None and count > self._max_images:
+            raise ConversationError(
+                f"the request has {count} images, but the engine takes {self._max_images} at most",
+                hint="Raise it with --max-images (in Python: Limits(max_images=…)).",
+            )
+
+    def _check_length(self, ids: Sequence[int], image_tokens: Sequence[int]) -> None:
+        if len(ids) < self._max_model_len:
+            return
+        text = len(ids) - sum(image_tokens)
+        parts = [f"image {number}: {count}" for number, count in enumerate(image_tokens, 1)]
+        raise ContextOverflowError(
+            f"the prompt has {len(ids)} tokens ({', '.join([*parts, f'text: {text}'])}), which leaves no room "
+            f"for an answer in max_model_len, {self._max_model_len}",
+            hint="Use fewer or smaller images, a shorter text, or a larger --max-model-len.",
+        )
+
+
+def _measure(engine_input: Any) -> Rendered:
+    images = engine_input.get("mm_placeholders", {}).get("image", ())
+    return Rendered(
+        engine_input=engine_input,
+        prompt_tokens=len(engine_input["prompt_token_ids"]),
+        image_tokens=tuple(span.length for span in images),
+    )

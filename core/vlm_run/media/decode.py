@@ -1,0 +1,83 @@
+"""Decodes images: a list of formats, a limit on pixels, upright, RGB, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vlm_run.errors import MediaError
+from vlm_run.media.policy import MediaPolicy
+
+
+def decode(content: bytes, policy: MediaPolicy) -> Image.Image:
+    """The first frame of an encoded image, upright, in RGB.
+
+    Raises:
+        MediaError: It is no image of an allowed format, is too large, or is damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Our own limit, below, is checked before Pillow decodes anything.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=policy.formats)
+    except Image.DecompressionBombError as error:
+        raise MediaError(f"the image is too large: {error}") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        known = ", ".join(policy.formats)
+        raise MediaError("the data is no image", hint=f"Known formats: {known}.") from None
+    _check_pixels(image, policy)
+    try:
+        image.load()
+        return as_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # decoders raise what they like at damaged data
+        raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
+
+
+def check_picture(image: Image.Image, policy: MediaPolicy) -> Image.Image:
+    """A picture that a caller decoded, upright, in RGB.
+
+    Raises:
+        MediaError: It is too large, or its file turns out to be damaged.
+    """
+    _check_pixels(image, policy)
+    try:
+        return as_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:
+        raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB; what is transparent becomes white, as in vLLM's own loader."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_high_depth(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_high_depth(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits or more, scaled: Pillow's own conversion cuts them off at 255."""
+    levels = np.asarray(image, dtype=np.float64)
+    if image.mode == "F" and levels.size and 0.0 <= levels.min() and levels.max() <= 1.0:
+        levels = levels * 255.0
+    elif levels.size and levels.max() > 255:
+        levels = levels / 257.0
+    return Image.fromarray(np.clip(np.nan_to_num(levels), 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _check_pixels(image: Image.Image, policy: MediaPolicy) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise MediaError("the image has no pixels")
+    if width * height > policy.max_pixels:
+        raise MediaError(
+            f"the image has {width} × {height} pixels, more than the {policy.max_pixels:,} allowed",
+            hint="Shrink it, or raise the limit (in Python: MediaPolicy(max_pixels=…)).",
+        )

@@ -1,0 +1,32 @@
+"""Turns local pictures into base64, to send them to a server elsewhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def convert_to_base64(*, images: Sequence[str | Path | bytes | None]) -> dict[str, Any]:
+    """The images as base64 text, as ms-swift's function of the same name returns them.
+
+    URLs, data URIs and None stay as they are.
+
+    >>> convert_to_base64(images=[b"pixels", None])
+    {'images': ['cGl4ZWxz', None]}
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    return {"images": [_convert(image) for image in images]}
+
+
+def _convert(image: str | Path | bytes | None) -> str | None:
+    if image is None:
+        return None
+    if isinstance(image, bytes):
+        return base64.b64encode(image).decode("ascii")
+    if isinstance(image, str) and image.startswith(("http://", "https://", "data:")):
+        return image
+    return base64.b64encode(Path(image).expanduser().read_bytes()).decode("ascii")

@@ -1,0 +1,91 @@
+"""Fetches images over HTTP without being led to places that the policy forbids.
+
+The address that was checked is the address that is connected to: the name is resolved once, and
+the request goes to the address under the name, so that a second answer of the name server cannot
+lead elsewhere. Every redirect is checked anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from vlm_run.errors import MediaError
+from vlm_run.media.policy import MIB, MediaPolicy
+
+_ALLOW_PRIVATE = "Allow it with --allow-private-media (in Python: MediaPolicy(allow_private_addresses=True))."
+
+
+async def fetch(url: str, policy: MediaPolicy) -> bytes:
+    """The bytes behind an http or https URL.
+
+    Raises:
+        MediaError: The policy forbids it, or it cannot be fetched.
+    """
+    try:
+        async with asyncio.timeout(policy.timeout_s):
+            # The environment's proxies would resolve names out of our sight.
+            async with httpx.AsyncClient(trust_env=False, timeout=policy.timeout_s) as client:
+                return await _follow(client, url, policy)
+    except TimeoutError:
+        raise MediaError(f"{url} took longer than {policy.timeout_s:g} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise MediaError(f"{url} cannot be fetched: {error or type(error).__name__}") from None
+
+
+async def _follow(client: httpx.AsyncClient, url: str, policy: MediaPolicy) -> bytes:
+    for _ in range(policy.max_redirects + 1):
+        request = await _pinned_request(client, url, policy)
+        response = await client.send(request, stream=True)
+        try:
+            if response.is_redirect:
+                url = urljoin(url, response.headers["location"])
+                continue
+            if response.status_code != httpx.codes.OK:
+                raise MediaError(f"{url} answers {response.status_code} {response.reason_phrase}".rstrip())
+            return await _read(response, url, policy)
+        finally:
+            await response.aclose()
+    raise MediaError(f"{url} redirects more than {policy.max_redirects} times")
+
+
+async def _pinned_request(client: httpx.AsyncClient, url: str, policy: MediaPolicy) -> httpx.Request:
+    """A request to a checked address, under the name in the URL."""
+    parts = urlsplit(url)
+    host = parts.hostname
+    if parts.scheme not in ("http", "https") or not host:
+        raise MediaError(f"{url} is no http or https URL")
+    if not policy.allows_host(host):
+        raise MediaError(f"{host} is not among the allowed domains")
+    address = await _resolve(host, parts.port or (443 if parts.scheme == "https" else 80))
+    if not policy.allows_address(host, address):
+        raise MediaError(f"{host} has the private or special address {address}", hint=_ALLOW_PRIVATE)
+    pinned = httpx.URL(url).copy_with(host=address)
+    name = host if parts.port is None else f"{host}:{parts.port}"
+    return client.build_request(
+        "GET",
+        pinned,
+        headers={"Host": name, "User-Agent": "vlm-run", "Accept": "image/*,*/*;q=0.5"},
+        # TLS must ask for, and be shown the certificate of, the name.
+        extensions={"sni_hostname": host},
+    )
+
+
+async def _resolve(host: str, port: int) -> str:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return str(found[0][4][0])
+
+
+async def _read(response: httpx.Response, url: str, policy: MediaPolicy) -> bytes:
+    too_large = MediaError(f"{url} is larger than {policy.max_bytes / MIB:g} MiB")
+    if int(response.headers.get("content-length", 0)) > policy.max_bytes:
+        raise too_large
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > policy.max_bytes:
+            raise too_large
+    return bytes(content)

@@ -1,0 +1,152 @@
+"""Tells what kind of source an image has, and loads it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from pathlib import Path
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+
+from PIL import Image
+
+from vlm_run.conversation import ImageSource
+from vlm_run.errors import MediaError
+from vlm_run.media.decode import check_picture, decode
+from vlm_run.media.policy import MIB, MediaPolicy
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
+# Shorter text is a mistyped path sooner than an image.
+_SHORTEST_BASE64 = 40
+
+
+def load_image(
+    source: ImageSource,
+    policy: MediaPolicy | None = None,
+    *,
+    message_index: int | None = None,
+    image_index: int | None = None,
+) -> Image.Image:
+    """The picture behind a source, upright, in RGB.
+
+    Args:
+        source: A URL, a path, base64 text, a data URI, encoded bytes, or a picture.
+        policy: What is allowed; `MediaPolicy()` by default.
+        message_index: Named in errors.
+        image_index: Named in errors.
+
+    Raises:
+        MediaError: The source is refused, cannot be had, or is no whole image.
+    """
+    return asyncio.run(
+        load_image_async(source, policy, message_index=message_index, image_index=image_index)
+    )
+
+
+async def load_image_async(
+    source: ImageSource,
+    policy: MediaPolicy | None = None,
+    *,
+    message_index: int | None = None,
+    image_index: int | None = None,
+) -> Image.Image:
+    """As `load_image`, for use in an event loop: slow hosts and decoding hold up nothing else."""
+    policy = policy or MediaPolicy()
+    try:
+        if isinstance(source, Image.Image):
+            return await asyncio.to_thread(check_picture, source, policy)
+        content = await _content(source, policy)
+        return await asyncio.to_thread(decode, content, policy)
+    except MediaError as error:
+        raise MediaError(
+            error.cause, hint=error.hint, message_index=message_index, image_index=image_index
+        ) from None
+
+
+async def _content(source: ImageSource, policy: MediaPolicy) -> bytes:
+    """The encoded image."""
+    if isinstance(source, bytes):
+        return _limited(source, policy)
+    if isinstance(source, Path):
+        return await asyncio.to_thread(_read_file, source, policy)
+    if not isinstance(source, str):
+        raise MediaError(
+            f"an image cannot be of type {type(source).__name__}",
+            hint="Give a URL, a path, base64, bytes or a PIL image.",
+        )
+    if source.startswith("data:"):
+        return _limited(_from_data_uri(source, policy), policy)
+    if scheme := _SCHEME.match(source):
+        return await _from_url(scheme[1].lower(), source, policy)
+    if policy.allow_local_files and _is_file(source):
+        return await asyncio.to_thread(_read_file, Path(source), policy)
+    return _limited(_from_base64(source, policy), policy)
+
+
+async def _from_url(scheme: str, url: str, policy: MediaPolicy) -> bytes:
+    if scheme in ("http", "https"):
+        from vlm_run.media.fetch import fetch
+
+        return await fetch(url, policy)
+    if scheme == "file":
+        return await asyncio.to_thread(_read_file, Path(unquote(urlsplit(url).path)), policy)
+    raise MediaError(f"unknown scheme '{scheme}' in '{_start(url)}'", hint="Known: http, https, file, data.")
+
+
+def _read_file(path: Path, policy: MediaPolicy) -> bytes:
+    if not policy.allow_local_files:
+        raise MediaError("local files are not allowed")
+    path = path.expanduser().resolve()
+    below = policy.allowed_local_path
+    if below is not None and not path.is_relative_to(below.resolve()):
+        raise MediaError(f"{path} is not below the allowed folder")
+    try:
+        if not path.is_file():
+            raise MediaError(f"{path} is no file")
+        if path.stat().st_size > policy.max_bytes:
+            raise MediaError(f"{path} is larger than {policy.max_bytes / MIB:g} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _from_data_uri(uri: str, policy: MediaPolicy) -> bytes:
+    head, comma, body = uri.partition(",")
+    if not comma:
+        raise MediaError("the data URI has no comma before its data")
+    if head.lower().endswith(";base64"):
+        return _from_base64(unquote(body), policy)
+    return unquote_to_bytes(body)
+
+
+def _from_base64(text: str, policy: MediaPolicy) -> bytes:
+    if len(text) > policy.max_bytes * 4 // 3 + 4:
+        raise MediaError(f"the image is larger than {policy.max_bytes / MIB:g} MiB")
+    kinds = "a file, a URL or base64" if policy.allow_local_files else "a URL or base64"
+    neither = MediaError(f"'{_start(text)}' is not {kinds}", hint="Check the path, or the data.")
+    if len(text) < _SHORTEST_BASE64 or not _BASE64.fullmatch(text):
+        raise neither
+    compact = "".join(text.split()).rstrip("=")
+    try:
+        return base64.b64decode(compact + "=" * (-len(compact) % 4), altchars=b"-_" if "-" in text or "_" in text else None)
+    except (binascii.Error, ValueError):
+        raise neither from None
+
+
+def _limited(content: bytes, policy: MediaPolicy) -> bytes:
+    if len(content) > policy.max_bytes:
+        raise MediaError(f"the image is larger than {policy.max_bytes / MIB:g} MiB")
+    return content
+
+
+def _is_file(source: str) -> bool:
+    try:
+        return Path(source).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):  # too long for a path, or a NUL in it
+        return False
+
+
+def _start(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,52 @@
+"""What may be fetched, and how large it may be."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MIB = 1024 * 1024
+
+
+class MediaPolicy(BaseModel):
+    """One policy for the Python API, the command line and the server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    allow_local_files: bool = True
+    """Whether an image may be a file on this machine."""
+    allowed_local_path: Path | None = None
+    """Only files below this folder, once symbolic links and `..` are resolved."""
+    allow_private_addresses: bool = False
+    """Whether a URL may lead to a private, loopback, link-local or otherwise special address."""
+    allowed_domains: tuple[str, ...] | None = None
+    """Only these hosts; they may have private addresses, since they were named."""
+    max_bytes: int = Field(default=50 * MIB, ge=1)
+    """Of an encoded image."""
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    """Width times height, read from the header before anything is decoded."""
+    max_redirects: int = Field(default=5, ge=0)
+    timeout_s: float = Field(default=20.0, gt=0)
+    """Seconds for one image, from the first look-up to the last byte."""
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+    """Pillow's names of the formats that are decoded; no other decoder is tried."""
+
+    @classmethod
+    def for_server(cls) -> Self:
+        """For requests from a network: no local files."""
+        return cls(allow_local_files=False)
+
+    def allows_address(self, host: str, address: str) -> bool:
+        """Whether a connection to `address`, to which `host` resolved, is allowed."""
+        if self.allow_private_addresses or self.allowed_domains is not None:
+            return True
+        ip = ipaddress.ip_address(address)
+        mapped = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
+        return all(each.is_global and not each.is_multicast for each in (ip, mapped) if each is not None)
+
+    def allows_host(self, host: str) -> bool:
+        """Whether `host` may be asked at all."""
+        return self.allowed_domains is None or host.lower() in {name.lower() for name in self.allowed_domains}

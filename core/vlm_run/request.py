@@ -1,0 +1,111 @@
+"""What a caller asks: a conversation and how to sample the answer."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+from vlm_run.conversation import Conversation
+from vlm_run.errors import ConversationError, RequestError
+
+_MESSAGE_KEYS = ("messages", "images")
+_QUERY_KEYS = ("query", "history", "images", "system")
+
+
+class Sampling(BaseModel):
+    """Sampling parameters, under vLLM's names; `max_new_tokens` is accepted for `max_tokens`.
+
+    The defaults are greedy: the same request gives the same answer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    max_tokens: int | None = Field(
+        default=None, ge=1, validation_alias=AliasChoices("max_tokens", "max_new_tokens")
+    )
+    """Most tokens in the answer; None leaves all that fits in the context."""
+    temperature: float = Field(default=0.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0)
+    """0 considers all tokens."""
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
+    repetition_penalty: float = Field(default=1.0, gt=0.0)
+    presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
+    frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    """Strings at which the answer ends, beside those of the model type."""
+
+    @classmethod
+    def parse(cls, value: Sampling | Mapping[str, Any] | None) -> Sampling:
+        """Sampling parameters from themselves, a mapping, or None for the defaults.
+
+        Raises:
+            RequestError: A name is unknown or a value is out of its range.
+        """
+        if value is None:
+            return cls()
+        if isinstance(value, Sampling):
+            return value
+        _check_keys(value, [*cls.model_fields, "max_new_tokens"], "sampling parameter")
+        try:
+            return cls.model_validate(dict(value))
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+            raise RequestError(f"invalid sampling parameters: {'; '.join(faults)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: a conversation, and sampling parameters of its own if it has any."""
+
+    conversation: Conversation
+    sampling: Sampling | None = None
+
+    @classmethod
+    def parse(cls, value: Request | Conversation | Mapping[str, Any] | str) -> Request:
+        """A request from any of the shapes that the Python API takes.
+
+        Args:
+            value: A request, a conversation, a question, or a mapping with either `messages`
+                (and `images`) or `query` (and `history`, `images`, `system`); `sampling`
+                beside them holds for this request alone.
+
+        Raises:
+            ConversationError: The mapping is neither, or its content is malformed.
+        """
+        if isinstance(value, Request):
+            return value
+        if isinstance(value, Conversation):
+            return cls(value)
+        if isinstance(value, str):
+            return cls(Conversation.from_query(value))
+        if not isinstance(value, Mapping):
+            raise ConversationError(
+                f"a request cannot be of type {type(value).__name__}",
+                hint="Give a question, or a mapping with 'query' or 'messages'.",
+            )
+        fields = dict(value)
+        own = fields.pop("sampling", None)
+        sampling = None if own is None else Sampling.parse(own)
+        if "messages" in fields:
+            _check_keys(fields, _MESSAGE_KEYS, "request field")
+            return cls(Conversation.from_messages(**fields), sampling)
+        if "query" in fields:
+            _check_keys(fields, _QUERY_KEYS, "request field")
+            return cls(Conversation.from_query(**fields), sampling)
+        raise ConversationError("the request has neither 'query' nor 'messages'")
+
+
+def _check_keys(fields: Mapping[str, Any], known: list[str] | tuple[str, ...], what: str) -> None:
+    for key in fields:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise RequestError(
+                f"unknown {what} '{key}'",
+                hint=f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}.",
+            )

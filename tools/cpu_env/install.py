@@ -1,0 +1,20 @@
+"""Make the running virtual environment fit for vLLM without a GPU: python tools/cpu_env/install.py"""
+
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+MODULE = Path(__file__).with_name("torchvision_beside_cpu_torch.py")
+
+
+def main() -> None:
+    if sys.prefix == sys.base_prefix:
+        sys.exit("Run this with the Python of a virtual environment.")
+    site_packages = Path(sysconfig.get_path("purelib"))
+    shutil.copy(MODULE, site_packages)
+    (site_packages / f"{MODULE.stem}.pth").write_text(f"import {MODULE.stem}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
