@@ -30,7 +30,9 @@ class Adapter:
         limits: What one request may use.
     """
 
-    def __init__(self, spec: ModelSpec, plugin: Plugin, plugins: Plugins, *, source: str, limits: Limits) -> None:
+    def __init__(
+        self, spec: ModelSpec, plugin: Plugin, plugins: Plugins, *, source: str, limits: Limits
+    ) -> None:
         self.plugin = plugin
         self.source = source
         self.limits = limits

@@ -83,7 +83,9 @@ class Guard:
 
     def _mask_message(self, message: Message) -> Message:
         parts = tuple(
-            replace(part, text=self._control.sub(self._mask_of, part.text)) if isinstance(part, Text) else part
+            replace(part, text=self._control.sub(self._mask_of, part.text))
+            if isinstance(part, Text)
+            else part
             for part in message.parts
         )
         return replace(message, parts=parts)

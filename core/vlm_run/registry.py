@@ -51,7 +51,9 @@ class Registry:
             checkpoint = checkpoint or model
         else:
             raise _unknown(str(model), known)
-        return Adapter(spec, plugin, plugins, source=str(checkpoint or spec.source), limits=limits or Limits())
+        return Adapter(
+            spec, plugin, plugins, source=str(checkpoint or spec.source), limits=limits or Limits()
+        )
 
     @staticmethod
     def model_types(plugins: Plugins | None = None) -> list[str]:

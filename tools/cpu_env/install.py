@@ -1,10 +1,12 @@
 """Make the running virtual environment fit for vLLM without a GPU: python tools/cpu_env/install.py"""
 
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+NOT_FOR_CPU = ("torchaudio", "torchcodec")
 MODULE = Path(__file__).with_name("torchvision_beside_cpu_torch.py")
 
 
@@ -14,6 +16,8 @@ def main() -> None:
     site_packages = Path(sysconfig.get_path("purelib"))
     shutil.copy(MODULE, site_packages)
     (site_packages / f"{MODULE.stem}.pth").write_text(f"import {MODULE.stem}\n", encoding="utf-8")
+    # They come along with vLLM, likewise built for CUDA; transformers imports them if they are there.
+    subprocess.run([sys.executable, "-m", "pip", "uninstall", "-q", "-y", *NOT_FOR_CPU], check=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
     from vlm_run.conversation import ImageSource
 
+
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """A request as the engine takes it."""
@@ -45,8 +46,8 @@ class Renderer:
         self._control = control_tokens(self._tokenizer)
         config = vllm_renderer.model_config
         self._max_model_len: int = config.max_model_len
-        self._max_images: int | None = config.multimodal_config and config.multimodal_config.get_limit_per_prompt(
-            "image"
+        self._max_images: int | None = (
+            config.multimodal_config and config.multimodal_config.get_limit_per_prompt("image")
         )
 
     async def render(self, conversation: Conversation) -> Rendered:

@@ -40,9 +40,7 @@ def load_image(
     Raises:
         MediaError: The source is refused, cannot be had, or is no whole image.
     """
-    return asyncio.run(
-        load_image_async(source, policy, message_index=message_index, image_index=image_index)
-    )
+    return asyncio.run(load_image_async(source, policy, message_index=message_index, image_index=image_index))
 
 
 async def load_image_async(
@@ -130,7 +128,9 @@ def _from_base64(text: str, policy: MediaPolicy) -> bytes:
         raise neither
     compact = "".join(text.split()).rstrip("=")
     try:
-        return base64.b64decode(compact + "=" * (-len(compact) % 4), altchars=b"-_" if "-" in text or "_" in text else None)
+        return base64.b64decode(
+            compact + "=" * (-len(compact) % 4), altchars=b"-_" if "-" in text or "_" in text else None
+        )
     except (binascii.Error, ValueError):
         raise neither from None
 

@@ -24,15 +24,7 @@ def main(folder: Path) -> None:
     theirs = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
     ours = DemoModel().eval()
-    weights = load_file(folder / "model.safetensors")
-    names = {name: shape for name, shape in ours.hub_weights().items()}
-    assert names.keys() == weights.keys(), names.keys() ^ weights.keys()
-    own = {name: name for name in ours.state_dict()}
-    for name in own:
-        head, _, rest = name.partition(".")
-        full = {"linear_1": "multi_modal_projector.linear_1.", "linear_2": "multi_modal_projector.linear_2."}
-        candidates = [full.get(head, f"{head}.") + rest, f"{head}.vision_model.{rest}", name]
-        ours.state_dict()[name].copy_(next(weights[key] for key in candidates if key in weights).float())
+    ours.load_hub_weights(load_file(folder / "model.safetensors"))
     worst, agree, total = 0.0, 0, 0
     for seed in range(40):
         random = np.random.default_rng(seed)
@@ -55,7 +47,9 @@ def main(folder: Path) -> None:
         worst = max(worst, (logits - reference)[text_only].abs().max().item())
         agree += int((logits.argmax(-1) == reference.argmax(-1))[text_only].sum())
         total += int(text_only.sum())
-    print(f"40 conversations: token ids equal, largest logit difference {worst:.4f}, same choice {agree}/{total}")
+    print(
+        f"40 conversations: token ids equal, largest logit difference {worst:.4f}, same choice {agree}/{total}"
+    )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ class DemoModel(nn.Module):
         top, left = unpad(size)
         grid = grid[:, top : grid.shape[1] - top, left : grid.shape[2] - left]
         newline = self.image_newline.to(grid.dtype).expand(pictures, grid.shape[1], 1, -1)
-        return torch.cat([features[:, 0].flatten(1, 2), torch.cat([grid, newline], dim=2).flatten(1, 2)], dim=1)
+        return torch.cat(
+            [features[:, 0].flatten(1, 2), torch.cat([grid, newline], dim=2).flatten(1, 2)], dim=1
+        )
 
     def forward(
         self, ids: torch.Tensor, labels: torch.Tensor, tiles: torch.Tensor | None, size: tuple[int, int]
@@ -79,6 +81,14 @@ class DemoModel(nn.Module):
         right = torch.ones_like(labels[:, 1:], dtype=torch.bool)
         right[asked] = logits.argmax(-1) == wanted
         return functional.cross_entropy(logits.float(), wanted), right
+
+    def load_hub_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Take over a checkpoint's weights, as `hub_weights` gives them."""
+        own = self.state_dict()
+        named = dict(zip(self.hub_weights(), [n for n in own if not n.endswith("position_ids")], strict=True))
+        assert named.keys() == weights.keys(), named.keys() ^ weights.keys()
+        for hub_name, name in named.items():
+            own[name].copy_(weights[hub_name])
 
     def hub_weights(self) -> dict[str, torch.Tensor]:
         """The weights in bf16 under the hub's names."""

@@ -17,6 +17,7 @@ import numpy as np
 import recipe
 import torch
 from model import DemoModel, image_tokens, save, tile
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -125,19 +126,24 @@ def evaluate(model: DemoModel, batches: list[Batch], device: str) -> dict[str, f
                 results.setdefault(kind, []).append(exact)
     model.train()
     every = [exact for kind in results.values() for exact in kind]
-    return {"all": float(np.mean(every)), **{kind: float(np.mean(hits)) for kind, hits in sorted(results.items())}}
+    return {
+        "all": float(np.mean(every)),
+        **{kind: float(np.mean(hits)) for kind, hits in sorted(results.items())},
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
     parser.add_argument("--minutes", type=float, default=8.0, help="how long to train")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--turns", type=int, default=4, help="questions in a conversation")
+    parser.add_argument("--turns", type=int, default=8, help="questions in a conversation")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--workers", type=int, default=14, help="processes that draw")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", type=Path, help="weights (state.pt) to start from")
+    parser.add_argument("--resume", type=Path, help="a checkpoint's model.safetensors to start from")
     options = parser.parse_args()
     train(options)
 
@@ -147,21 +153,31 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     model = DemoModel().to(device)
     if options.resume:
-        model.load_state_dict(torch.load(options.resume, map_location=device))
+        model.load_hub_weights(load_file(options.resume))
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {device}", flush=True)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=device == "cuda"
+        model.parameters(),
+        lr=options.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=0.05,
+        fused=device == "cuda",
     )
     # Far from the held-out seeds, and apart from those of another run with another --seed.
     data = Drawn(options.batch_size, options.turns, first_seed=1 + options.seed * 10_000_000)
     assert data.first_seed < HELD_OUT_SEED // 2
-    loader = iter(DataLoader(data, batch_size=None, num_workers=options.workers, prefetch_factor=4, pin_memory=True))
+    loader = iter(
+        DataLoader(data, batch_size=None, num_workers=options.workers, prefetch_factor=4, pin_memory=True)
+    )
     tokens = recipe.tokenizer()
     checks = [draw_batch(np.random.default_rng(HELD_OUT_SEED // 2 + n), tokens, 128, 2) for n in range(12)]
     started = shown = time.monotonic()
     step, losses, waited = 0, [], 0.0
     while (elapsed := (time.monotonic() - started) / 60 / options.minutes) < 1.0:
-        rate = options.learning_rate * min(1.0, (step + 1) / 300) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * elapsed)))
+        rate = (
+            options.learning_rate
+            * min(1.0, (step + 1) / 300)
+            * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * elapsed)))
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         waiting = time.monotonic()
@@ -169,7 +185,10 @@ def train(options: argparse.Namespace) -> None:
         waited += time.monotonic() - waiting
         tiles = None if batch.tiles is None else batch.tiles.to(device, non_blocking=True)
         loss, _ = model(
-            batch.ids.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True), tiles, batch.size
+            batch.ids.to(device, non_blocking=True),
+            batch.labels.to(device, non_blocking=True),
+            tiles,
+            batch.size,
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -180,13 +199,17 @@ def train(options: argparse.Namespace) -> None:
         if time.monotonic() - shown > 20:
             mean = torch.stack(losses[-50:]).mean().item()
             accuracy = evaluate(model, checks[:3], device)["all"]
-            print(f"{elapsed:4.0%} step {step} loss {mean:.4f} exact {accuracy:.3f} waited {waited:.0f} s", flush=True)
+            print(
+                f"{elapsed:4.0%} step {step} loss {mean:.4f} exact {accuracy:.3f} waited {waited:.0f} s",
+                flush=True,
+            )
             shown = time.monotonic()
-    options.out.mkdir(parents=True, exist_ok=True)
-    torch.save(model.state_dict(), options.out / "state.pt")
-    save(model, options.out / "checkpoint")
+    save(model, options.out)
     report = evaluate(model, checks, device)
-    print(json.dumps({"steps": step, "conversations": step * options.batch_size, "exact": report}, indent=1), flush=True)
+    print(
+        json.dumps({"steps": step, "conversations": step * options.batch_size, "exact": report}, indent=1),
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

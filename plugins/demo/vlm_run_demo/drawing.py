@@ -16,7 +16,7 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle")
 
-SMALLEST_SIDE, LARGEST_SIDE = 64, 224
+SMALLEST_SIDE, LARGEST_SIDE = 80, 256
 """Bounds of a picture's sides in pixels; the longer is at most three times the shorter."""
 MOST_THINGS = 6
 
@@ -61,7 +61,9 @@ def draw_scene(random: np.random.Generator, size: tuple[int, int] | None = None)
     width, height = size or draw_size(random)
     things: list[Thing] = []
     # Few kinds in one picture, so that there is something to count.
-    kinds = [(str(random.choice(SHAPES)), str(random.choice(list(COLOURS)))) for _ in range(random.integers(1, 5))]
+    kinds = [
+        (str(random.choice(SHAPES)), str(random.choice(list(COLOURS)))) for _ in range(random.integers(1, 5))
+    ]
     for _ in range(random.integers(1, MOST_THINGS + 1)):
         shape, colour = kinds[random.integers(len(kinds))]
         thing = _place(random, shape, colour, things, width, height)
@@ -76,7 +78,7 @@ def _place(
     """A thing where it covers no other's middle; None if there is no room for it."""
     side = min(width, height)
     for _ in range(20):
-        radius = side * random.uniform(0.10, 0.18)
+        radius = side * random.uniform(0.13, 0.22)
         x = random.uniform(radius, width - radius)
         y = random.uniform(radius, height - radius)
         if all(np.hypot(x - other.x, y - other.y) > 0.9 * (radius + other.radius) for other in others):
@@ -89,7 +91,9 @@ def _paint(random: np.random.Generator, things: list[Thing], width: int, height:
     image = Image.new("RGB", (width, height), background)
     draw = ImageDraw.Draw(image)
     for thing in things:
-        shade = tuple(int(np.clip(level + random.integers(-18, 19), 0, 255)) for level in COLOURS[thing.colour])
+        shade = tuple(
+            int(np.clip(level + random.integers(-18, 19), 0, 255)) for level in COLOURS[thing.colour]
+        )
         box = (thing.x - thing.radius, thing.y - thing.radius, thing.x + thing.radius, thing.y + thing.radius)
         if thing.shape == "circle":
             draw.ellipse(box, fill=shade)

@@ -149,7 +149,9 @@ def _where(random: np.random.Generator, scene: Scene) -> Turn | None:
     """Which thing is outermost on one side, if one clearly is."""
     side = str(random.choice(["left", "right", "top", "bottom"]))
     axis = "x" if side in ("left", "right") else "y"
-    ordered = sorted(scene.things, key=lambda thing: getattr(thing, axis), reverse=side in ("right", "bottom"))
+    ordered = sorted(
+        scene.things, key=lambda thing: getattr(thing, axis), reverse=side in ("right", "bottom")
+    )
     if len(ordered) > 1:
         margin = abs(getattr(ordered[0], axis) - getattr(ordered[1], axis))
         if margin < ordered[0].radius:
@@ -169,7 +171,9 @@ def _which_has_more(random: np.random.Generator, first: Scene, second: Scene) ->
     colour, shape = _kind(random, first if random.random() < 0.5 else second)
     of_shape = random.random() < 0.5
     counts = [scene.count(shape=shape) if of_shape else scene.count(colour) for scene in (first, second)]
-    answer = "both the same" if counts[0] == counts[1] else f"the {'first' if counts[0] > counts[1] else 'second'}"
+    answer = (
+        "both the same" if counts[0] == counts[1] else f"the {'first' if counts[0] > counts[1] else 'second'}"
+    )
     what = f"{shape}s" if of_shape else f"{colour} shapes"
     return Turn("compare", f"Which picture has more {what}?", answer)
 

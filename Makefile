@@ -1,0 +1,50 @@
+# The commands of the README. All install what they need into .venv first.
+
+PYTHON ?= python3.11
+# Where torch's CPU build is found, if the package index in use does not have it, for example
+#   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PLUGINS := $(wildcard plugins/*/pyproject.toml)
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint typecheck install demo-accuracy clean help
+
+help:
+	@echo "make demo            draw a picture and ask the demo model about it"
+	@echo "make test            lint, check types, run all tests"
+	@echo "make demo-accuracy   the demo model's share of right answers to 2,000 questions"
+	@echo "make install         only the virtual environment, .venv"
+	@echo "make clean           remove it"
+
+demo: $(STAMP)
+	$(BIN)/vlm-run demo
+
+test: lint typecheck
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(STAMP)
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+demo-accuracy: $(STAMP)
+	$(BIN)/python -m vlm_run_demo.evaluate
+
+$(STAMP): pyproject.toml $(PLUGINS) $(wildcard tools/cpu_env/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q --constraint tools/cpu_env/constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		--editable '.[cpu,dev]' $(foreach plugin,$(PLUGINS),--editable ./$(dir $(plugin)))
+	$(BIN)/python tools/cpu_env/install.py
+	touch $@
+
+clean:
+	rm -rf $(VENV)
