@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from vlm_run.conversation import Conversation as Conversation
     from vlm_run.discovery import PluginWarning as PluginWarning
     from vlm_run.engine import Engine as Engine
-    from vlm_run.request import Request as Request
-    from vlm_run.response import Response as Response
-    from vlm_run.request import Sampling as Sampling
     from vlm_run.errors import VlmRunError as VlmRunError
     from vlm_run.hookspecs import hookimpl as hookimpl
     from vlm_run.media import MediaPolicy as MediaPolicy
     from vlm_run.media import convert_to_base64 as convert_to_base64
     from vlm_run.registry import Registry as Registry
+    from vlm_run.request import Request as Request
+    from vlm_run.request import Sampling as Sampling
+    from vlm_run.response import Response as Response
     from vlm_run.specs import Limits as Limits
     from vlm_run.specs import ModelSpec as ModelSpec
     from vlm_run.vision import AnyResolution as AnyResolution
@@ -51,7 +51,7 @@ _HOME = {
     "hookimpl": "hookspecs",
 }
 
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted(_HOME)  # noqa: PLE0605  (one list of names, not two)
 
 
 def __getattr__(name: str) -> Any:

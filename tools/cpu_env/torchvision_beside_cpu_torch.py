@@ -16,7 +16,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 _SCHEMAS = ("nms", "qnms")
-_library = None  # torch forgets the schemas when this goes
+_kept = []  # torch forgets the schemas when their library goes
 
 
 class _BeforeTorchvision(MetaPathFinder):
@@ -24,7 +24,6 @@ class _BeforeTorchvision(MetaPathFinder):
         if name == "torchvision":
             sys.meta_path.remove(self)
             _declare_operators()
-        return None
 
 
 def _declare_operators():
@@ -39,10 +38,10 @@ def _declare_operators():
         except OSError:
             continue
         return
-    global _library
-    _library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")
+    _kept.append(library)
     for name in _SCHEMAS:
-        _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 sys.meta_path.insert(0, _BeforeTorchvision())

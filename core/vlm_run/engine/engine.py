@@ -7,8 +7,9 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from vlm_run.conversation import Conversation
 from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.loop import LoopThread
 from vlm_run.engine.rendering import Rendered, Renderer
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from vlm_run.adapter import Adapter
-    from vlm_run.conversation import Conversation
 
-RequestLike = Request | "Conversation" | Mapping[str, Any] | str
-SamplingLike = Sampling | Mapping[str, Any] | None
+RequestLike: TypeAlias = Request | Conversation | Mapping[str, Any] | str
+SamplingLike: TypeAlias = Sampling | Mapping[str, Any] | None
 
 
 class Engine:
@@ -148,7 +148,9 @@ class Engine:
                 answer = output.outputs[0]
                 if not text and answer.token_ids:
                     first = time.perf_counter()
-                delta, text = answer.text[len(text) :], answer.text
+                # Byte-level tokenizers make the blank between prompt and answer part of the answer.
+                whole = answer.text.lstrip()
+                delta, text = whole[len(text) :], whole
                 if not output.finished:
                     yield Delta(delta)
                     continue

@@ -40,7 +40,7 @@ class LoopThread:
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """The items of an asynchronous generator; leaving the loop early closes it."""
         try:
-            while (item := self.run(anext(items, _END))) is not _END:  # type: ignore[arg-type]
+            while (item := self.run(anext(items, _END))) is not _END:
                 yield item
         finally:
             self.run(_close(items))
@@ -48,7 +48,7 @@ class LoopThread:
     async def iterate_async(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
         """As `iterate`, on the caller's loop."""
         try:
-            while (item := await self.run_async(anext(items, _END))) is not _END:  # type: ignore[arg-type]
+            while (item := await self.run_async(anext(items, _END))) is not _END:
                 yield item
         finally:
             await self.run_async(_close(items))

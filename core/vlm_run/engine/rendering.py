@@ -81,7 +81,7 @@ class Renderer:
         if images:
             prompt["multi_modal_data"] = {"image": list(images)}
         try:
-            (engine_input,) = await self._vllm.render_cmpl_async([prompt])  # type: ignore[list-item]
+            (engine_input,) = await self._vllm.render_cmpl_async([prompt])
         except request_errors() as error:
             raise RequestError(f"vLLM cannot process the request: {error}") from error
         return engine_input
@@ -99,8 +99,8 @@ class Renderer:
         text = len(ids) - sum(image_tokens)
         parts = [f"image {number}: {count}" for number, count in enumerate(image_tokens, 1)]
         raise ContextOverflowError(
-            f"the prompt has {len(ids)} tokens ({', '.join([*parts, f'text: {text}'])}), which leaves no room "
-            f"for an answer in max_model_len, {self._max_model_len}",
+            f"the prompt has {len(ids)} tokens ({', '.join([*parts, f'text: {text}'])}), which leaves "
+            f"no room for an answer in max_model_len, {self._max_model_len}",
             hint="Use fewer or smaller images, a shorter text, or a larger --max-model-len.",
         )
 

@@ -65,7 +65,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def _from_high_depth(image: Image.Image) -> Image.Image:
     """Greys of 16 bits or more, scaled: Pillow's own conversion cuts them off at 255."""
     levels = np.asarray(image, dtype=np.float64)
-    if image.mode == "F" and levels.size and 0.0 <= levels.min() and levels.max() <= 1.0:
+    if image.mode == "F" and levels.size and levels.min() >= 0.0 and levels.max() <= 1.0:
         levels = levels * 255.0
     elif levels.size and levels.max() > 255:
         levels = levels / 257.0

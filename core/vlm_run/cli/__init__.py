@@ -1,0 +1,49 @@
+"""The command `vlm-run`: one file a command, heavy imports inside the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from vlm_run.cli import demo, infer, models, plugins
+from vlm_run.errors import VlmRunError
+
+app = typer.Typer(
+    name="vlm-run",
+    help="Run any vision-language model on vLLM.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # `--model_type` is `--model-type`, as in ms-swift.
+    context_settings={
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+        "help_option_names": ["-h", "--help"],
+    },
+)
+app.command("infer")(infer.infer)
+app.command("models")(models.models)
+app.command("plugins")(plugins.plugins)
+app.command("demo")(demo.demo)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if show:
+        from vlm_run import __version__
+
+        typer.echo(f"vlm-run {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; an error is one line on standard error and exit code 2."""
+    try:
+        app()
+    except VlmRunError as error:
+        if "--verbose" in sys.argv:
+            raise
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

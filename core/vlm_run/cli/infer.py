@@ -1,0 +1,164 @@
+"""`vlm-run infer`: one answer, or an interactive session."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm_run.errors import VlmRunError
+
+if TYPE_CHECKING:
+    from vlm_run.engine import Engine
+
+_MODEL = "Model"
+_ANSWER = "Answer"
+_ENGINE = "Engine"
+
+
+def infer(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL [QUESTION]", help="Model type, and what to ask.")
+    ] = None,
+    image: Annotated[
+        list[str] | None, typer.Option("--image", "-i", help="URL, path, base64 or data URI; repeatable.")
+    ] = None,
+    model_type: Annotated[
+        str | None, typer.Option(help="The model type, in place of MODEL.", rich_help_panel=_MODEL)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the weights.", rich_help_panel=_MODEL)
+    ] = None,
+    infer_backend: Annotated[str, typer.Option(help="Only vllm.", rich_help_panel=_MODEL)] = "vllm",
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Run code that comes with the weights.", rich_help_panel=_MODEL)
+    ] = False,
+    system: Annotated[str | None, typer.Option(help="System message.", rich_help_panel=_ANSWER)] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens", "--max-new-tokens", help="Most tokens in an answer.", rich_help_panel=_ANSWER
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel=_ANSWER)] = 0.0,
+    top_p: Annotated[float, typer.Option(rich_help_panel=_ANSWER)] = 1.0,
+    top_k: Annotated[int, typer.Option(help="0 is all.", rich_help_panel=_ANSWER)] = 0,
+    repetition_penalty: Annotated[float, typer.Option(rich_help_panel=_ANSWER)] = 1.0,
+    seed: Annotated[int | None, typer.Option(rich_help_panel=_ANSWER)] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End the answer here; repeatable.", rich_help_panel=_ANSWER)
+    ] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(help="Prompt and answer together, in tokens.", rich_help_panel=_ENGINE)
+    ] = None,
+    max_images: Annotated[
+        int | None, typer.Option(help="Images in one conversation.", rich_help_panel=_ENGINE)
+    ] = None,
+    min_pixels: Annotated[
+        int | None, typer.Option(help="Enlarge smaller images (Qwen-VL).", rich_help_panel=_ENGINE)
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Shrink larger images (Qwen-VL).", rich_help_panel=_ENGINE)
+    ] = None,
+    tensor_parallel_size: Annotated[
+        int | None, typer.Option(help="GPUs to spread the model over.", rich_help_panel=_ENGINE)
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Any option of vLLM's engine; repeatable.", rich_help_panel=_ENGINE
+        ),
+    ] = None,
+    allow_private_media: Annotated[
+        bool, typer.Option(help="Fetch images from private addresses too.", rich_help_panel=_ENGINE)
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    verbose: Annotated[bool, typer.Option(help="Show vLLM's own log, and tracebacks.")] = False,
+) -> None:
+    """Ask a model about images.
+
+    Without a QUESTION, an interactive session starts.
+
+        vlm-run infer llava1_6-mistral-7b-instruct "What is this?" --image cat.png
+    """
+    name, question = _name_and_question(words or [], model_type or None, model)
+    if infer_backend != "vllm":
+        raise VlmRunError(f"unknown --infer-backend '{infer_backend}'", hint="vlm-run has one: vllm.")
+    from vlm_run.cli.output import starting
+    from vlm_run.media import MediaPolicy
+    from vlm_run.registry import Registry
+    from vlm_run.request import Sampling
+    from vlm_run.specs import Limits
+
+    sampling = Sampling.parse(
+        {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "repetition_penalty": repetition_penalty,
+            "seed": seed,
+            "stop": tuple(stop or ()),
+        }
+    )
+    limits = Limits(
+        max_images=max_images, max_model_len=max_model_len, min_pixels=min_pixels, max_pixels=max_pixels
+    )
+    options = _engine_options(engine or [])
+    if tensor_parallel_size is not None:
+        options["tensor_parallel_size"] = tensor_parallel_size
+    if trust_remote_code:
+        options["trust_remote_code"] = True
+    adapter = Registry.load(name, checkpoint=model, limits=limits)
+    policy = MediaPolicy(allow_private_addresses=allow_private_media)
+    with starting(adapter.spec.model_type, verbose):
+        running = adapter.engine(policy=policy, **options)
+    with running:
+        if question is None:
+            from vlm_run.cli.interactive import Session
+
+            Session(running, sampling, system).run()
+            return
+        request = {"query": question, "images": list(image or []), "system": system}
+        _answer_once(running, request, sampling, as_json)
+
+
+def _name_and_question(words: list[str], model_type: str | None, model: str | None) -> tuple[str, str | None]:
+    """The model type (or checkpoint folder) and the question, from what was typed in which place."""
+    rest = list(words)
+    name = model_type or (rest.pop(0) if rest else None)
+    if name is None and model is not None and Path(model).is_dir():
+        name = model
+    if name is None:
+        raise VlmRunError("no model is given", hint="`vlm-run models` lists the model types.")
+    if len(rest) > 1:
+        raise VlmRunError(f"more than one question is given: {rest[1]!r}", hint="Put the question in quotes.")
+    return name, rest[0] if rest else None
+
+
+def _engine_options(assignments: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; a value that is JSON is read as JSON."""
+    options: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise VlmRunError(f"--engine {assignment} has no value", hint="Write --engine NAME=VALUE.")
+        try:
+            options[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            options[name.replace("-", "_")] = value
+    return options
+
+
+def _answer_once(engine: Engine, request: dict[str, Any], sampling: Any, as_json: bool) -> None:
+    if as_json:
+        (response,) = engine.infer([request], sampling)
+        typer.echo(json.dumps(response.to_dict(), ensure_ascii=False))
+        if response.error is not None:
+            raise typer.Exit(2)
+        return
+    for delta in engine.stream(request, sampling):
+        typer.echo(delta.text, nl=False)
+    typer.echo()

@@ -1,0 +1,57 @@
+"""`vlm-run models`: the model types of all installed plugins."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlm_run.cli.output import print_table
+
+if TYPE_CHECKING:
+    from vlm_run.specs import ModelSpec
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """List the model types that installed plugins serve."""
+    from vlm_run.discovery import installed_plugins
+
+    served = sorted(installed_plugins().models(), key=lambda pair: (pair[0].family, pair[0].model_type))
+    if as_json:
+        rows = [
+            {
+                "model_type": spec.model_type,
+                "hf_id": spec.hf_id,
+                "modelscope_id": spec.modelscope_id,
+                "family": spec.family,
+                "plugin": plugin.name,
+                "architecture": spec.architecture,
+                "context_length": spec.context_length,
+                "vllm": spec.vllm,
+            }
+            for spec, plugin in served
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not served:
+        typer.echo("No plugin is installed. For example: pip install vlm-run-llava")
+        return
+    print_table(
+        ["model type", "weights", "family", "plugin"],
+        [
+            [
+                spec.model_type,
+                spec.hf_id or ("with the plugin" if spec.checkpoint else ""),
+                spec.family,
+                plugin.name,
+            ]
+            for spec, plugin in served
+        ],
+    )
+
+
+def _weights(spec: ModelSpec) -> str:
+    return spec.hf_id or ("with the plugin" if spec.checkpoint else "")

@@ -1,0 +1,73 @@
+"""Tables, and a place for vLLM's own output while it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+import typer
+
+from vlm_run.errors import EngineError
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns of text, ready for `grep` and `awk`; rich would take longer to import than to print."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for number, row in enumerate([header, *rows]):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        typer.secho(line, bold=number == 0)
+
+
+@contextlib.contextmanager
+def starting(model_type: str, verbose: bool) -> Iterator[None]:
+    """A progress line while an engine starts; what vLLM and its processes print goes to a file.
+
+    Its processes keep writing there. If the start fails, the error says where the file is.
+    """
+    if verbose:
+        yield
+        return
+    # Read by vLLM, transformers and torch as they are imported, here and in vLLM's processes.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from rich.console import Console
+
+    log = tempfile.NamedTemporaryFile("w", prefix="vlm-run-", suffix=".log", delete=False)  # noqa: SIM115
+    with _standard_streams_to(log) as terminal:
+        console = Console(file=terminal)
+        try:
+            with (
+                console.status(f"Loading {model_type} …") if console.is_terminal else contextlib.nullcontext()
+            ):
+                if not console.is_terminal:
+                    console.print(f"Loading {model_type} …")
+                yield
+        except EngineError as error:
+            raise EngineError(error.cause, hint=f"vLLM's own output is in {log.name}.") from error
+    log.close()
+    os.unlink(log.name)  # its processes go on writing to it, unseen
+
+
+@contextlib.contextmanager
+def _standard_streams_to(log: IO[str]) -> Iterator[IO[str]]:
+    """Send file descriptors 1 and 2 to a file, and yield what was standard error."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept_out, kept_err = os.dup(1), os.dup(2)
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    try:
+        with open(os.dup(kept_err), "w", encoding="utf-8") as terminal:
+            yield terminal
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(kept_out, 1)
+        os.dup2(kept_err, 2)
+        os.close(kept_out)
+        os.close(kept_err)
