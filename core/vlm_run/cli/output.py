@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO
 
 import typer
@@ -48,9 +50,16 @@ def starting(model_type: str, verbose: bool) -> Iterator[None]:
                     console.print(f"Loading {model_type} …")
                 yield
         except EngineError as error:
-            raise EngineError(error.cause, hint=f"vLLM's own output is in {log.name}.") from error
+            root = _root_cause(Path(log.name).read_text(encoding="utf-8", errors="replace"))
+            raise EngineError(root or error.cause, hint=f"vLLM's own output is in {log.name}.") from error
     log.close()
     os.unlink(log.name)  # its processes go on writing to it, unseen
+
+
+def _root_cause(log: str) -> str | None:
+    """The first error that one of vLLM's processes met; what the others say follows from it."""
+    errors = re.findall(r"\] (\w+(?:Error|Exception): .*)", log)
+    return errors[0].rstrip(". ") if errors else None
 
 
 @contextlib.contextmanager
