@@ -47,6 +47,24 @@ class Prompt:
             yield self.text[position:], False
 
 
+    def split(self, placeholder: str) -> list[Prompt]:
+        """The prompt between its placeholders, of which literals are none.
+
+        Args:
+            placeholder: `{index}` in it stands for any number.
+        """
+        parts, position = [], 0
+        for found in re.finditer(_pattern(placeholder), self.text):
+            if not any(start <= found.start() < end for start, end in self.literals):
+                parts.append(self._slice(position, found.start()))
+                position = found.end()
+        return [*parts, self._slice(position, len(self.text))]
+
+    def _slice(self, start: int, end: int) -> Prompt:
+        literals = [(first - start, last - start) for first, last in self.literals if start <= first < end]
+        return Prompt(self.text[start:end], tuple(literals))
+
+
 class Guard:
     """Masks control tokens in one conversation and finds them again in its prompt.
 

@@ -55,6 +55,11 @@ class ModelSpec(BaseModel):
     image_placeholder: str
     """What stands for a picture in the prompt; `{index}` becomes its number, from 1 on."""
 
+    image_token: str | None = None
+    """The token that takes the placeholder's place in the token ids, where the placeholder is only
+    text to the tokenizer. The text between images is then tokenized piece by piece, each as a
+    prompt of its own, BOS included, as such checkpoints' processors do (Phi-3-vision)."""
+
     family: str = ""
     """The family the model type is listed under; the plugin's name if empty."""
     hf_id: str | None = None

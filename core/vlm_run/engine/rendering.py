@@ -59,7 +59,7 @@ class Renderer:
         places = conversation.image_places()
         self._check_image_count(len(places))
         prompt = self._adapter.render(conversation, self._control)
-        ids = await asyncio.to_thread(encode, prompt, self._tokenizer)
+        ids = await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
         self._check_length(ids, ())
         images = await asyncio.gather(
             *(self._load(source, message, image) for image, (message, source) in enumerate(places))

@@ -11,6 +11,8 @@ from vlm_run.prompt import Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from vlm_run.specs import ModelSpec
+
 # Some tokenizers add plain words or runs of blanks beside their control tokens; those are text.
 _LOOKS_LIKE_CONTROL = re.compile(r"[<\[|].*[>\]|]", re.DOTALL)
 _ANCHOR = "\n"
@@ -25,22 +27,19 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
     )
 
 
-def encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, model: ModelSpec) -> list[int]:
     """Token ids of a prompt, in which the prompt's literals are plain text.
 
     They begin with exactly one BOS where the tokenizer adds one, and with none where it does
     not: some chat templates write it and others leave it to the tokenizer.
     """
-    first, *rest = [*prompt.pieces()] or [("", False)]
-    if first[1]:
-        first, rest = ("", False), [first, *rest]
-    bos = tokenizer.bos_token
-    has_bos = bool(bos) and first[0].startswith(bos)
-    ids: list[int] = list(tokenizer(first[0], add_special_tokens=not has_bos).input_ids)
-    for text, literal in rest:
-        # One character at a time, no control token can match.
-        for piece in text if literal else [text]:
-            ids += _encode_inside(piece, tokenizer)
+    if model.image_token is None:
+        return _encode_piece(prompt, tokenizer)
+    image = tokenizer.convert_tokens_to_ids(model.image_token)
+    first, *rest = prompt.split(model.image_placeholder)
+    ids = _encode_piece(first, tokenizer)
+    for piece in rest:
+        ids += [image, *_encode_piece(piece, tokenizer)]
     return ids
 
 
@@ -53,6 +52,21 @@ def stop_conditions(tokenizer: PreTrainedTokenizerBase, stop: Iterable[str]) -> 
     stop = list(dict.fromkeys(stop))
     ids = [tokenizer.convert_tokens_to_ids(text) for text in stop if text in control]
     return ids, [text for text in stop if text not in control]
+
+
+def _encode_piece(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a text that stands on its own, with the BOS that the tokenizer adds."""
+    first, *rest = [*prompt.pieces()] or [("", False)]
+    if first[1]:
+        first, rest = ("", False), [first, *rest]
+    bos = tokenizer.bos_token
+    has_bos = bool(bos) and first[0].startswith(bos)
+    ids: list[int] = list(tokenizer(first[0], add_special_tokens=not has_bos).input_ids)
+    for text, literal in rest:
+        # One character at a time, no control token can match.
+        for piece in text if literal else [text]:
+            ids += _encode_inside(piece, tokenizer)
+    return ids
 
 
 def _encode_inside(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
