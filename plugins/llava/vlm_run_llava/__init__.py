@@ -1,4 +1,4 @@
-"""LLaVA 1.5 and 1.6 (LLaVA-NeXT), as published by llava-hf.
+"""LLaVA 1.5 and LLaVA 1.6 (LLaVA-NeXT), as llava-hf publishes them.
 
 Nothing here but data: vLLM and transformers know the architectures.
 """
@@ -9,77 +9,92 @@ from typing import Any
 
 from vlm_run import AnyResolution, FixedResolution, ModelSpec, hookimpl
 
-# CLIP ViT-L/14 at 336 pixels: vision_config of all checkpoints below.
-_LLAVA_1_5 = FixedResolution(image_size=336, patch_size=14)
-# image_grid_pinpoints of config.json and preprocessor_config.json of llava-hf/llava-v1.6-*.
-_LLAVA_1_6 = AnyResolution(
-    image_size=336,
-    patch_size=14,
-    image_grid_pinpoints=((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)),
-)
+# CLIP ViT-L/14 at 336 pixels: `vision_config` of all five checkpoints, of which the class token
+# is dropped (`vision_feature_select_strategy` is "default").
+_IMAGE_SIZE, _PATCH_SIZE = 336, 14
+# `image_grid_pinpoints` of config.json of llava-hf/llava-v1.6-{mistral-7b,vicuna-7b,vicuna-13b}-hf.
+_PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+
+_LLAVA_1_5 = FixedResolution(image_size=_IMAGE_SIZE, patch_size=_PATCH_SIZE)
+_LLAVA_1_6 = AnyResolution(image_size=_IMAGE_SIZE, patch_size=_PATCH_SIZE, image_grid_pinpoints=_PINPOINTS)
+
+# What the prompts and the token counts below rest on, so that a checkpoint of the same
+# architecture with another tokenizer or vision tower is not taken for one of these.
+_MATCH_1_5 = {"text_config.vocab_size": 32064, "vision_config.image_size": _IMAGE_SIZE}
+_MATCH_1_6 = {**_MATCH_1_5, "image_grid_pinpoints": [list(pinpoint) for pinpoint in _PINPOINTS]}
+# config.json of both 7B Vicunas leaves out `hidden_size`, Llama's default of which is 4096; those
+# of the 13B ones have it. The fact beside it, true of all, lets 7B win where the size is left out.
+_MATCH_VICUNA = {
+    "7b": {
+        "text_config.model_type": "llama",
+        "text_config.hidden_size": 4096,
+        "vision_config.model_type": "clip_vision_model",
+    },
+    "13b": {"text_config.model_type": "llama", "text_config.hidden_size": 5120},
+}
 
 
-def _spec(**differs: Any) -> ModelSpec:
-    """A spec with what all have in common: Llama's or Mistral's special tokens and `<image>`."""
+def _spec(name: str, **differs: Any) -> ModelSpec:
+    """A spec with what all have in common: the placeholder and the special tokens."""
     return ModelSpec(
+        # Both ids as in the table of supported models of ms-swift 2.6.1.
+        hf_id=f"llava-hf/{name}",
+        modelscope_id=f"swift/{name}",
         image_placeholder="<image>",
-        # added_tokens of tokenizer.json of llava-hf/llava-1.5-7b-hf and llava-v1.6-mistral-7b-hf.
+        # Llama's and Mistral's special tokens, then 32000 and 32001 (`image_token_index` and
+        # `pad_token_id` of config.json of llava-hf/llava-1.5-7b-hf).
         control_tokens=("<unk>", "<s>", "</s>", "<image>", "<pad>"),
-        stop=("</s>",),
-        bos_token="<s>",  # written by the tokenizer, not by the templates
-        eos_token="</s>",
+        stop=("</s>",),  # eos_token_id 2 in generation_config.json
         **differs,
     )
 
 
-def _llava_1_5(size: str, hidden_size: int) -> ModelSpec:
+def _llava_1_5(size: str) -> ModelSpec:
     return _spec(
+        f"llava-1.5-{size}-hf",
         model_type=f"llava1_5-{size}-instruct",
-        hf_id=f"llava-hf/llava-1.5-{size}-hf",
-        modelscope_id=f"swift/llava-1.5-{size}-hf",  # ms-swift 2.6.1, supported models
         architecture="LlavaForConditionalGeneration",
-        config_match={"text_config.hidden_size": hidden_size},
+        config_match={**_MATCH_1_5, **_MATCH_VICUNA[size]},
         chat_template="templates/llava-1.5.jinja",
         vision=_LLAVA_1_5,
         context_length=4096,  # text_config.max_position_embeddings
-        # vLLM's multi-image example: this model was not trained on several, and answers poorly.
-        engine_kwargs={"max_model_len": 4096, "limit_mm_per_prompt": {"image": 4}},
+        engine_kwargs={"max_model_len": 4096},
     )
 
 
-def _llava_1_6_vicuna(size: str, hidden_size: int) -> ModelSpec:
+def _llava_1_6(base: str, **differs: Any) -> ModelSpec:
     return _spec(
-        model_type=f"llava1_6-vicuna-{size}-instruct",
-        hf_id=f"llava-hf/llava-v1.6-vicuna-{size}-hf",
-        modelscope_id=f"swift/llava-v1.6-vicuna-{size}-hf",  # ms-swift 2.6.1, supported models
+        f"llava-v1.6-{base}-hf",
+        model_type=f"llava1_6-{base}-instruct",
         architecture="LlavaNextForConditionalGeneration",
-        config_match={"text_config.model_type": "llama", "text_config.hidden_size": hidden_size},
-        chat_template="templates/llava-1.5.jinja",
         vision=_LLAVA_1_6,
-        context_length=4096,  # Vicuna 1.5's max_position_embeddings
-        # One image takes up to 2,928 of the 4,096 tokens, so that two large ones do not fit.
-        engine_kwargs={"max_model_len": 4096, "limit_mm_per_prompt": {"image": 3}},
+        **differs,
+    )
+
+
+def _llava_1_6_vicuna(size: str) -> ModelSpec:
+    return _llava_1_6(
+        f"vicuna-{size}",
+        config_match={**_MATCH_1_6, **_MATCH_VICUNA[size]},
+        chat_template="templates/llava-1.5.jinja",
+        context_length=4096,  # text_config.max_position_embeddings
+        # One picture takes up to 2,928 of these, so that two large ones do not fit.
+        engine_kwargs={"max_model_len": 4096},
     )
 
 
 @hookimpl
 def model_specs() -> list[ModelSpec]:
     return [
-        # Hidden sizes are those of Vicuna 7B and 13B.
-        _llava_1_5("7b", hidden_size=4096),
-        _llava_1_5("13b", hidden_size=5120),
-        _spec(
-            model_type="llava1_6-mistral-7b-instruct",
-            hf_id="llava-hf/llava-v1.6-mistral-7b-hf",
-            modelscope_id="swift/llava-v1.6-mistral-7b-hf",  # ms-swift 2.6.1, supported models
-            architecture="LlavaNextForConditionalGeneration",
-            config_match={"text_config.model_type": "mistral"},
+        _llava_1_5("7b"),
+        _llava_1_5("13b"),
+        _llava_1_6(
+            "mistral-7b",
+            config_match={**_MATCH_1_6, "text_config.model_type": "mistral"},
             chat_template="templates/llava-1.6-mistral.jinja",
-            vision=_LLAVA_1_6,
-            context_length=32768,  # Mistral-7B-Instruct-v0.2's max_position_embeddings
-            # vLLM's own example stops at 8,192 tokens.
-            engine_kwargs={"max_model_len": 8192, "limit_mm_per_prompt": {"image": 4}},
+            context_length=32768,  # text_config.max_position_embeddings; sliding_window is null
+            engine_kwargs={"max_model_len": 32768},
         ),
-        _llava_1_6_vicuna("7b", hidden_size=4096),
-        _llava_1_6_vicuna("13b", hidden_size=5120),
+        _llava_1_6_vicuna("7b"),
+        _llava_1_6_vicuna("13b"),
     ]

@@ -1,20 +1,21 @@
-"""Qwen2-VL and Qwen2.5-VL, as published by Qwen.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL, as Qwen publishes them.
 
 Nothing here but data: vLLM and transformers know the architectures.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from vlm_run import DynamicResolution, ModelSpec, hookimpl
 
-_ARCHITECTURES = {
-    "2": "Qwen2VLForConditionalGeneration",
-    "2.5": "Qwen2_5_VLForConditionalGeneration",
-}
-# preprocessor_config.json on the hub; vLLM's processor resizes by the same bounds.
-_VISION = DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12845056)
-# added_tokens of the Qwen2 tokenizer, as in tokenizer_config.json of Qwen2-VL-7B-Instruct.
-_CONTROL_TOKENS = (
+# preprocessor_config.json of Qwen/Qwen2-VL-7B-Instruct; Qwen2.5-VL's has the same values.
+_VISION_2 = DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12845056)
+# preprocessor_config.json of Qwen/Qwen3-VL-8B-Instruct: `size` from 65536 to 16777216.
+_VISION_3 = DynamicResolution(patch_size=16, merge_size=2, min_pixels=65536, max_pixels=16777216)
+
+# Tokens 151643 to 151656: `added_tokens_decoder` of Qwen2-VL's tokenizer_config.json.
+_CONTROL_TOKENS_2 = (
     "<|endoftext|>",
     "<|im_start|>",
     "<|im_end|>",
@@ -30,53 +31,100 @@ _CONTROL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+# Tokens 151657 to 151664, which Qwen2.5 added.
+_CONTROL_TOKENS_2_5 = (
+    *_CONTROL_TOKENS_2,
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+)
+# Tokens 151665 to 151668, which Qwen3 added.
+_CONTROL_TOKENS_3 = (*_CONTROL_TOKENS_2_5, "<tool_response>", "</tool_response>", "<think>", "</think>")
 
 
-def _spec(
-    generation: str, size: str, hidden_size: int, context_length: int, modelscope_owner: str, gpus: int = 1
-) -> ModelSpec:
-    """The spec of one size.
+def _spec(name: str, hidden_size: int, gpus: int = 1, **differs: Any) -> ModelSpec:
+    """A spec with what all have in common.
 
     Args:
-        generation: "2" or "2.5".
-        size: As in the hub's name, for example "7B".
-        hidden_size: `hidden_size` of config.json.
-        context_length: `max_position_embeddings` of config.json.
-        modelscope_owner: Whose repository ModelScope has.
-        gpus: GPUs of 80 GB that the bf16 weights and some context need.
+        name: The repository's name on the hub.
+        hidden_size: Of the language model, in config.json.
+        gpus: How many of 80 GB the weights in bfloat16 need, with room for a whole context.
+        differs: What tells the generations apart.
     """
-    name = f"Qwen{generation}-VL-{size}-Instruct"
     return ModelSpec(
-        model_type=name.lower().replace("2.5", "2_5"),
+        # ms-swift 2.x writes a point in a name as `_`: `qwen2_5-7b-instruct`.
+        model_type=name.lower().replace(".", "_"),
         hf_id=f"Qwen/{name}",
-        modelscope_id=f"{modelscope_owner}/{name}",
-        architecture=_ARCHITECTURES[generation],
-        config_match={"hidden_size": hidden_size},
-        chat_template="templates/qwen2-vl.jinja",
+        # Configurations saved by transformers 4.52 or later nest the language model's part.
+        config_match={"hidden_size": hidden_size, "text_config.hidden_size": hidden_size},
         image_placeholder="<|vision_start|><|image_pad|><|vision_end|>",
-        vision=_VISION,
-        context_length=context_length,
-        # A whole context of 32,768 tokens leaves room for two pictures of the largest size.
         engine_kwargs={
+            # Qwen2-VL's whole context, room for the largest picture's 16,384 tokens. The later
+            # generations take more, at the price of the memory for it: give `max_model_len`.
             "max_model_len": 32768,
-            "limit_mm_per_prompt": {"image": 8, "video": 0},
+            # Without this vLLM measures its memory with a video.
+            "limit_mm_per_prompt": {"video": 0},
             **({"tensor_parallel_size": gpus} if gpus > 1 else {}),
         },
-        control_tokens=_CONTROL_TOKENS,
+        # eos_token_id of config.json is the first; ms-swift 2.6.1 stops at the second, too.
         stop=("<|im_end|>", "<|endoftext|>"),
-        eos_token="<|im_end|>",
+        **differs,
+    )
+
+
+def _qwen2_vl(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
+    name = f"Qwen2-VL-{size}-Instruct"
+    return _spec(
+        name,
+        hidden_size,
+        gpus,
+        modelscope_id=f"qwen/{name}",  # as ms-swift 2.6.1 spells the owner
+        architecture="Qwen2VLForConditionalGeneration",
+        chat_template="templates/qwen2-vl.jinja",
+        vision=_VISION_2,
+        context_length=32768,  # max_position_embeddings
+        control_tokens=_CONTROL_TOKENS_2,
+    )
+
+
+def _qwen2_5_vl(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
+    name = f"Qwen2.5-VL-{size}-Instruct"
+    return _spec(
+        name,
+        hidden_size,
+        gpus,
+        modelscope_id=f"Qwen/{name}",  # ms-swift 3.x; 2.x ended before these models
+        architecture="Qwen2_5_VLForConditionalGeneration",
+        chat_template="templates/qwen2-vl.jinja",
+        vision=_VISION_2,
+        context_length=128000,  # max_position_embeddings
+        control_tokens=_CONTROL_TOKENS_2_5,
     )
 
 
 @hookimpl
 def model_specs() -> list[ModelSpec]:
     return [
-        # ModelScope's owner was spelt `qwen` in ms-swift 2.6.1.
-        _spec("2", "2B", hidden_size=1536, context_length=32768, modelscope_owner="qwen"),
-        _spec("2", "7B", hidden_size=3584, context_length=32768, modelscope_owner="qwen"),
-        _spec("2", "72B", hidden_size=8192, context_length=32768, modelscope_owner="qwen", gpus=4),
-        # ms-swift 2.x ends before Qwen2.5-VL; the names follow its pattern.
-        _spec("2.5", "3B", hidden_size=2048, context_length=128000, modelscope_owner="Qwen"),
-        _spec("2.5", "7B", hidden_size=3584, context_length=128000, modelscope_owner="Qwen"),
-        _spec("2.5", "72B", hidden_size=8192, context_length=128000, modelscope_owner="Qwen", gpus=4),
+        _qwen2_vl("2B", hidden_size=1536),
+        _qwen2_vl("7B", hidden_size=3584),
+        # 72B parameters are 145 GB: more than two GPUs leave.
+        _qwen2_vl("72B", hidden_size=8192, gpus=4),
+        _qwen2_5_vl("3B", hidden_size=2048),
+        _qwen2_5_vl("7B", hidden_size=3584),
+        _qwen2_5_vl("72B", hidden_size=8192, gpus=4),
+        _spec(
+            "Qwen3-VL-8B-Instruct",
+            hidden_size=4096,
+            modelscope_id="Qwen/Qwen3-VL-8B-Instruct",  # ms-swift 4.x
+            architecture="Qwen3VLForConditionalGeneration",
+            chat_template="templates/qwen3-vl.jinja",
+            vision=_VISION_3,
+            context_length=262144,  # text_config.max_position_embeddings
+            control_tokens=_CONTROL_TOKENS_3,
+        ),
     ]
