@@ -46,7 +46,6 @@ class Prompt:
         if position < len(self.text):
             yield self.text[position:], False
 
-
     def split(self, placeholder: str) -> list[Prompt]:
         """The prompt between its placeholders, of which literals are none.
 

@@ -86,15 +86,6 @@ class AnyResolution(VisionFacts):
     image_grid_pinpoints: tuple[tuple[int, int], ...]
     """The canvases to choose from, each (height, width) in pixels."""
 
-    def check_size(self, width: int, height: int) -> None:
-        super().check_size(width, height)
-        rows, columns = self._kept_grid(width, height)
-        if not rows or not columns:
-            raise MediaError(
-                f"a picture of {width} × {height} pixels vanishes when it is resized for this model",
-                hint="Crop or pad the picture.",
-            )
-
     def resized(self, width: int, height: int) -> tuple[int, int]:
         canvas_height, canvas_width = self._best_canvas(width, height)
         return canvas_width, canvas_height
@@ -110,7 +101,8 @@ class AnyResolution(VisionFacts):
         canvas_height, canvas_width = self._best_canvas(width, height)
         rows = side * (canvas_height // self.image_size)
         columns = side * (canvas_width // self.image_size)
-        # The padding is cut evenly on both sides, so an odd remainder stays on the canvas.
+        # The padding is cut evenly on both sides, so an odd remainder stays on the canvas. Of a
+        # very narrow picture nothing is left: the model then sees the thumbnail alone.
         if width / height > columns / rows:
             kept = int(round(height * (columns / width), 7))
             rows -= 2 * ((rows - kept) // 2)

@@ -10,7 +10,7 @@ import typer
 from vlm_run.cli.output import print_table
 
 if TYPE_CHECKING:
-    from vlm_run.specs import ModelSpec
+    pass
 
 
 def models(
@@ -51,7 +51,3 @@ def models(
             for spec, plugin in served
         ],
     )
-
-
-def _weights(spec: ModelSpec) -> str:
-    return spec.hf_id or ("with the plugin" if spec.checkpoint else "")

@@ -1,0 +1,124 @@
+"""Checkpoint folders that vLLM can read: real sizes for the vision tower's input, tiny weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlm_run import ModelSpec, Registry
+
+# preprocessor_config.json of Qwen/Qwen2-VL-7B-Instruct and of Qwen/Qwen3-VL-8B-Instruct.
+PREPROCESSORS: dict[str, dict[str, Any]] = {
+    "Qwen2VLForConditionalGeneration": {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14},
+    "Qwen2_5_VLForConditionalGeneration": {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14},
+    "Qwen3VLForConditionalGeneration": {
+        "size": {"shortest_edge": 65536, "longest_edge": 16777216},
+        "patch_size": 16,
+    },
+}
+
+# `model_type`, the processor, and what the vision towers of the generations name differently.
+GENERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "Qwen2VLForConditionalGeneration": (
+        "qwen2_vl",
+        "Qwen2VLProcessor",
+        {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 1},
+    ),
+    "Qwen2_5_VLForConditionalGeneration": (
+        "qwen2_5_vl",
+        "Qwen2_5_VLProcessor",
+        {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 32, "fullatt_block_indexes": [0]},
+    ),
+    "Qwen3VLForConditionalGeneration": (
+        "qwen3_vl",
+        "Qwen3VLProcessor",
+        {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 32, "deepstack_visual_indexes": [0]},
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function that makes the checkpoint folder, without weights, of a model type."""
+    made: dict[str, Path] = {}
+
+    def make(model_type: str) -> Path:
+        spec = Registry.load(model_type).spec
+        if spec.architecture not in made:
+            made[spec.architecture] = tmp_path_factory.mktemp(spec.architecture)
+            _write(made[spec.architecture], spec)
+        return made[spec.architecture]
+
+    return make
+
+
+def _write(folder: Path, spec: ModelSpec) -> None:
+    model_type, processor, vision = GENERATIONS[spec.architecture]
+    ids = _write_tokenizer(folder, spec.control_tokens)
+    patch_size = PREPROCESSORS[spec.architecture]["patch_size"]
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "vocab_size": 256 + len(ids),
+        "max_position_embeddings": 32768,
+        "rope_theta": 1000000.0,
+        "rope_scaling": {"rope_type": "default", "mrope_section": [4, 6, 6]},
+        "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": ids["<|im_end|>"],
+    }
+    config = {
+        "architectures": [spec.architecture],
+        "model_type": model_type,
+        "torch_dtype": "float32",
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "text_config": text,
+        "vision_config": {
+            "depth": 1,
+            "num_heads": 2,
+            "patch_size": patch_size,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            **vision,
+        },
+    }
+    preprocessor = {
+        **PREPROCESSORS[spec.architecture],
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": processor,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+
+
+def _write_tokenizer(folder: Path, special: tuple[str, ...]) -> dict[str, int]:
+    """A tokenizer with a token for each byte and one for each special token, whose ids it returns."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    facts = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(facts))
+    return {token: tokenizer.token_to_id(token) for token in special}

@@ -1,0 +1,106 @@
+"""Image token counts: worked sizes, and the processor of vLLM itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vlm_run import Limits, Registry
+from vlm_run.errors import MediaError
+
+# One model type of each generation: within one, the image processor is the same.
+GENERATIONS = ["qwen2-vl-2b-instruct", "qwen2_5-vl-3b-instruct", "qwen3-vl-8b-instruct"]
+# mm_processor_kwargs in vLLM's examples of offline inference with these models.
+VLLM_EXAMPLE = Limits(min_pixels=784, max_pixels=1003520)
+
+# transformers' smart_resize with the bounds of preprocessor_config.json on the hub.
+SIZES = [(336, 336), (672, 672), (1000, 400), (640, 480), (1344, 1344)]
+WORKED = {
+    "qwen2-vl-7b-instruct": [144, 576, 504, 391, 2304],
+    "qwen2_5-vl-7b-instruct": [144, 576, 504, 391, 2304],
+    "qwen3-vl-8b-instruct": [100, 441, 372, 300, 1764],
+}
+WORKED_WITH_EXAMPLE_BOUNDS = {
+    "qwen2-vl-7b-instruct": [144, 576, 504, 391, 1225],
+    "qwen2_5-vl-7b-instruct": [144, 576, 504, 391, 1225],
+    "qwen3-vl-8b-instruct": [100, 441, 372, 300, 961],
+}
+EXTREMES = [(1, 1), (1, 150), (150, 1), (1, 200), (200, 1), (4000, 30), (27, 29), (5000, 4000)]
+
+
+@pytest.mark.parametrize("model_type", WORKED)
+def test_worked_sizes(model_type: str) -> None:
+    adapter = Registry.load(model_type)
+    assert [adapter.count_image_tokens(*size) for size in SIZES] == WORKED[model_type]
+
+
+@pytest.mark.parametrize("model_type", WORKED)
+def test_worked_sizes_under_a_users_pixel_bounds(model_type: str) -> None:
+    adapter = Registry.load(model_type, limits=VLLM_EXAMPLE)
+    assert adapter.engine_kwargs()["mm_processor_kwargs"] == {"min_pixels": 784, "max_pixels": 1003520}
+    assert [adapter.count_image_tokens(*size) for size in SIZES] == WORKED_WITH_EXAMPLE_BOUNDS[model_type]
+
+
+@pytest.fixture(scope="session")
+def vllm_count(checkpoint: Callable[[str], Path]) -> Callable[..., int]:
+    """A function that lets vLLM's processor replace the placeholder of one picture, and counts."""
+    pytest.importorskip("vllm")
+    from vllm.config import ModelConfig
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+    from vllm.multimodal.processing import ProcessorInputs, TimingContext
+
+    processors: dict[tuple[str, Limits], tuple[Any, int]] = {}
+
+    def count(model_type: str, width: int, height: int, limits: Limits) -> int:
+        if (model_type, limits) not in processors:
+            options = Registry.load(model_type, limits=limits).engine_kwargs()
+            config = ModelConfig(
+                model=str(checkpoint(model_type)),
+                dtype="float32",
+                mm_processor_kwargs=options.get("mm_processor_kwargs"),
+            )
+            processor = MULTIMODAL_REGISTRY.create_processor(config)
+            processors[model_type, limits] = processor, config.hf_config.image_token_id
+        processor, placeholder = processors[model_type, limits]
+        items = processor.info.parse_mm_data({"image": [Image.new("RGB", (width, height))]})
+        done = processor.apply(ProcessorInputs([placeholder], items), TimingContext(enabled=False))
+        return len(done["prompt_token_ids"])
+
+    return count
+
+
+@pytest.mark.parametrize("limits", [Limits(), VLLM_EXAMPLE], ids=["hub's bounds", "user's bounds"])
+@pytest.mark.parametrize("model_type", GENERATIONS)
+def test_count_is_that_of_vllms_processor(
+    model_type: str, limits: Limits, vllm_count: Callable[..., int]
+) -> None:
+    adapter = Registry.load(model_type, limits=limits)
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(width=st.integers(1, 1500), height=st.integers(1, 1500))
+    def agrees(width: int, height: int) -> None:
+        assume(max(width, height) <= 200 * min(width, height))
+        assert adapter.count_image_tokens(width, height) == vllm_count(model_type, width, height, limits)
+
+    for size in EXTREMES:
+        assert adapter.count_image_tokens(*size) == vllm_count(model_type, *size, limits), size
+    agrees()
+
+
+@pytest.mark.parametrize("size", [(1, 201), (4021, 20)])
+def test_a_picture_too_narrow_for_the_processor_is_refused(
+    size: tuple[int, int], vllm_count: Callable[..., int]
+) -> None:
+    with pytest.raises(ValueError, match="Failed to apply"):
+        vllm_count("qwen2-vl-2b-instruct", *size, Limits())
+    adapter = Registry.load("qwen2-vl-2b-instruct")
+    with pytest.raises(MediaError, match="too narrow"):
+        adapter.count_image_tokens(*size)
+    with pytest.raises(MediaError, match="too narrow"):
+        adapter.preprocess(Image.new("RGB", size))
