@@ -19,6 +19,8 @@ def draw(seed: int) -> tuple[Image.Image, list[Turn]]:
         rng = Random(f"{seed} {attempt}")
         scene = make_scene(rng)
         turns = [turn for kind in _KINDS for turn in ABOUT_ONE[kind]([scene], rng) or ()]
+        if min(scene.width, scene.height) < 120:
+            continue
         if len(scene.shapes) >= 4 and len(turns) == len(_KINDS) and turns[0].answer not in ("0", "1"):
             return paint(scene), turns
     raise AssertionError("unreachable")
