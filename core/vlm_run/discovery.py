@@ -94,6 +94,7 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
     """
     plugins = Plugins(_manager())
     plugins.manager.register(defaults, "vlm_run.defaults")
+    owners: dict[str, str] = {}
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
         name, version = _distribution(point)
         try:
@@ -103,7 +104,8 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
         except (Exception, SystemExit) as error:
             plugins.broken.append(BrokenPlugin(name, version, _describe(error)))
             continue
-        free = [spec for spec in specs if _is_free(spec, plugins, name, version)]
+        free, causes = _claim(specs, owners, name)
+        plugins.broken.extend(BrokenPlugin(name, version, cause) for cause in causes)
         plugins.healthy.append(Plugin(name, version, module, tuple(free)))
     return plugins
 
@@ -157,13 +159,19 @@ def _resolve(spec: ModelSpec, point: entrypoints.EntryPoint, plugin: str) -> Mod
     return spec.model_copy(update={"family": family, **{name: str(path) for name, path in paths.items()}})
 
 
-def _is_free(spec: ModelSpec, plugins: Plugins, name: str, version: str) -> bool:
-    for other, owner in plugins.models():
-        if canonical(other.model_type) == canonical(spec.model_type):
-            cause = f"model type '{spec.model_type}' is already served by {owner.name}"
-            plugins.broken.append(BrokenPlugin(name, version, cause))
-            return False
-    return True
+def _claim(
+    specs: Iterable[ModelSpec], owners: dict[str, str], name: str
+) -> tuple[list[ModelSpec], list[str]]:
+    """The specs whose model types are free, noted in `owners` from now on; causes for the others."""
+    free, causes = [], []
+    for spec in specs:
+        owner = owners.get(canonical(spec.model_type))
+        if owner is not None:
+            causes.append(f"model type '{spec.model_type}' is already served by {owner}")
+            continue
+        owners[canonical(spec.model_type)] = name
+        free.append(spec)
+    return free, causes
 
 
 def _describe(error: BaseException) -> str:

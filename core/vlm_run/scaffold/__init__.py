@@ -24,6 +24,7 @@ _FILES = {
     "ci.yml": ".github/workflows/ci.yml",
     "package.py": "{package}/__init__.py",
     "chat-template.jinja": "{package}/templates/{name}.jinja",
+    "test_conformance.py": "tests/test_conformance.py",
     "test_prompts.py": "tests/test_prompts.py",
 }
 
