@@ -146,7 +146,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
 
 VLLM_FAULTS: list[tuple[str, str, str, str]] = [
     (
-        "engine_options_are_vllms",
+        "engine_options_are_known_to_vllm",
         "FACTS['engine_kwargs'] = {'max_model_length': 1}",
         TEMPLATE,
         "Did you mean 'max_model_len'",
@@ -219,7 +219,7 @@ def test_a_model_type_that_another_of_its_own_has_is_found(plugin: Make) -> None
 
 def test_another_template_than_the_checkpoints_is_found(plugin: Make, checkpoint: Path) -> None:
     subject = plugin(template=TEMPLATE.replace("<|im_end|>", "<|im_end|>."))
-    result = result_of(subject, "prompt_is_that_of_the_checkpoint", checkpoint)
+    result = result_of(subject, "prompt_agrees_with_checkpoint", checkpoint)
     assert result.outcome == "failed"
     assert "but the checkpoint's template '<|im_start|>user" in result.detail
 
@@ -231,7 +231,7 @@ def test_a_count_that_is_not_vllms_is_found(plugin: Make, checkpoint: Path) -> N
         def count_image_tokens(width, height):
             return 577 if width == 2000 else 576
     """)
-    result = result_of(subject, "counts_are_those_of_vllms_processor", checkpoint)
+    result = result_of(subject, "counts_agree_with_vllm", checkpoint)
     assert result.outcome == "failed"
     assert "2000 x 30 pixels counts 577 tokens, but vLLM's processor makes 576 of it" in result.detail
 
@@ -247,7 +247,7 @@ def test_a_template_for_text_alone_is_compared_where_it_can_be(
     strings = "{% for message in messages %}<|im_start|>{{ message.role }}{{ message.content }}<|im_end|>"
     strings += "{% endfor %}<|im_start|>assistant\n"
     config.write_text(config.read_text().replace(TEMPLATE.replace("\n", "\\n"), strings.replace("\n", "\\n")))
-    result = result_of(plugin(), "prompt_is_that_of_the_checkpoint", folder)
+    result = result_of(plugin(), "prompt_agrees_with_checkpoint", folder)
     assert result.outcome == "passed", result.detail
     assert "one image" in result.detail
     assert "text only" not in result.detail

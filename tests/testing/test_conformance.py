@@ -11,7 +11,7 @@ import pytest
 
 from .conftest import SPEC, TEMPLATE
 
-LIGHT = "specs or placeholder or prompt_is"  # what imports neither vLLM nor transformers
+LIGHT = "specs or placeholder or prompt_agrees"  # what imports neither vLLM nor transformers
 
 
 @pytest.fixture

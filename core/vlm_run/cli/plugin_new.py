@@ -54,6 +54,7 @@ def new(
         typer.echo(f"wrote {path}")
     typer.secho("\nNext:", bold=True)
     typer.echo(f"  cd {shlex.quote(str(folder))}\n  pip install -e '.[test]'\n  pytest")
+    typer.echo(f"  vlm-run plugin check {plugin.distribution}")
 
 
 def _ask(question: str, default: str) -> str:

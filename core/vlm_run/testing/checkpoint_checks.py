@@ -17,7 +17,7 @@ _LARGEST = 1200
 _EXTREME = ((1, 1), (1, 150), (150, 1), (27, 29), (2000, 30), (1500, 1500))
 
 
-def prompt_is_that_of_the_checkpoint(subject: ModelSubject) -> str | None:
+def prompt_agrees_with_checkpoint(subject: ModelSubject) -> str | None:
     """The prompt is what the checkpoint's own chat template renders, by transformers."""
     folder = subject.need_checkpoint()
     _need("transformers")
@@ -46,7 +46,7 @@ def prompt_is_that_of_the_checkpoint(subject: ModelSubject) -> str | None:
     return f"its template does not take: {', '.join(unequal)}" if unequal else None
 
 
-def tokenizer_keeps_a_text_as_text(subject: ModelSubject) -> None:
+def tokenizer_keeps_text_as_text(subject: ModelSubject) -> None:
     """No control token that the tokenizer has comes of what was said."""
     folder = subject.need_checkpoint()
     _need("transformers")
@@ -75,7 +75,7 @@ def tokenizer_keeps_a_text_as_text(subject: ModelSubject) -> None:
             )
 
 
-def counts_are_those_of_vllms_processor(subject: ModelSubject) -> str:
+def counts_agree_with_vllm(subject: ModelSubject) -> str:
     """`count_image_tokens` gives what vLLM's processor makes of pictures of many sizes."""
     folder = subject.need_checkpoint()
     _need("vllm")

@@ -28,7 +28,7 @@ def limits_reach_the_engine(subject: ModelSubject) -> None:
         )
 
 
-def engine_options_are_vllms(subject: ModelSubject) -> None:
+def engine_options_are_known_to_vllm(subject: ModelSubject) -> None:
     """Every engine option is one that vLLM's `EngineArgs` has."""
     _need_vllm(subject)
     from vlm_run.engine.arguments import option_names

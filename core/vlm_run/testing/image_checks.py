@@ -40,7 +40,7 @@ def odd_pictures_work_or_are_refused(subject: ModelSubject) -> str | None:
     return f"refuses: {', '.join(refused)}" if refused else None
 
 
-def pictures_have_a_token_count(subject: ModelSubject) -> str | None:
+def pictures_have_a_token_count(subject: ModelSubject) -> str:
     """Every picture that is taken takes at least one token, and the same number each time."""
     if not counts_tokens(subject):
         raise CheckSkipped("the spec has no `vision`, and the plugin no `count_image_tokens`")
@@ -53,7 +53,10 @@ def pictures_have_a_token_count(subject: ModelSubject) -> str | None:
         except MediaError:
             continue
         counts[name] = _count(adapter, name, image)
-    return f"{min(counts.values())} to {max(counts.values())} tokens" if counts else None
+    if not counts:
+        raise CheckFailed("no picture is taken")
+    fewest, most = min(counts.values()), max(counts.values())
+    return f"{fewest} tokens" if fewest == most else f"{fewest} to {most} tokens"
 
 
 def counts_tokens(subject: ModelSubject) -> bool:

@@ -21,6 +21,10 @@ class CheckSkipped(VlmRunError):
     """A check does not apply, or what it needs is missing; the message says what."""
 
 
+class LeftOutError(PluginError):
+    """A plugin is installed, but vlm-run could not use it."""
+
+
 @dataclass(frozen=True, slots=True)
 class PluginSubject:
     """A plugin as a whole."""
@@ -73,7 +77,8 @@ def find_plugin(distribution: str, plugins: Plugins | None = None) -> PluginSubj
         plugins: Where to look; the installed plugins by default.
 
     Raises:
-        PluginError: It is not installed, or was left out.
+        LeftOutError: It is installed, but was left out.
+        PluginError: It is not installed.
     """
     plugins = plugins or installed_plugins()
     name = re.sub(r"[-_.]+", "-", distribution).lower()
@@ -82,6 +87,6 @@ def find_plugin(distribution: str, plugins: Plugins | None = None) -> PluginSubj
             return PluginSubject(plugins, plugin)
     causes = [broken.cause for broken in plugins.broken if broken.name == name]
     if causes:
-        raise PluginError(f"the plugin {name} was left out: {'; '.join(causes)}")
+        raise LeftOutError(f"the plugin {name} was left out: {'; '.join(causes)}")
     known = ", ".join(plugin.name for plugin in plugins.healthy)
     raise PluginError(f"no plugin {name} is installed", hint=f"Installed: {known or 'none'}.")

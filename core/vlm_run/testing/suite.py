@@ -41,12 +41,12 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     image_checks.odd_pictures_work_or_are_refused,
     image_checks.pictures_have_a_token_count,
     engine_checks.limits_reach_the_engine,
-    engine_checks.engine_options_are_vllms,
+    engine_checks.engine_options_are_known_to_vllm,
     engine_checks.registers_with_vllm_twice,
     engine_checks.vllm_knows_the_architecture,
-    checkpoint_checks.prompt_is_that_of_the_checkpoint,
-    checkpoint_checks.tokenizer_keeps_a_text_as_text,
-    checkpoint_checks.counts_are_those_of_vllms_processor,
+    checkpoint_checks.prompt_agrees_with_checkpoint,
+    checkpoint_checks.tokenizer_keeps_text_as_text,
+    checkpoint_checks.counts_agree_with_vllm,
 )
 
 
