@@ -14,6 +14,8 @@ from typing import Any
 
 import entrypoints
 import pluggy
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import Version
 from pydantic import ValidationError
 
 from vlm_run import defaults, hookspecs
@@ -99,6 +101,7 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
         name, version = _distribution(point)
         try:
             module = point.load()
+            _check_contract(module)
             specs = [_resolve(spec, point, name) for spec in _specs(module)]
             plugins.manager.register(module, f"{name}:{point.name}")
         except (Exception, SystemExit) as error:
@@ -121,6 +124,25 @@ def _distribution(point: entrypoints.EntryPoint) -> tuple[str, str]:
     if point.distro is None:
         return point.name, "unknown"
     return re.sub(r"[-_.]+", "-", point.distro.name).lower(), point.distro.version or "unknown"
+
+
+def _check_contract(module: Any) -> None:
+    """Refuse a plugin for another contract before its hooks and specs are looked at."""
+    stated = getattr(module, "vlm_run_contract", None)
+    if stated is None:
+        return
+    try:
+        wanted = SpecifierSet(str(stated))
+    except InvalidSpecifier:
+        raise PluginError(f"its vlm_run_contract, {stated!r}, is no version range such as '>=1,<2'") from None
+    present = Version(hookspecs.CONTRACT_VERSION)
+    if present in wanted:
+        return
+    newer = any(Version(bound.version.removesuffix(".*")) > present for bound in wanted)
+    raise PluginError(
+        f"it was written for the contract {stated}, but this vlm-run's is {present}",
+        hint="Upgrade vlm-run." if newer else "Upgrade the plugin.",
+    )
 
 
 def _specs(module: Any) -> list[ModelSpec]:

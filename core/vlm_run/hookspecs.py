@@ -13,6 +13,11 @@ that owns the model type and on no other family's; a pluggy wrapper
 An implementation may leave out arguments it does not need. Returning None passes on to the
 default. Raise `vlm_run.errors.RequestError` or one of its children for input that the model
 cannot take: it costs that one request; any other exception is reported as the plugin's fault.
+
+The contract has a version. A plugin that says which it was written for is left out, and told,
+where another one holds:
+
+    vlm_run_contract = ">=1,<2"  # beside `model_specs`
 """
 
 from __future__ import annotations
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
 
     from vlm_run.conversation import Conversation
     from vlm_run.specs import Limits, ModelSpec
+
+CONTRACT_VERSION = "1.0"
+"""The first number grows when a plugin that kept the contract could break; the second when a hook,
+an argument of one, or a field of `ModelSpec` is added."""
 
 hookspec = pluggy.HookspecMarker("vlm_run")
 hookimpl = pluggy.HookimplMarker("vlm_run")

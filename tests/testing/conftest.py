@@ -19,6 +19,8 @@ SPEC = """
 from vlm_run import FixedResolution, Limits, ModelSpec, hookimpl
 from vlm_run.errors import MediaError, RequestError
 
+vlm_run_contract = ">=1,<2"
+
 FACTS = dict(
     model_type="acme-7b",
     architecture="LlavaForConditionalGeneration",

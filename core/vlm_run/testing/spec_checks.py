@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from vlm_run.testing.subject import CheckFailed, PluginSubject
+from vlm_run.hookspecs import CONTRACT_VERSION
+from vlm_run.testing.subject import CheckFailed, CheckSkipped, PluginSubject
 
 _HEAVY = ("torch", "transformers", "vllm", "torchvision", "tensorflow", "jax")
 _IMPORT = """
@@ -25,6 +26,18 @@ def specs_are_valid_and_unique(subject: PluginSubject) -> str:
     if not specs:
         raise CheckFailed("`model_specs` returns no model type")
     return f"{len(specs)} model type{'s' if len(specs) > 1 else ''}"
+
+
+def contract_is_stated(subject: PluginSubject) -> str:
+    """It says for which versions of the contract it was written."""
+    stated = getattr(subject.plugin.module, "vlm_run_contract", None)
+    if stated is None:
+        major = CONTRACT_VERSION.partition(".")[0]
+        raise CheckSkipped(
+            "the module does not say which contract it was written for",
+            hint=f'Add vlm_run_contract = ">={major},<{int(major) + 1}".',
+        )
+    return str(stated)
 
 
 def import_is_light(subject: PluginSubject) -> None:

@@ -29,6 +29,7 @@ ModelCheck: TypeAlias = Callable[[ModelSubject], str | None]
 
 PLUGIN_CHECKS: tuple[PluginCheck, ...] = (
     spec_checks.specs_are_valid_and_unique,
+    spec_checks.contract_is_stated,
     spec_checks.import_is_light,
 )
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
