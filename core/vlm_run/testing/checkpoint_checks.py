@@ -14,7 +14,7 @@ from vlm_run.testing.subject import CheckFailed, CheckSkipped, ModelSubject
 
 _SIZES = 50
 _LARGEST = 1200
-_EXTREME = ((1, 1), (1, 150), (150, 1), (27, 29), (2000, 30), (1500, 1500))
+_EXTREME = ((1, 1), (1, 150), (150, 1), (27, 29), (2000, 30), (1, 4000), (4000, 1), (1500, 1500))
 
 
 def prompt_agrees_with_checkpoint(subject: ModelSubject) -> str | None:
