@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlm_run.discovery import Plugin, Plugins
@@ -38,7 +39,7 @@ class Adapter:
         self.limits = limits
         self._plugins = plugins
         self._engine_kwargs = dict(self._call("engine_kwargs", Mapping, model=spec, limits=limits))
-        self.spec = _with_processor_kwargs(spec, self._engine_kwargs.get("mm_processor_kwargs", {}))
+        self.spec = _with_processor_kwargs(spec, self._engine_kwargs.get("mm_processor_kwargs"))
 
     def __repr__(self) -> str:
         return f"Adapter({self.spec.model_type!r}, plugin={self.plugin.name!r}, source={self.source!r})"
@@ -109,6 +110,12 @@ class Adapter:
 
         return Engine(self, **overrides)
 
+    def under(self, engine_kwargs: Mapping[str, Any]) -> Adapter:
+        """This adapter with image token counts as under an engine's `mm_processor_kwargs`."""
+        adapter = copy(self)
+        adapter.spec = _with_processor_kwargs(self.spec, engine_kwargs.get("mm_processor_kwargs"))
+        return adapter
+
     def _call(self, hook: str, returns: Callable[..., T] | type[T], **arguments: Any) -> T:
         """Call a hook of the plugin; what the plugin does wrong becomes a `PluginError`."""
         try:
@@ -127,8 +134,8 @@ class Adapter:
         return answer
 
 
-def _with_processor_kwargs(spec: ModelSpec, processor_kwargs: Mapping[str, Any]) -> ModelSpec:
+def _with_processor_kwargs(spec: ModelSpec, processor_kwargs: Mapping[str, Any] | None) -> ModelSpec:
     """The spec whose vision facts are those under `mm_processor_kwargs`."""
-    if spec.vision is None:
+    if spec.vision is None or not processor_kwargs:
         return spec
     return spec.model_copy(update={"vision": spec.vision.with_processor_kwargs(processor_kwargs)})

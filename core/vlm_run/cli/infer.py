@@ -31,6 +31,9 @@ def infer(
     model: Annotated[
         str | None, typer.Option(help="Folder or hub id of the weights.", rich_help_panel=_MODEL)
     ] = None,
+    chat_template: Annotated[
+        Path | None, typer.Option(help="Jinja file in place of the model's own.", rich_help_panel=_MODEL)
+    ] = None,
     infer_backend: Annotated[str, typer.Option(help="Only vllm.", rich_help_panel=_MODEL)] = "vllm",
     trust_remote_code: Annotated[
         bool, typer.Option(help="Run code that comes with the weights.", rich_help_panel=_MODEL)
@@ -111,7 +114,7 @@ def infer(
         options["tensor_parallel_size"] = tensor_parallel_size
     if trust_remote_code:
         options["trust_remote_code"] = True
-    adapter = Registry.load(name, checkpoint=model, limits=limits)
+    adapter = Registry.load(name, checkpoint=model, chat_template=chat_template, limits=limits)
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
     with starting(adapter.spec.model_type, verbose):
         running = adapter.engine(policy=policy, **options)

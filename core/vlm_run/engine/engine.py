@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -50,7 +51,7 @@ class Engine:
     """
 
     def __init__(self, adapter: Adapter, *, policy: MediaPolicy | None = None, **options: Any) -> None:
-        self.adapter = adapter
+        self.adapter = adapter.under(options)
         self._config = vllm_config(adapter, options)
         self._thread = LoopThread(f"vlm-run {adapter.spec.model_type}")
         self._llm: AsyncLLM | None = None
@@ -64,7 +65,8 @@ class Engine:
                 f"vLLM could not start '{adapter.spec.model_type}': {type(error).__name__}: {error}",
                 hint="Run again with --verbose for vLLM's own log.",
             ) from error
-        self._renderer = Renderer(adapter, self._llm.renderer, policy or MediaPolicy())
+        self._policy = policy or MediaPolicy()
+        self._renderer = Renderer(self.adapter, self._llm.renderer, self._policy)
         # More would only hold decoded pictures in memory while they wait for their turn.
         self._in_flight = asyncio.Semaphore(self._config.scheduler_config.max_num_seqs)
 
@@ -101,6 +103,22 @@ class Engine:
     def astream(self, request: RequestLike, sampling: SamplingLike = None) -> AsyncIterator[Delta]:
         """As `stream`, for use in an event loop."""
         return self._thread.iterate_async(self._stream(request, Sampling.parse(sampling)))
+
+    def using(self, adapter: Adapter) -> Engine:
+        """The same running model behind another adapter, to try a chat template without loading again.
+
+        Args:
+            adapter: For the same checkpoint. Its engine options have no effect.
+
+        Returns:
+            An engine that lives as long as this one; shutting down either ends both.
+        """
+        if self._llm is None:
+            raise EngineError("the engine has been shut down")
+        other = copy(self)
+        other.adapter = adapter
+        other._renderer = Renderer(adapter, self._llm.renderer, self._policy)
+        return other
 
     def shutdown(self) -> None:
         """Stop the engine and its processes; what still runs is dropped. Safe to call twice."""
