@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -38,6 +40,8 @@ class Plugin:
     version: str
     module: Any
     specs: tuple[ModelSpec, ...]
+    seconds: float = 0.0
+    """How long its import and its hook `model_specs` took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,11 @@ class Plugins:
         for plugin in self.healthy:
             for spec in plugin.specs:
                 yield spec, plugin
+
+    def implements(self, name: str, plugin: Plugin) -> bool:
+        """Whether a plugin has an implementation of its own of the hook `name`."""
+        caller: pluggy.HookCaller = getattr(self.manager.hook, name)
+        return any(found.plugin is plugin.module for found in caller.get_hookimpls())
 
     def hook(self, name: str, owner: Any) -> pluggy.HookCaller:
         """The hook `name` for model types that `owner` serves.
@@ -98,16 +107,19 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
     plugins.manager.register(defaults, "vlm_run.defaults")
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
         name, version = _distribution(point)
+        started = time.perf_counter()
         try:
-            module = point.load()
-            _check_contract(module)
-            specs = [_resolve(spec, point, name) for spec in _specs(module)]
+            # What a plugin prints would stand in the way of a command's own output.
+            with contextlib.redirect_stdout(sys.stderr):
+                module = point.load()
+                _check_contract(module)
+                specs = [_resolve(spec, point, name) for spec in _specs(module)]
             plugins.manager.register(module, f"{name}:{point.name}")
         except (Exception, SystemExit) as error:
             plugins.broken.append(BrokenPlugin(name, version, _describe(error)))
             continue
         free = tuple(_free(specs, plugins, name, version))
-        plugins.healthy.append(Plugin(name, version, module, free))
+        plugins.healthy.append(Plugin(name, version, module, free, time.perf_counter() - started))
     return plugins
 
 

@@ -55,8 +55,7 @@ class ModelSubject:
 
     def implements(self, hook: str) -> bool:
         """Whether the plugin has an implementation of its own of a hook."""
-        caller = getattr(self.plugins.manager.hook, hook)
-        return any(found.plugin is self.plugin.module for found in caller.get_hookimpls())
+        return self.plugins.implements(hook, self.plugin)
 
     def need_checkpoint(self) -> Path:
         """The checkpoint folder.

@@ -93,8 +93,9 @@ def models(subject: PluginSubject, folders: Mapping[str, Path]) -> Iterator[Mode
 
 
 def model_of(subject: PluginSubject, spec: ModelSpec, folders: Mapping[str, Path]) -> ModelSubject:
-    """One model type of a plugin."""
-    return ModelSubject(subject.plugins, subject.plugin, spec, folders.get(spec.model_type))
+    """One model type of a plugin, with the checkpoint folder given for it or that the plugin ships."""
+    shipped = None if spec.checkpoint is None else Path(spec.checkpoint)
+    return ModelSubject(subject.plugins, subject.plugin, spec, folders.get(spec.model_type, shipped))
 
 
 def checkpoints_of(subject: PluginSubject, checkpoints: Mapping[str, Path]) -> dict[str, Path]:
