@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlm_run.discovery import Plugin, Plugins
@@ -122,9 +123,10 @@ class Adapter:
             answer = self._plugins.hook(hook, self.plugin.module)(**arguments)
         except VlmRunError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
-                f"the hook '{hook}' of plugin {self.plugin.name} failed with {type(error).__name__}: {error}"
+                f"the hook '{hook}' of plugin {self._at_fault(error)} failed with "
+                f"{type(error).__name__}: {error}"
             ) from error
         if not isinstance(answer, returns):  # type: ignore[arg-type]
             raise PluginError(
@@ -132,6 +134,15 @@ class Adapter:
                 f"not {returns.__name__}"
             )
         return answer
+
+    def _at_fault(self, error: BaseException) -> str:
+        """The plugin whose code raised: it may be another one's wrapper."""
+        owners = {getattr(plugin.module, "__name__", ""): plugin.name for plugin in self._plugins.healthy}
+        for frame, _ in reversed([*walk_tb(error.__traceback__)]):
+            module = frame.f_globals.get("__name__", "")
+            if owner := owners.get(module) or owners.get(module.partition(".")[0]):
+                return owner
+        return self.plugin.name
 
 
 def _with_processor_kwargs(spec: ModelSpec, processor_kwargs: Mapping[str, Any] | None) -> ModelSpec:

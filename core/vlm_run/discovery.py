@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +16,8 @@ from typing import Any
 
 import entrypoints
 import pluggy
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import Version
 from pydantic import ValidationError
 
 from vlm_run import defaults, hookspecs
@@ -36,6 +40,8 @@ class Plugin:
     version: str
     module: Any
     specs: tuple[ModelSpec, ...]
+    seconds: float = 0.0
+    """How long its import and its hook `model_specs` took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,11 @@ class Plugins:
         for plugin in self.healthy:
             for spec in plugin.specs:
                 yield spec, plugin
+
+    def implements(self, name: str, plugin: Plugin) -> bool:
+        """Whether a plugin has an implementation of its own of the hook `name`."""
+        caller: pluggy.HookCaller = getattr(self.manager.hook, name)
+        return any(found.plugin is plugin.module for found in caller.get_hookimpls())
 
     def hook(self, name: str, owner: Any) -> pluggy.HookCaller:
         """The hook `name` for model types that `owner` serves.
@@ -96,15 +107,19 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
     plugins.manager.register(defaults, "vlm_run.defaults")
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
         name, version = _distribution(point)
+        started = time.perf_counter()
         try:
-            module = point.load()
-            specs = [_resolve(spec, point, name) for spec in _specs(module)]
+            # What a plugin prints would stand in the way of a command's own output.
+            with contextlib.redirect_stdout(sys.stderr):
+                module = point.load()
+                _check_contract(module)
+                specs = [_resolve(spec, point, name) for spec in _specs(module)]
             plugins.manager.register(module, f"{name}:{point.name}")
         except (Exception, SystemExit) as error:
             plugins.broken.append(BrokenPlugin(name, version, _describe(error)))
             continue
-        free = [spec for spec in specs if _is_free(spec, plugins, name, version)]
-        plugins.healthy.append(Plugin(name, version, module, tuple(free)))
+        free = tuple(_free(specs, plugins, name, version))
+        plugins.healthy.append(Plugin(name, version, module, free, time.perf_counter() - started))
     return plugins
 
 
@@ -121,6 +136,25 @@ def _distribution(point: entrypoints.EntryPoint) -> tuple[str, str]:
     return re.sub(r"[-_.]+", "-", point.distro.name).lower(), point.distro.version or "unknown"
 
 
+def _check_contract(module: Any) -> None:
+    """Refuse a plugin for another contract before its hooks and specs are looked at."""
+    stated = getattr(module, "vlm_run_contract", None)
+    if stated is None:
+        return
+    try:
+        wanted = SpecifierSet(str(stated))
+    except InvalidSpecifier:
+        raise PluginError(f"its vlm_run_contract, {stated!r}, is no version range such as '>=1,<2'") from None
+    present = Version(hookspecs.CONTRACT_VERSION)
+    if present in wanted:
+        return
+    newer = any(Version(bound.version.removesuffix(".*")) > present for bound in wanted)
+    raise PluginError(
+        f"it was written for the contract {stated}, but this vlm-run's is {present}",
+        hint="Upgrade vlm-run." if newer else "Upgrade the plugin.",
+    )
+
+
 def _specs(module: Any) -> list[ModelSpec]:
     """The plugin's model types, once its hooks are seen to be those of the contract."""
     trial = _manager()
@@ -131,10 +165,12 @@ def _specs(module: Any) -> list[ModelSpec]:
             near = [name for name in near if getattr(trial.hook, name).has_spec()]
             advice = f"; did you mean '{near[0]}'?" if near else ""
             raise PluginError(f"'{caller.name}' is no hook of vlm_run{advice}")
-    answers = trial.hook.model_specs()
-    if not answers:
+    if not trial.hook.model_specs.get_hookimpls():
         raise PluginError("it does not implement the hook 'model_specs'")
-    specs = list(answers[0])
+    answer = next(iter(trial.hook.model_specs()), None)  # pluggy leaves None out
+    if isinstance(answer, ModelSpec) or not isinstance(answer, Iterable):
+        raise PluginError(f"'model_specs' must return a list of ModelSpecs, not {type(answer).__name__}")
+    specs = list(answer)
     for spec in specs:
         if not isinstance(spec, ModelSpec):
             raise PluginError(f"'model_specs' must return ModelSpecs, not {type(spec).__name__}")
@@ -157,13 +193,17 @@ def _resolve(spec: ModelSpec, point: entrypoints.EntryPoint, plugin: str) -> Mod
     return spec.model_copy(update={"family": family, **{name: str(path) for name, path in paths.items()}})
 
 
-def _is_free(spec: ModelSpec, plugins: Plugins, name: str, version: str) -> bool:
-    for other, owner in plugins.models():
-        if canonical(other.model_type) == canonical(spec.model_type):
-            cause = f"model type '{spec.model_type}' is already served by {owner.name}"
+def _free(specs: Iterable[ModelSpec], plugins: Plugins, name: str, version: str) -> Iterator[ModelSpec]:
+    """The specs whose model types nobody serves yet; each of the others is kept as broken."""
+    owners = {canonical(spec.model_type): plugin.name for spec, plugin in plugins.models()}
+    for spec in specs:
+        owner = owners.get(canonical(spec.model_type))
+        if owner is None:
+            owners[canonical(spec.model_type)] = name
+            yield spec
+        else:
+            cause = f"model type '{spec.model_type}' is already served by {owner}"
             plugins.broken.append(BrokenPlugin(name, version, cause))
-            return False
-    return True
 
 
 def _describe(error: BaseException) -> str:

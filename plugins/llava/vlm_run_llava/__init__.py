@@ -9,6 +9,8 @@ from typing import Any
 
 from vlm_run import AnyResolution, FixedResolution, ModelSpec, hookimpl
 
+vlm_run_contract = ">=1,<2"
+
 # CLIP ViT-L/14 at 336 pixels: `vision_config` of all five checkpoints, of which the class token
 # is dropped (`vision_feature_select_strategy` is "default").
 _IMAGE_SIZE, _PATCH_SIZE = 336, 14
