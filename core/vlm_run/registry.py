@@ -42,7 +42,8 @@ class Registry:
             plugins: Where to look; the installed plugins by default.
 
         Raises:
-            UnknownModelError: No plugin serves it, or a folder could be of several model types.
+            UnknownModelError: No plugin serves it, a folder could be of several model types, or
+                there is no such folder.
             TemplateError: There is no such chat template.
         """
         plugins = plugins or installed_plugins()
@@ -54,6 +55,11 @@ class Registry:
             checkpoint = checkpoint or model
         else:
             raise _unknown(str(model), known)
+        if checkpoint is not None and _is_missing_folder(str(checkpoint)):
+            raise UnknownModelError(
+                f"there is no folder {checkpoint}",
+                hint="--model (in Python: checkpoint=) takes a folder with weights or a hub id.",
+            )
         if chat_template is not None:
             if not Path(chat_template).is_file():
                 raise TemplateError(f"there is no chat template {chat_template}")
@@ -66,6 +72,11 @@ class Registry:
     def model_types(plugins: Plugins | None = None) -> list[str]:
         """All model types, sorted."""
         return sorted(spec.model_type for spec, _ in (plugins or installed_plugins()).models())
+
+
+def _is_missing_folder(source: str) -> bool:
+    """Whether a source reads as a path, which a hub id does not, and leads nowhere."""
+    return source.startswith(("/", ".", "~")) and not Path(source).expanduser().exists()
 
 
 def _unknown(model: str, known: Mapping[str, tuple[ModelSpec, Plugin]]) -> UnknownModelError:

@@ -56,7 +56,9 @@ def starting(model_type: str, verbose: bool) -> Iterator[None]:
                 yield
         except EngineError as error:
             root = _root_cause(Path(log.name).read_text(encoding="utf-8", errors="replace"))
-            raise EngineError(root or error.cause, hint=f"vLLM's own output is in {log.name}.") from error
+            if root is None:
+                raise
+            raise EngineError(root, hint=f"vLLM's own output is in {log.name}.") from error
     log.close()
     os.unlink(log.name)  # its processes go on writing to it, unseen
 

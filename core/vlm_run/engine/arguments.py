@@ -69,6 +69,7 @@ def vllm_config(adapter: Adapter, options: Mapping[str, Any]) -> VllmConfig:
 def _first_line(error: Exception) -> str:
     # pydantic puts the count of errors first and the cause last.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next(
+    first = next(
         (line for line in lines if line.startswith("Value error")), lines[0] if lines else "no reason"
     )
+    return first.rstrip(".")
