@@ -103,8 +103,8 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
         except (Exception, SystemExit) as error:
             plugins.broken.append(BrokenPlugin(name, version, _describe(error)))
             continue
-        free = [spec for spec in specs if _is_free(spec, plugins, name, version)]
-        plugins.healthy.append(Plugin(name, version, module, tuple(free)))
+        free = tuple(_free(specs, plugins, name, version))
+        plugins.healthy.append(Plugin(name, version, module, free))
     return plugins
 
 
@@ -131,10 +131,12 @@ def _specs(module: Any) -> list[ModelSpec]:
             near = [name for name in near if getattr(trial.hook, name).has_spec()]
             advice = f"; did you mean '{near[0]}'?" if near else ""
             raise PluginError(f"'{caller.name}' is no hook of vlm_run{advice}")
-    answers = trial.hook.model_specs()
-    if not answers:
+    if not trial.hook.model_specs.get_hookimpls():
         raise PluginError("it does not implement the hook 'model_specs'")
-    specs = list(answers[0])
+    answer = next(iter(trial.hook.model_specs()), None)  # pluggy leaves None out
+    if isinstance(answer, ModelSpec) or not isinstance(answer, Iterable):
+        raise PluginError(f"'model_specs' must return a list of ModelSpecs, not {type(answer).__name__}")
+    specs = list(answer)
     for spec in specs:
         if not isinstance(spec, ModelSpec):
             raise PluginError(f"'model_specs' must return ModelSpecs, not {type(spec).__name__}")
@@ -157,13 +159,17 @@ def _resolve(spec: ModelSpec, point: entrypoints.EntryPoint, plugin: str) -> Mod
     return spec.model_copy(update={"family": family, **{name: str(path) for name, path in paths.items()}})
 
 
-def _is_free(spec: ModelSpec, plugins: Plugins, name: str, version: str) -> bool:
-    for other, owner in plugins.models():
-        if canonical(other.model_type) == canonical(spec.model_type):
-            cause = f"model type '{spec.model_type}' is already served by {owner.name}"
+def _free(specs: Iterable[ModelSpec], plugins: Plugins, name: str, version: str) -> Iterator[ModelSpec]:
+    """The specs whose model types nobody serves yet; each of the others is kept as broken."""
+    owners = {canonical(spec.model_type): plugin.name for spec, plugin in plugins.models()}
+    for spec in specs:
+        owner = owners.get(canonical(spec.model_type))
+        if owner is None:
+            owners[canonical(spec.model_type)] = name
+            yield spec
+        else:
+            cause = f"model type '{spec.model_type}' is already served by {owner}"
             plugins.broken.append(BrokenPlugin(name, version, cause))
-            return False
-    return True
 
 
 def _describe(error: BaseException) -> str:
