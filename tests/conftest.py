@@ -1,4 +1,4 @@
-"""Throwaway plugins, installed for one test: a package and its entry point in a folder on the path."""
+"""Throwaway plugins: a package and its entry point in a folder on the path, for one test."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from textwrap import dedent
 
 import entrypoints
 import pytest
+from hypothesis import settings
 
 from vlm_run.discovery import GROUP, Plugins, discover, installed_plugins
+
+# The first example may import transformers, and a busy machine is no failure.
+settings.register_profile("vlm-run", deadline=None)
+settings.load_profile("vlm-run")
 
 HEAD = """
 from vlm_run import ModelSpec, hookimpl

@@ -39,6 +39,7 @@ def test_worked_sizes(model_type: str) -> None:
 
 @pytest.mark.parametrize("model_type", LLAVA_1_6)
 def test_no_picture_takes_more_than_a_thumbnail_and_four_tiles(model_type: str) -> None:
+    @settings(deadline=None)
     @given(width=st.integers(1, 5000), height=st.integers(1, 5000))
     def holds(width: int, height: int) -> None:
         assume(max(width, height) <= 200 * min(width, height))
