@@ -58,11 +58,16 @@ def render(
     """
     try:
         return _compiled(template).render(
-            messages=messages, bos_token=bos_token, eos_token=eos_token, add_generation_prompt=True
+            messages=messages,
+            tools=None,  # None, not undefined: templates tell the two apart
+            documents=None,
+            bos_token=bos_token,
+            eos_token=eos_token,
+            add_generation_prompt=True,
         )
     except _Refusal as refusal:
         raise TemplateError(f"the chat template refuses the conversation: {refusal}") from None
-    except (jinja2.TemplateError, OSError, TypeError) as error:
+    except Exception as error:  # a template's expressions raise what Python's do
         raise PluginError(f"the chat template {template.name} failed: {error}") from error
 
 

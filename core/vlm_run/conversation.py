@@ -75,7 +75,9 @@ class Conversation:
 
     @classmethod
     def from_messages(
-        cls, messages: Iterable[Mapping[str, Any]], images: Sequence[ImageSource | None] | None = None
+        cls,
+        messages: Iterable[Mapping[str, Any]],
+        images: Sequence[ImageSource | None] | ImageSource | None = None,
     ) -> Conversation:
         """From OpenAI-style messages.
 
@@ -88,11 +90,15 @@ class Conversation:
         Raises:
             ConversationError: Something is malformed, or tags and images do not match.
         """
-        if isinstance(messages, (str, bytes, Mapping)):
+        if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
             raise ConversationError("'messages' must be a list of messages")
         read_image_tags = images is not None
         parsed = [_message(index, message, read_image_tags) for index, message in enumerate(messages)]
-        return _checked(parsed, images or [])
+        if images is None:
+            images = []
+        elif not isinstance(images, (list, tuple)):
+            images = [images]  # type: ignore[list-item]
+        return _checked(parsed, images)
 
     @classmethod
     def from_query(
@@ -116,17 +122,15 @@ class Conversation:
         messages: list[dict[str, Any]] = []
         if system is not None:
             messages.append({"role": "system", "content": system})
+        if history is not None and (isinstance(history, str) or not isinstance(history, Sequence)):
+            raise ConversationError("'history' must be a list of [query, response] pairs")
         for number, turn in enumerate(history or [], 1):
-            if isinstance(turn, str) or len(turn) != 2 or not all(isinstance(side, str) for side in turn):
+            if not _is_pair(turn):
                 raise ConversationError(f"entry {number} of 'history' is no pair of query and response")
             messages.append({"role": "user", "content": turn[0]})
             messages.append({"role": "assistant", "content": turn[1]})
         messages.append({"role": "user", "content": query})
-        if images is None:
-            images = []
-        elif not isinstance(images, (list, tuple)):
-            images = [images]  # type: ignore[list-item]
-        return cls.from_messages(messages, images)
+        return cls.from_messages(messages, [] if images is None else images)
 
     @property
     def images(self) -> tuple[ImageSource, ...]:
@@ -172,6 +176,10 @@ class Conversation:
             elif history:
                 history[-1][1] += message.written
         return history
+
+
+def _is_pair(turn: Any) -> bool:
+    return isinstance(turn, (list, tuple)) and len(turn) == 2 and all(isinstance(side, str) for side in turn)
 
 
 def _message(index: int, message: Mapping[str, Any], read_image_tags: bool) -> Message:

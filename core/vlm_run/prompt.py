@@ -10,10 +10,11 @@ that is nearly all, is tokenized in one piece, exactly as the model was trained.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from vlm_run.conversation import Conversation, Message, Text
+from vlm_run.conversation import Conversation, Message, Part, Text
 from vlm_run.specs import ModelSpec
 
 # Plane 16 is private use and the least likely to be in real text; what is there is masked too,
@@ -99,16 +100,35 @@ class Guard:
         return Prompt(text + rendered[position:], tuple(literals))
 
     def _mask_message(self, message: Message) -> Message:
-        parts = tuple(
-            replace(part, text=self._control.sub(self._mask_of, part.text))
-            if isinstance(part, Text)
-            else part
-            for part in message.parts
-        )
-        return replace(message, parts=parts)
+        # A template may write the texts of a message one behind the other, so a control token that
+        # only several of them make together is masked, too: in each its own piece.
+        whole = "".join(part.text for part in message.parts if isinstance(part, Text))
+        found = deque(match.span() for match in self._control.finditer(whole))
+        parts: list[Part] = []
+        start = 0
+        for part in message.parts:
+            if isinstance(part, Text) and part.text:
+                end = start + len(part.text)
+                parts.append(Text(self._mask_between(whole, start, end, found)))
+                start = end
+            else:
+                parts.append(part)
+        return replace(message, parts=tuple(parts))
 
-    def _mask_of(self, found: re.Match[str]) -> str:
-        return self._masks.setdefault(found.group(), chr(_FIRST + len(self._masks)))
+    def _mask_between(self, whole: str, start: int, end: int, found: deque[tuple[int, int]]) -> str:
+        """`whole[start:end]` masked; takes what ends there from `found`."""
+        masked, position = "", start
+        while found and found[0][0] < end:
+            first, last = max(found[0][0], start), min(found[0][1], end)
+            masked += whole[position:first] + self._mask_of(whole[first:last])
+            position = last
+            if found[0][1] > end:
+                break
+            found.popleft()
+        return masked + whole[position:end]
+
+    def _mask_of(self, original: str) -> str:
+        return self._masks.setdefault(original, chr(_FIRST + len(self._masks)))
 
 
 def control_tokens(model: ModelSpec) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os.path
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Registry:
         known = {canonical(spec.model_type): (spec, plugin) for spec, plugin in plugins.models()}
         if found := known.get(canonical(str(model))):
             spec, plugin = found
-        elif (Path(model) / "config.json").is_file():
+        elif os.path.isfile(os.path.join(model, "config.json")):  # False for a name too long for a file
             spec, plugin = _of_checkpoint(Path(model), plugins)
             checkpoint = checkpoint or model
         else:
@@ -80,7 +81,7 @@ def _is_missing_folder(source: str) -> bool:
 
 
 def _unknown(model: str, known: Mapping[str, tuple[ModelSpec, Plugin]]) -> UnknownModelError:
-    if "/" in model or Path(model).exists():
+    if "/" in model or os.path.exists(model):
         return UnknownModelError(
             f"'{model}' is neither a model type nor a folder with a config.json",
             hint="Give the model type, and where the weights are with --model (in Python: checkpoint=).",
@@ -98,6 +99,8 @@ def _of_checkpoint(folder: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         architectures = config.get("architectures") or []
+        if not (isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)):
+            raise ValueError("'architectures' is no list of names")
     except (ValueError, AttributeError) as error:
         raise UnknownModelError(f"{folder / 'config.json'} is no model configuration: {error}") from None
     fits = [

@@ -45,12 +45,14 @@ class Sampling(BaseModel):
         """Sampling parameters from themselves, a mapping, or None for the defaults.
 
         Raises:
-            RequestError: A name is unknown or a value is out of its range.
+            RequestError: They are no mapping, a name is unknown or a value is out of its range.
         """
         if value is None:
             return cls()
         if isinstance(value, Sampling):
             return value
+        if not isinstance(value, Mapping):
+            raise RequestError(f"sampling parameters must be a mapping, not {type(value).__name__}")
         _check_keys(value, [*cls.model_fields, "max_new_tokens"], "sampling parameter")
         try:
             return cls.model_validate(dict(value))

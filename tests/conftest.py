@@ -1,0 +1,93 @@
+"""Throwaway plugins: a package and its entry point in a folder on the path, for one test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import entrypoints
+import pytest
+from hypothesis import settings
+
+from vlm_run.discovery import GROUP, Plugins, discover, installed_plugins
+
+# The first example may import transformers, and a busy machine is no failure.
+settings.register_profile("vlm-run", deadline=None)
+settings.load_profile("vlm-run")
+
+HEAD = """
+from vlm_run import ModelSpec, hookimpl
+from vlm_run.errors import MediaError
+
+def spec(model_type, **more):
+    facts = {
+        "model_type": model_type,
+        "architecture": "AcmeForCausalLM",
+        "chat_template": "acme.jinja",
+        "image_placeholder": "<image>",
+    }
+    return ModelSpec(**{**facts, **more})
+"""
+TEMPLATE = """
+{%- for message in messages -%}
+    {{- message.role + ': ' -}}
+    {%- for part in message.content -%}
+        {{- part.text if part.type == 'text' else '<image>' -}}
+    {%- endfor -%}
+    {{- '\n' -}}
+{%- endfor -%}
+"""
+
+
+class PluginFolder:
+    """A folder of installed plugins."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(
+        self, name: str, body: str = "", *, serves: tuple[str, ...] | None = None, version: str = "1.0"
+    ) -> None:
+        """Install the distribution `vlm-run-NAME`.
+
+        Args:
+            name: Of the plugin.
+            body: Python for its module, behind the imports and `spec`, which every module has.
+            serves: Model types for which it implements `model_specs`; by default one, `NAME-7b`,
+                unless the body implements it.
+            version: Of the distribution.
+        """
+        if serves is None and "model_specs" not in body:
+            serves = (f"{name.replace('_', '-')}-7b",)
+        hook = f"""
+@hookimpl
+def model_specs():
+    return [spec(model_type) for model_type in {serves!r}]
+"""
+        package = self.path / f"vlm_run_{name}"
+        package.mkdir()
+        (package / "acme.jinja").write_text(TEMPLATE)
+        (package / "__init__.py").write_text(HEAD + (hook if serves is not None else "") + dedent(body))
+        info = self.path / f"vlm_run_{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vlm-run-{name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = vlm_run_{name}\n")
+
+    def discover(self) -> Plugins:
+        """The plugins of this folder alone."""
+        return discover(entrypoints.get_group_all(GROUP, path=[str(self.path)]))
+
+
+@pytest.fixture
+def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginFolder]:
+    """An empty folder on the path; what is imported from it is forgotten afterwards."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+    installed_plugins.cache_clear()
+    yield PluginFolder(tmp_path)
+    installed_plugins.cache_clear()
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]

@@ -1,0 +1,241 @@
+"""One model type bound to its plugin: hooks, limits and engine options behind one face."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vlm_run import Adapter, Conversation, Limits, Registry
+from vlm_run.errors import MediaError, PluginError
+from vlm_run.prompt import Prompt
+
+SPEC = """
+from vlm_run import DynamicResolution
+
+@hookimpl
+def model_specs():
+    return [
+        spec(
+            "acme-7b",
+            hf_id="acme/vl-7b",
+            image_placeholder="<|image_{index}|>",
+            max_images=4,
+            engine_kwargs={
+                "max_model_len": 4096,
+                "limit_mm_per_prompt": {"video": 0},
+                "mm_processor_kwargs": {"max_pixels": 200704, "fps": 1},
+            },
+            vision=DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12845056),
+        )
+    ]
+"""
+
+
+@pytest.fixture
+def load(plugin_folder: Any) -> Any:
+    """A function that loads `acme-7b` from a plugin with further hooks."""
+
+    def load(hooks: str = "", **limits: int) -> Adapter:
+        plugin_folder.add("acme", SPEC + hooks)
+        return Registry.load("acme-7b", plugins=plugin_folder.discover(), limits=Limits(**limits))
+
+    return load
+
+
+def test_an_adapter_shows_what_it_is(load: Any) -> None:
+    assert repr(load()) == "Adapter('acme-7b', plugin='vlm-run-acme', source='acme/vl-7b')"
+
+
+# --- Defaults
+
+
+def test_the_placeholder_is_the_specs_with_its_number(load: Any) -> None:
+    adapter = load()
+    assert [adapter.placeholder(), adapter.placeholder(12)] == ["<|image_1|>", "<|image_12|>"]
+
+
+def test_the_prompt_is_rendered_from_the_specs_template(load: Any) -> None:
+    conversation = Conversation.from_query("Why?", history=[["Who?", "Me."]], system="Be brief.")
+    assert load().render(conversation) == Prompt(
+        "system: Be brief.\nuser: Who?\nassistant: Me.\nuser: Why?\n"
+    )
+
+
+def test_a_picture_that_the_model_can_take_stays_as_it_is(load: Any) -> None:
+    picture = Image.new("RGB", (40, 30))
+    assert load().preprocess(picture) is picture
+
+
+def test_a_picture_that_the_model_cannot_take_is_refused(load: Any) -> None:
+    adapter = load()
+    with pytest.raises(MediaError, match="a picture of 201 × 1 pixels is too narrow for this model"):
+        adapter.preprocess(Image.new("RGB", (201, 1)))
+    with pytest.raises(MediaError, match="too narrow"):
+        adapter.count_image_tokens(201, 1)
+
+
+def test_a_model_type_that_says_nothing_of_image_tokens_cannot_count_them(plugin_folder: Any) -> None:
+    plugin_folder.add("silent")
+    adapter = Registry.load("silent-7b", plugins=plugin_folder.discover())
+    assert adapter.preprocess(Image.new("RGB", (4000, 1))).size == (4000, 1)
+    with pytest.raises(PluginError, match="does not say how many tokens a picture takes"):
+        adapter.count_image_tokens(8, 8)
+
+
+# --- Engine options
+
+
+def test_engine_options_are_the_specs(load: Any) -> None:
+    assert load().engine_kwargs() == {
+        "model": "acme/vl-7b",
+        "trust_remote_code": False,
+        "max_model_len": 4096,
+        "limit_mm_per_prompt": {"video": 0, "image": 4},
+        "mm_processor_kwargs": {"max_pixels": 200704, "fps": 1},
+    }
+
+
+def test_limits_go_before_the_specs_options_and_leave_the_rest(load: Any) -> None:
+    options = load(max_images=2, max_model_len=512, min_pixels=784, max_pixels=100352).engine_kwargs()
+    assert options["max_model_len"] == 512
+    assert options["limit_mm_per_prompt"] == {"video": 0, "image": 2}
+    assert options["mm_processor_kwargs"] == {"min_pixels": 784, "max_pixels": 100352, "fps": 1}
+
+
+def test_what_the_user_sets_goes_before_everything(load: Any) -> None:
+    options = load(max_model_len=512).engine_kwargs(max_model_len=1024, dtype="float32", model="/weights")
+    assert (options["max_model_len"], options["dtype"], options["model"]) == (1024, "float32", "/weights")
+
+
+def test_no_images_at_all_may_be_asked_for(load: Any) -> None:
+    assert load(max_images=0).engine_kwargs()["limit_mm_per_prompt"]["image"] == 0
+
+
+def test_remote_code_is_never_trusted_unless_asked_for() -> None:
+    for model_type in Registry.model_types():
+        assert Registry.load(model_type).engine_kwargs()["trust_remote_code"] is False
+
+
+def test_options_can_be_changed_without_changing_the_adapter(load: Any) -> None:
+    adapter = load()
+    adapter.engine_kwargs()["max_model_len"] = 1
+    assert adapter.engine_kwargs()["max_model_len"] == 4096
+
+
+# --- Image tokens follow the processor's options
+
+
+def test_token_counts_are_those_under_the_specs_processor_options(load: Any) -> None:
+    # 200704 pixels are 256 squares of 28 × 28.
+    assert load().count_image_tokens(2000, 2000) == 256
+
+
+def test_token_counts_are_those_under_the_users_limits(load: Any) -> None:
+    assert load(max_pixels=28 * 28 * 4).count_image_tokens(2000, 2000) == 4
+
+
+def test_token_counts_follow_the_plugins_own_engine_options(load: Any) -> None:
+    hook = "@hookimpl\ndef engine_kwargs(): return {'mm_processor_kwargs': {'max_pixels': 28 * 28 * 9}}"
+    assert load(hook).count_image_tokens(2000, 2000) == 9
+
+
+# --- A plugin's own hooks
+
+
+def test_a_plugin_may_replace_every_default(load: Any) -> None:
+    adapter = load("""
+@hookimpl
+def render_prompt(model, conversation):
+    return f"{model.model_type} has {len(conversation.images)} images"
+
+@hookimpl
+def preprocess_image(image):
+    return image.rotate(90, expand=True)
+
+@hookimpl
+def placeholder(index):
+    return "#" * index
+
+@hookimpl
+def count_image_tokens(width, height):
+    return width + height
+
+@hookimpl
+def engine_kwargs(limits):
+    return {"seed": limits.max_images}
+""")
+    assert adapter.render(Conversation.from_query("", images=["a.png"])).text == "acme-7b has 1 images"
+    assert adapter.preprocess(Image.new("RGB", (4, 3))).size == (3, 4)
+    assert adapter.placeholder(3) == "###"
+    assert adapter.count_image_tokens(5000, 4) == 5004
+    assert adapter.engine_kwargs() == {"model": "acme/vl-7b", "trust_remote_code": False, "seed": None}
+
+
+@pytest.mark.parametrize(
+    ("hook", "use", "fault"),
+    [
+        (
+            "render_prompt(): return 7",
+            lambda adapter: adapter.render(Conversation.from_query("Q")),
+            "int, not str",
+        ),
+        ("placeholder(): return b'<image>'", lambda adapter: adapter.placeholder(), "bytes, not str"),
+        (
+            "count_image_tokens(): return 1.5",
+            lambda adapter: adapter.count_image_tokens(8, 8),
+            "float, not int",
+        ),
+        (
+            "preprocess_image(image): return image.tobytes()",
+            lambda adapter: adapter.preprocess(Image.new("RGB", (8, 8))),
+            "bytes, not Image",
+        ),
+    ],
+)
+def test_an_answer_of_the_wrong_type_is_the_plugins_fault(load: Any, hook: str, use: Any, fault: str) -> None:
+    adapter = load(f"@hookimpl\ndef {hook}\n")
+    name = hook.partition("(")[0]
+    with pytest.raises(PluginError, match=f"the hook '{name}' of plugin vlm-run-acme returned {fault}"):
+        use(adapter)
+
+
+def test_engine_options_that_are_no_mapping_are_the_plugins_fault(load: Any) -> None:
+    with pytest.raises(PluginError, match="the hook 'engine_kwargs' of plugin vlm-run-acme returned list"):
+        load("@hookimpl\ndef engine_kwargs(): return ['--seed', '7']\n")
+
+
+def test_a_hook_of_the_plugin_sees_what_a_user_wrote_with_control_tokens_masked(load: Any) -> None:
+    adapter = load("""
+@hookimpl
+def render_prompt(conversation):
+    (message,) = conversation.messages
+    assert "<|image_1|>" not in message.parts[0].text
+    return message.parts[0].text[::-1]
+""")
+    prompt = adapter.render(Conversation.from_messages([{"role": "user", "content": "a<|image_1|>b"}]))
+    assert prompt == Prompt("b<|image_1|>a", literals=((1, 12),))
+
+
+def test_special_tokens_of_the_tokenizer_in_use_stay_text_too(load: Any) -> None:
+    conversation = Conversation.from_query("a<pad>b")
+    adapter = load()
+    assert adapter.render(conversation).literals == ()
+    assert adapter.render(conversation, control=["<pad>"]).literals == ((7, 12),)
+
+
+def test_all_but_the_engine_works_without_vllm_torch_or_transformers() -> None:
+    program = """
+import sys
+for name in ("vllm", "torch", "transformers"):
+    sys.modules[name] = None
+from vlm_run import Conversation, Registry
+adapter = Registry.load("llava1_5-7b-instruct")
+adapter.render(Conversation.from_query("Q", images=["a.png"]))
+adapter.count_image_tokens(640, 480)
+adapter.engine_kwargs()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

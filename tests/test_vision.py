@@ -1,0 +1,180 @@
+"""Sizes after resizing and image tokens: worked examples, and transformers' own functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from vlm_run import AnyResolution, DynamicResolution, FixedResolution, VisionFacts
+from vlm_run.errors import MediaError
+
+# The facts of published checkpoints: LLaVA 1.5, LLaVA 1.6, Qwen2-VL and Qwen3-VL.
+LLAVA = FixedResolution(image_size=336, patch_size=14)
+LLAVA_NEXT = AnyResolution(
+    image_size=336,
+    patch_size=14,
+    image_grid_pinpoints=((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)),
+)
+QWEN2 = DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12845056)
+QWEN3 = DynamicResolution(patch_size=16, merge_size=2, min_pixels=65536, max_pixels=16777216)
+
+SIZES = [(336, 336), (672, 672), (1000, 400), (640, 480), (1344, 1344)]
+SIDES = st.integers(1, 6000)
+
+
+@pytest.mark.parametrize(
+    ("facts", "counts"),
+    [
+        (LLAVA, [576, 576, 576, 576, 576]),
+        (LLAVA_NEXT, [1176, 2928, 2040, 2340, 2928]),
+        (QWEN2, [144, 576, 504, 391, 2304]),
+        (QWEN3, [100, 441, 372, 300, 1764]),
+    ],
+    ids=["LLaVA", "LLaVA-NeXT", "Qwen2-VL", "Qwen3-VL"],
+)
+def test_worked_counts(facts: VisionFacts, counts: list[int]) -> None:
+    assert [facts.count_image_tokens(*size) for size in SIZES] == counts
+
+
+@pytest.mark.parametrize(
+    ("facts", "size", "resized"),
+    [
+        (LLAVA, (1000, 400), (336, 336)),
+        (LLAVA_NEXT, (1000, 400), (1008, 336)),
+        (LLAVA_NEXT, (400, 1000), (336, 1008)),
+        (LLAVA_NEXT, (640, 480), (672, 672)),
+        (QWEN2, (1000, 400), (1008, 392)),
+        (QWEN2, (1, 1), (56, 56)),
+        (QWEN3, (640, 480), (640, 480)),
+        (QWEN3, (1, 1), (256, 256)),
+    ],
+)
+def test_worked_sizes(facts: VisionFacts, size: tuple[int, int], resized: tuple[int, int]) -> None:
+    assert facts.resized(*size) == resized
+
+
+# --- Qwen
+
+
+@settings(max_examples=500)
+@given(
+    width=SIDES,
+    height=SIDES,
+    patch_size=st.sampled_from([14, 16]),
+    bounds=st.sampled_from([(3136, 12845056), (784, 1003520), (65536, 16777216), (50176, 50176)]),
+)
+def test_dynamic_resolution_is_transformers_smart_resize(
+    width: int, height: int, patch_size: int, bounds: tuple[int, int]
+) -> None:
+    qwen = pytest.importorskip("transformers.models.qwen2_vl.image_processing_qwen2_vl")
+    assume(max(width, height) <= 200 * min(width, height))
+    minimum, maximum = bounds
+    facts = DynamicResolution(patch_size=patch_size, merge_size=2, min_pixels=minimum, max_pixels=maximum)
+    theirs = qwen.smart_resize(height, width, factor=2 * patch_size, min_pixels=minimum, max_pixels=maximum)
+    assert facts.resized(width, height) == theirs[::-1]
+
+
+@given(width=SIDES, height=SIDES)
+def test_dynamic_resolution_is_made_of_whole_tokens_within_its_bounds(width: int, height: int) -> None:
+    assume(max(width, height) <= 200 * min(width, height))
+    new_width, new_height = QWEN2.resized(width, height)
+    assert new_width % 28 == new_height % 28 == 0
+    assert QWEN2.min_pixels <= new_width * new_height <= QWEN2.max_pixels
+    assert QWEN2.count_image_tokens(width, height) == new_width * new_height // 28**2
+
+
+# --- LLaVA-NeXT
+
+
+def _of_transformers(width: int, height: int) -> int:
+    """The count of transformers' processor, of which only its arithmetic is needed."""
+    from transformers.models.llava_next.image_processing_llava_next import LlavaNextImageProcessor
+    from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
+
+    processor = object.__new__(LlavaNextProcessor)
+    processor.image_processor = LlavaNextImageProcessor(image_grid_pinpoints=LLAVA_NEXT.image_grid_pinpoints)
+    processor.patch_size = 14
+    processor.num_additional_image_tokens = 1
+    count: int = processor._get_number_of_features(height, width, 336, 336)
+    return count - 1  # the class token, which `vision_feature_select_strategy` "default" drops
+
+
+@settings(max_examples=300)
+@given(width=SIDES, height=SIDES)
+def test_any_resolution_is_transformers_llava_next(width: int, height: int) -> None:
+    pytest.importorskip("transformers")
+    assert LLAVA_NEXT.count_image_tokens(width, height) == _of_transformers(width, height)
+
+
+@given(width=SIDES, height=SIDES)
+def test_any_resolution_chooses_one_of_its_canvases(width: int, height: int) -> None:
+    assert LLAVA_NEXT.resized(width, height)[::-1] in LLAVA_NEXT.image_grid_pinpoints
+
+
+@given(width=SIDES, height=SIDES)
+def test_any_resolution_has_at_least_the_thumbnail(width: int, height: int) -> None:
+    assert 576 <= LLAVA_NEXT.count_image_tokens(width, height) <= 576 + 48 * 48 + 48
+
+
+# --- Extremes
+
+
+@pytest.mark.parametrize("facts", [LLAVA, LLAVA_NEXT, QWEN2, QWEN3], ids=lambda facts: type(facts).__name__)
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (20, 4000), (4000, 20)])
+def test_pictures_up_to_200_to_1_are_taken(facts: VisionFacts, size: tuple[int, int]) -> None:
+    facts.check_size(*size)
+    assert facts.count_image_tokens(*size) > 0
+
+
+@pytest.mark.parametrize("facts", [LLAVA, LLAVA_NEXT, QWEN2, QWEN3], ids=lambda facts: type(facts).__name__)
+@pytest.mark.parametrize("size", [(1, 4000), (4000, 1), (1, 201), (4001, 20)])
+def test_narrower_pictures_are_refused(facts: VisionFacts, size: tuple[int, int]) -> None:
+    with pytest.raises(MediaError, match="is too narrow for this model, whose limit is 200 to 1") as caught:
+        facts.check_size(*size)
+    assert f"{size[0]} × {size[1]} pixels" in str(caught.value)
+
+
+def test_a_model_may_have_another_limit() -> None:
+    FixedResolution(image_size=336, patch_size=14, max_aspect_ratio=5000).check_size(1, 4000)
+
+
+# --- Options of the processor
+
+
+def test_processor_options_replace_facts_of_the_same_name() -> None:
+    kwargs: dict[str, Any] = {"max_pixels": 1003520, "fps": 1, "num_crops": 4}
+    facts = QWEN2.with_processor_kwargs(kwargs)
+    assert facts == DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=1003520)
+    assert [facts.count_image_tokens(*size) for size in SIZES] == [144, 576, 504, 391, 1225]
+
+
+def test_options_without_a_fact_change_nothing() -> None:
+    assert QWEN2.with_processor_kwargs({"fps": 1}) is QWEN2
+
+
+def test_an_option_of_the_wrong_type_is_refused() -> None:
+    with pytest.raises(ValidationError, match="max_pixels"):
+        QWEN2.with_processor_kwargs({"max_pixels": "many"})
+
+
+def test_another_way_to_see_is_a_subclass() -> None:
+    class OneToken(VisionFacts):
+        side: int
+
+        def resized(self, width: int, height: int) -> tuple[int, int]:
+            return self.side, self.side
+
+        def count_image_tokens(self, width: int, height: int) -> int:
+            return 1
+
+    facts = OneToken(side=8).with_processor_kwargs({"side": 16})
+    assert (facts.resized(100, 100), facts.count_image_tokens(100, 100)) == ((16, 16), 1)
+
+
+def test_facts_without_a_way_to_count_are_no_facts() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        VisionFacts()  # type: ignore[abstract]
