@@ -91,6 +91,10 @@ class Adapter:
             **overrides,
         }
 
+    def default_engine_kwargs(self) -> dict[str, Any]:
+        """The plugin's own engine options, before the user's limits."""
+        return dict(self._call("engine_kwargs", Mapping, model=self.spec, limits=Limits()))
+
     def vllm_config(self, **overrides: Any) -> VllmConfig:
         """The full vLLM configuration that `engine` would start with. Needs vLLM.
 

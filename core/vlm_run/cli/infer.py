@@ -86,7 +86,7 @@ def infer(
 
         vlm-run infer llava1_6-mistral-7b-instruct "What is this?" --image cat.png
     """
-    name, question = _name_and_question(words or [], model_type or None, model)
+    name, question = name_and_question(words or [], model_type or None, model)
     if infer_backend != "vllm":
         raise VlmRunError(f"unknown --infer-backend '{infer_backend}'", hint="vlm-run has one: vllm.")
     from vlm_run.cli.output import starting
@@ -109,7 +109,7 @@ def infer(
     limits = Limits(
         max_images=max_images, max_model_len=max_model_len, min_pixels=min_pixels, max_pixels=max_pixels
     )
-    options = _engine_options(engine or [])
+    options = engine_options(engine or [])
     if tensor_parallel_size is not None:
         options["tensor_parallel_size"] = tensor_parallel_size
     if trust_remote_code:
@@ -128,7 +128,7 @@ def infer(
         _answer_once(running, request, sampling, as_json)
 
 
-def _name_and_question(words: list[str], model_type: str | None, model: str | None) -> tuple[str, str | None]:
+def name_and_question(words: list[str], model_type: str | None, model: str | None) -> tuple[str, str | None]:
     """The model type (or checkpoint folder) and the question, from what was typed in which place."""
     rest = list(words)
     name = model_type or (rest.pop(0) if rest else None)
@@ -141,7 +141,7 @@ def _name_and_question(words: list[str], model_type: str | None, model: str | No
     return name, rest[0] if rest else None
 
 
-def _engine_options(assignments: list[str]) -> dict[str, Any]:
+def engine_options(assignments: list[str]) -> dict[str, Any]:
     """NAME=VALUE pairs; a value that is JSON is read as JSON."""
     options: dict[str, Any] = {}
     for assignment in assignments:
