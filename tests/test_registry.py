@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vlm_run import Limits, Registry
-from vlm_run.errors import UnknownModelError
+from vlm_run import Conversation, Limits, Registry
+from vlm_run.errors import TemplateError, UnknownModelError
 
 CLIP_336 = {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
@@ -154,8 +154,24 @@ def test_the_repository_a_finetune_names_decides(tmp_path: Path) -> None:
 
 def test_weights_may_lie_elsewhere_than_the_config(tmp_path: Path) -> None:
     folder = _checkpoint(tmp_path, PUBLISHED["qwen2-vl-7b-instruct"])
-    adapter = Registry.load(folder, checkpoint="/weights")
-    assert (adapter.spec.model_type, adapter.source) == ("qwen2-vl-7b-instruct", "/weights")
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    adapter = Registry.load(folder, checkpoint=weights)
+    assert (adapter.spec.model_type, adapter.source) == ("qwen2-vl-7b-instruct", str(weights))
+
+
+def test_a_folder_of_weights_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UnknownModelError, match="there is no folder /nowhere"):
+        Registry.load("qwen2-vl-7b-instruct", checkpoint="/nowhere")
+
+
+def test_a_chat_template_of_the_users_goes_before_the_plugins(tmp_path: Path) -> None:
+    template = tmp_path / "mine.jinja"
+    template.write_text("{{ messages | length }}")
+    adapter = Registry.load("qwen2-vl-7b-instruct", chat_template=template)
+    assert adapter.render(Conversation.from_query("hi")).text == "1"
+    with pytest.raises(TemplateError, match="there is no chat template"):
+        Registry.load("qwen2-vl-7b-instruct", chat_template=tmp_path / "missing.jinja")
 
 
 def test_a_model_type_goes_before_a_folder_of_that_name(
