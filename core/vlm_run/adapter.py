@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlm_run.discovery import Plugin, Plugins
@@ -38,7 +40,7 @@ class Adapter:
         self.limits = limits
         self._plugins = plugins
         self._engine_kwargs = dict(self._call("engine_kwargs", Mapping, model=spec, limits=limits))
-        self.spec = _with_processor_kwargs(spec, self._engine_kwargs.get("mm_processor_kwargs", {}))
+        self.spec = _with_processor_kwargs(spec, self._engine_kwargs.get("mm_processor_kwargs"))
 
     def __repr__(self) -> str:
         return f"Adapter({self.spec.model_type!r}, plugin={self.plugin.name!r}, source={self.source!r})"
@@ -89,6 +91,10 @@ class Adapter:
             **overrides,
         }
 
+    def default_engine_kwargs(self) -> dict[str, Any]:
+        """The plugin's own engine options, before the user's limits."""
+        return dict(self._call("engine_kwargs", Mapping, model=self.spec, limits=Limits()))
+
     def vllm_config(self, **overrides: Any) -> VllmConfig:
         """The full vLLM configuration that `engine` would start with. Needs vLLM.
 
@@ -109,15 +115,22 @@ class Adapter:
 
         return Engine(self, **overrides)
 
+    def under(self, engine_kwargs: Mapping[str, Any]) -> Adapter:
+        """This adapter with image token counts as under an engine's `mm_processor_kwargs`."""
+        adapter = copy(self)
+        adapter.spec = _with_processor_kwargs(self.spec, engine_kwargs.get("mm_processor_kwargs"))
+        return adapter
+
     def _call(self, hook: str, returns: Callable[..., T] | type[T], **arguments: Any) -> T:
         """Call a hook of the plugin; what the plugin does wrong becomes a `PluginError`."""
         try:
             answer = self._plugins.hook(hook, self.plugin.module)(**arguments)
         except VlmRunError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
-                f"the hook '{hook}' of plugin {self.plugin.name} failed with {type(error).__name__}: {error}"
+                f"the hook '{hook}' of plugin {self._at_fault(error)} failed with "
+                f"{type(error).__name__}: {error}"
             ) from error
         if not isinstance(answer, returns):  # type: ignore[arg-type]
             raise PluginError(
@@ -126,9 +139,18 @@ class Adapter:
             )
         return answer
 
+    def _at_fault(self, error: BaseException) -> str:
+        """The plugin whose code raised: it may be another one's wrapper."""
+        owners = {getattr(plugin.module, "__name__", ""): plugin.name for plugin in self._plugins.healthy}
+        for frame, _ in reversed([*walk_tb(error.__traceback__)]):
+            module = frame.f_globals.get("__name__", "")
+            if owner := owners.get(module) or owners.get(module.partition(".")[0]):
+                return owner
+        return self.plugin.name
 
-def _with_processor_kwargs(spec: ModelSpec, processor_kwargs: Mapping[str, Any]) -> ModelSpec:
+
+def _with_processor_kwargs(spec: ModelSpec, processor_kwargs: Mapping[str, Any] | None) -> ModelSpec:
     """The spec whose vision facts are those under `mm_processor_kwargs`."""
-    if spec.vision is None:
+    if spec.vision is None or not processor_kwargs:
         return spec
     return spec.model_copy(update={"vision": spec.vision.with_processor_kwargs(processor_kwargs)})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +16,8 @@ from typing import Any
 
 import entrypoints
 import pluggy
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import Version
 from pydantic import ValidationError
 
 from vlm_run import defaults, hookspecs
@@ -36,6 +40,8 @@ class Plugin:
     version: str
     module: Any
     specs: tuple[ModelSpec, ...]
+    seconds: float = 0.0
+    """How long its import and its hook `model_specs` took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,11 @@ class Plugins:
         for plugin in self.healthy:
             for spec in plugin.specs:
                 yield spec, plugin
+
+    def implements(self, name: str, plugin: Plugin) -> bool:
+        """Whether a plugin has an implementation of its own of the hook `name`."""
+        caller: pluggy.HookCaller = getattr(self.manager.hook, name)
+        return any(found.plugin is plugin.module for found in caller.get_hookimpls())
 
     def hook(self, name: str, owner: Any) -> pluggy.HookCaller:
         """The hook `name` for model types that `owner` serves.
@@ -96,15 +107,19 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
     plugins.manager.register(defaults, "vlm_run.defaults")
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
         name, version = _distribution(point)
+        started = time.perf_counter()
         try:
-            module = point.load()
-            specs = [_resolve(spec, point, name) for spec in _specs(module)]
+            # What a plugin prints would stand in the way of a command's own output.
+            with contextlib.redirect_stdout(sys.stderr):
+                module = point.load()
+                _check_contract(module)
+                specs = [_resolve(spec, point, name) for spec in _specs(module)]
             plugins.manager.register(module, f"{name}:{point.name}")
         except (Exception, SystemExit) as error:
             plugins.broken.append(BrokenPlugin(name, version, _describe(error)))
             continue
         free = tuple(_free(specs, plugins, name, version))
-        plugins.healthy.append(Plugin(name, version, module, free))
+        plugins.healthy.append(Plugin(name, version, module, free, time.perf_counter() - started))
     return plugins
 
 
@@ -119,6 +134,25 @@ def _distribution(point: entrypoints.EntryPoint) -> tuple[str, str]:
     if point.distro is None:
         return point.name, "unknown"
     return re.sub(r"[-_.]+", "-", point.distro.name).lower(), point.distro.version or "unknown"
+
+
+def _check_contract(module: Any) -> None:
+    """Refuse a plugin for another contract before its hooks and specs are looked at."""
+    stated = getattr(module, "vlm_run_contract", None)
+    if stated is None:
+        return
+    try:
+        wanted = SpecifierSet(str(stated))
+    except InvalidSpecifier:
+        raise PluginError(f"its vlm_run_contract, {stated!r}, is no version range such as '>=1,<2'") from None
+    present = Version(hookspecs.CONTRACT_VERSION)
+    if present in wanted:
+        return
+    newer = any(Version(bound.version.removesuffix(".*")) > present for bound in wanted)
+    raise PluginError(
+        f"it was written for the contract {stated}, but this vlm-run's is {present}",
+        hint="Upgrade vlm-run." if newer else "Upgrade the plugin.",
+    )
 
 
 def _specs(module: Any) -> list[ModelSpec]:

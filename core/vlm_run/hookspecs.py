@@ -13,6 +13,11 @@ that owns the model type and on no other family's; a pluggy wrapper
 An implementation may leave out arguments it does not need. Returning None passes on to the
 default. Raise `vlm_run.errors.RequestError` or one of its children for input that the model
 cannot take: it costs that one request; any other exception is reported as the plugin's fault.
+
+The contract has a version. A plugin may say for which ones it was written; where another one
+holds, it is left out, and `vlm-run plugins` says so:
+
+    vlm_run_contract = ">=1,<2"  # beside `model_specs`
 """
 
 from __future__ import annotations
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
 
     from vlm_run.conversation import Conversation
     from vlm_run.specs import Limits, ModelSpec
+
+CONTRACT_VERSION = "1.0"
+"""The first number grows when a plugin that kept the contract could break; the second when a hook,
+an argument of one, or a field of `ModelSpec` is added."""
 
 hookspec = pluggy.HookspecMarker("vlm_run")
 hookimpl = pluggy.HookimplMarker("vlm_run")
@@ -116,8 +125,8 @@ def placeholder(model: ModelSpec, index: int) -> str | None:
 def count_image_tokens(model: ModelSpec, width: int, height: int) -> int | None:
     """How many tokens of the prompt a picture of `width` × `height` pixels takes up.
 
-    Must equal what vLLM's processor for the model makes of it. The default asks
-    `model.vision`. Raise `MediaError` for a size that the model cannot take.
+    Must equal what vLLM's processor for the model puts in the placeholder's place. The default
+    asks `model.vision`. Raise `MediaError` for a size that the model cannot take.
 
     >>> from vlm_run import hookimpl
     >>> @hookimpl

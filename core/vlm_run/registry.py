@@ -11,7 +11,7 @@ from typing import Any
 
 from vlm_run.adapter import Adapter
 from vlm_run.discovery import Plugin, Plugins, installed_plugins
-from vlm_run.errors import UnknownModelError
+from vlm_run.errors import TemplateError, UnknownModelError
 from vlm_run.specs import Limits, ModelSpec, canonical
 
 
@@ -28,6 +28,7 @@ class Registry:
         model: str | Path,
         *,
         checkpoint: str | Path | None = None,
+        chat_template: str | Path | None = None,
         limits: Limits | None = None,
         plugins: Plugins | None = None,
     ) -> Adapter:
@@ -37,11 +38,14 @@ class Registry:
             model: A model type, or a folder with a `config.json` that tells the model type.
             checkpoint: Where the weights come from instead of the spec's own source: a folder
                 or a repository on the hub.
+            chat_template: A Jinja file to render prompts with instead of the spec's own.
             limits: What one request may use.
             plugins: Where to look; the installed plugins by default.
 
         Raises:
-            UnknownModelError: No plugin serves it, or a folder could be of several model types.
+            UnknownModelError: No plugin serves it, a folder could be of several model types, or
+                there is no such folder.
+            TemplateError: There is no such chat template.
         """
         plugins = plugins or installed_plugins()
         known = {canonical(spec.model_type): (spec, plugin) for spec, plugin in plugins.models()}
@@ -52,6 +56,15 @@ class Registry:
             checkpoint = checkpoint or model
         else:
             raise _unknown(str(model), known)
+        if checkpoint is not None and _is_missing_folder(str(checkpoint)):
+            raise UnknownModelError(
+                f"there is no folder {checkpoint}",
+                hint="--model (in Python: checkpoint=) takes a folder with weights or a hub id.",
+            )
+        if chat_template is not None:
+            if not Path(chat_template).is_file():
+                raise TemplateError(f"there is no chat template {chat_template}")
+            spec = spec.model_copy(update={"chat_template": str(chat_template)})
         return Adapter(
             spec, plugin, plugins, source=str(checkpoint or spec.source), limits=limits or Limits()
         )
@@ -60,6 +73,11 @@ class Registry:
     def model_types(plugins: Plugins | None = None) -> list[str]:
         """All model types, sorted."""
         return sorted(spec.model_type for spec, _ in (plugins or installed_plugins()).models())
+
+
+def _is_missing_folder(source: str) -> bool:
+    """Whether a source reads as a path, which a hub id does not, and leads nowhere."""
+    return source.startswith(("/", ".", "~")) and not Path(source).expanduser().exists()
 
 
 def _unknown(model: str, known: Mapping[str, tuple[ModelSpec, Plugin]]) -> UnknownModelError:

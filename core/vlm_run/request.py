@@ -28,7 +28,7 @@ class Sampling(BaseModel):
         default=None, ge=1, validation_alias=AliasChoices("max_tokens", "max_new_tokens")
     )
     """Most tokens in the answer; None leaves all that fits in the context."""
-    temperature: float = Field(default=0.0, ge=0.0)
+    temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: int = Field(default=0, ge=0)
     """0 considers all tokens."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlm_run.errors import RequestError
+from vlm_run.errors import VlmRunError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Response:
         usage: Tokens taken.
         finish_reason: `stop`, `length` (the answer was cut at `max_tokens` or at the context's
             end) or `error`.
-        error: Why this request failed; None if it did not.
+        error: Why this request failed, usually a `RequestError`; None if it did not.
         seconds: From the request to its last token, and to its first one.
     """
 
@@ -39,7 +39,7 @@ class Response:
     history: list[list[str]] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     finish_reason: str = "stop"
-    error: RequestError | None = None
+    error: VlmRunError | None = None
     seconds: float = 0.0
     first_token_seconds: float = 0.0
 

@@ -73,10 +73,12 @@ class FixedResolution(VisionFacts):
 
 
 class AnyResolution(VisionFacts):
-    """A thumbnail and the tiles of the best-fitting grid: LLaVA-NeXT.
+    """A thumbnail and the tiles of the best-fitting grid: LLaVA-NeXT and, with `max_tiles`,
+    LLaVA-OneVision.
 
     Source: `LlavaNextProcessingInfo.get_num_image_tokens` in vLLM and
-    `LlavaNextProcessor._get_unpadded_features` in transformers.
+    `LlavaNextProcessor._get_unpadded_features` in transformers; for `max_tiles`, the methods of
+    the same names of `LlavaOnevisionProcessingInfo` and `LlavaOnevisionProcessor`.
     """
 
     image_size: int
@@ -85,6 +87,9 @@ class AnyResolution(VisionFacts):
     """Side of one patch in pixels."""
     image_grid_pinpoints: tuple[tuple[int, int], ...]
     """The canvases to choose from, each (height, width) in pixels."""
+    max_tiles: int | None = None
+    """How many tiles' worth of patches is kept of a larger canvas, whose patches are scaled down to
+    it: 9 in `anyres_max_9`. None keeps them all."""
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         canvas_height, canvas_width = self._best_canvas(width, height)
@@ -96,7 +101,7 @@ class AnyResolution(VisionFacts):
         return side * side + rows * columns + rows  # thumbnail, patches, a newline token a row
 
     def _kept_grid(self, width: int, height: int) -> tuple[int, int]:
-        """Rows and columns of patches left once the padding is cut off the canvas."""
+        """Rows and columns of patches left once the padding is cut off the canvas, and scaled down."""
         side = self.image_size // self.patch_size
         canvas_height, canvas_width = self._best_canvas(width, height)
         rows = side * (canvas_height // self.image_size)
@@ -109,6 +114,10 @@ class AnyResolution(VisionFacts):
         else:
             kept = int(round(width * (rows / height), 7))
             columns -= 2 * ((columns - kept) // 2)
+        if self.max_tiles is not None:
+            ratio = math.sqrt(rows * columns / (self.max_tiles * side**2))
+            if ratio > 1.1:
+                rows, columns = int(rows // ratio), int(columns // ratio)
         return rows, columns
 
     def _best_canvas(self, width: int, height: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from vlm_run.cli import demo, infer, models, plugins
+from vlm_run.cli import demo, explain, infer, models, plugin_check, plugin_new, plugins
 from vlm_run.errors import VlmRunError
 
 app = typer.Typer(
@@ -22,9 +22,15 @@ app = typer.Typer(
     },
 )
 app.command("infer")(infer.infer)
+app.command("explain")(explain.explain)
 app.command("models")(models.models)
 app.command("plugins")(plugins.plugins)
 app.command("demo")(demo.demo)
+
+plugin = typer.Typer(help="Write a plugin of your own, and check it.", no_args_is_help=True)
+plugin.command("new")(plugin_new.new)
+plugin.command("check")(plugin_check.check)
+app.add_typer(plugin, name="plugin")
 
 
 @app.callback(invoke_without_command=True)

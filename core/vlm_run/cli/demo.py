@@ -24,7 +24,7 @@ def demo(
     from vlm_run.cli.output import starting
     from vlm_run.registry import Registry
 
-    image, questions = draw(seed)
+    image, turns = draw(seed)
     image.save(picture)
     typer.echo(f"Drew {picture} ({image.width} × {image.height} pixels).")
     started = time.perf_counter()
@@ -32,10 +32,11 @@ def demo(
         engine = Registry.load("demo-llava").engine()
     with engine:
         typer.echo(f"Loaded demo-llava in {time.perf_counter() - started:.1f} s.")
-        for question in questions:
-            (response,) = engine.infer([{"query": question, "images": [str(picture)]}])
+        for turn in turns:
+            (response,) = engine.infer([{"query": turn.question, "images": [str(picture)]}])
             response.raise_for_error()
-            typer.echo(f"\n{question}\n  {response.response}")
+            verdict = "right" if response.response == turn.answer else f"wrong, it is {turn.answer}"
+            typer.echo(f"\n{turn.question}\n  {response.response} ({verdict})")
             typer.secho(
                 f"  {response.seconds:.2f} s, {response.usage.prompt_tokens} prompt tokens, "
                 f"{sum(response.usage.image_tokens)} of them image",

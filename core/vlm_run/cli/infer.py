@@ -31,6 +31,9 @@ def infer(
     model: Annotated[
         str | None, typer.Option(help="Folder or hub id of the weights.", rich_help_panel=_MODEL)
     ] = None,
+    chat_template: Annotated[
+        Path | None, typer.Option(help="Jinja file in place of the model's own.", rich_help_panel=_MODEL)
+    ] = None,
     infer_backend: Annotated[str, typer.Option(help="Only vllm.", rich_help_panel=_MODEL)] = "vllm",
     trust_remote_code: Annotated[
         bool, typer.Option(help="Run code that comes with the weights.", rich_help_panel=_MODEL)
@@ -83,7 +86,7 @@ def infer(
 
         vlm-run infer llava1_6-mistral-7b-instruct "What is this?" --image cat.png
     """
-    name, question = _name_and_question(words or [], model_type or None, model)
+    name, question = name_and_question(words or [], model_type or None, model)
     if infer_backend != "vllm":
         raise VlmRunError(f"unknown --infer-backend '{infer_backend}'", hint="vlm-run has one: vllm.")
     from vlm_run.cli.output import starting
@@ -106,12 +109,12 @@ def infer(
     limits = Limits(
         max_images=max_images, max_model_len=max_model_len, min_pixels=min_pixels, max_pixels=max_pixels
     )
-    options = _engine_options(engine or [])
+    options = engine_options(engine or [])
     if tensor_parallel_size is not None:
         options["tensor_parallel_size"] = tensor_parallel_size
     if trust_remote_code:
         options["trust_remote_code"] = True
-    adapter = Registry.load(name, checkpoint=model, limits=limits)
+    adapter = Registry.load(name, checkpoint=model, chat_template=chat_template, limits=limits)
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
     with starting(adapter.spec.model_type, verbose):
         running = adapter.engine(policy=policy, **options)
@@ -125,7 +128,7 @@ def infer(
         _answer_once(running, request, sampling, as_json)
 
 
-def _name_and_question(words: list[str], model_type: str | None, model: str | None) -> tuple[str, str | None]:
+def name_and_question(words: list[str], model_type: str | None, model: str | None) -> tuple[str, str | None]:
     """The model type (or checkpoint folder) and the question, from what was typed in which place."""
     rest = list(words)
     name = model_type or (rest.pop(0) if rest else None)
@@ -138,7 +141,7 @@ def _name_and_question(words: list[str], model_type: str | None, model: str | No
     return name, rest[0] if rest else None
 
 
-def _engine_options(assignments: list[str]) -> dict[str, Any]:
+def engine_options(assignments: list[str]) -> dict[str, Any]:
     """NAME=VALUE pairs; a value that is JSON is read as JSON."""
     options: dict[str, Any] = {}
     for assignment in assignments:

@@ -24,6 +24,14 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         typer.secho(line, bold=number == 0)
 
 
+def quieten_model_libraries(level: str = "ERROR") -> None:
+    """Let vLLM log from `level` on, and transformers errors alone; what the user has set stays."""
+    # Read as they are imported, here and in vLLM's processes.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", level)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
 @contextlib.contextmanager
 def starting(model_type: str, verbose: bool) -> Iterator[None]:
     """A progress line while an engine starts; what vLLM and its processes print goes to a file.
@@ -33,10 +41,7 @@ def starting(model_type: str, verbose: bool) -> Iterator[None]:
     if verbose:
         yield
         return
-    # Read by vLLM, transformers and torch as they are imported, here and in vLLM's processes.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    quieten_model_libraries("WARNING")
     from rich.console import Console
 
     log = tempfile.NamedTemporaryFile("w", prefix="vlm-run-", suffix=".log", delete=False)  # noqa: SIM115
@@ -51,7 +56,9 @@ def starting(model_type: str, verbose: bool) -> Iterator[None]:
                 yield
         except EngineError as error:
             root = _root_cause(Path(log.name).read_text(encoding="utf-8", errors="replace"))
-            raise EngineError(root or error.cause, hint=f"vLLM's own output is in {log.name}.") from error
+            if root is None:
+                raise
+            raise EngineError(root, hint=f"vLLM's own output is in {log.name}.") from error
     log.close()
     os.unlink(log.name)  # its processes go on writing to it, unseen
 

@@ -27,7 +27,7 @@ def engine_args(adapter: Adapter, options: Mapping[str, Any]) -> AsyncEngineArgs
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     kwargs = adapter.engine_kwargs(**options)
-    known = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+    known = option_names()
     for name in kwargs:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -39,6 +39,13 @@ def engine_args(adapter: Adapter, options: Mapping[str, Any]) -> AsyncEngineArgs
         return AsyncEngineArgs(**kwargs)
     except (TypeError, ValueError) as error:
         raise EngineError(f"vLLM refuses the engine options: {_first_line(error)}") from error
+
+
+def option_names() -> list[str]:
+    """The names of vLLM's engine options. Needs vLLM."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    return [field.name for field in dataclasses.fields(AsyncEngineArgs)]
 
 
 def vllm_config(adapter: Adapter, options: Mapping[str, Any]) -> VllmConfig:
@@ -62,6 +69,7 @@ def vllm_config(adapter: Adapter, options: Mapping[str, Any]) -> VllmConfig:
 def _first_line(error: Exception) -> str:
     # pydantic puts the count of errors first and the cause last.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next(
+    first = next(
         (line for line in lines if line.startswith("Value error")), lines[0] if lines else "no reason"
     )
+    return first.rstrip(".")

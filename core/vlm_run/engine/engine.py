@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -15,7 +16,7 @@ from vlm_run.engine.loop import LoopThread
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.engine.tokenize import stop_conditions
 from vlm_run.engine.versions import request_errors
-from vlm_run.errors import EngineError, RequestError
+from vlm_run.errors import EngineError, RequestError, VlmRunError
 from vlm_run.media import MediaPolicy
 from vlm_run.request import Request, Sampling
 from vlm_run.response import Delta, Response, Usage
@@ -50,12 +51,11 @@ class Engine:
     """
 
     def __init__(self, adapter: Adapter, *, policy: MediaPolicy | None = None, **options: Any) -> None:
-        self.adapter = adapter
+        self.adapter = adapter.under(options)
         self._config = vllm_config(adapter, options)
         self._thread = LoopThread(f"vlm-run {adapter.spec.model_type}")
-        self._llm: AsyncLLM | None = None
         try:
-            self._llm = self._thread.run(_start(self._config))
+            self._llm: AsyncLLM = self._thread.run(_start(self._config))
         except BaseException as error:
             self._thread.stop()
             if not isinstance(error, Exception):
@@ -64,7 +64,8 @@ class Engine:
                 f"vLLM could not start '{adapter.spec.model_type}': {type(error).__name__}: {error}",
                 hint="Run again with --verbose for vLLM's own log.",
             ) from error
-        self._renderer = Renderer(adapter, self._llm.renderer, policy or MediaPolicy())
+        self._policy = policy or MediaPolicy()
+        self._renderer = Renderer(self.adapter, self._llm.renderer, self._policy)
         # More would only hold decoded pictures in memory while they wait for their turn.
         self._in_flight = asyncio.Semaphore(self._config.scheduler_config.max_num_seqs)
 
@@ -81,10 +82,12 @@ class Engine:
             RequestError: `sampling` is malformed.
             EngineError: The engine has died.
         """
+        self._check_running()
         return self._thread.run(self._infer(list(requests), Sampling.parse(sampling)))
 
     async def ainfer(self, requests: Iterable[RequestLike], sampling: SamplingLike = None) -> list[Response]:
         """As `infer`, for use in an event loop."""
+        self._check_running()
         return await self._thread.run_async(self._infer(list(requests), Sampling.parse(sampling)))
 
     def stream(self, request: RequestLike, sampling: SamplingLike = None) -> Iterator[Delta]:
@@ -96,19 +99,34 @@ class Engine:
             RequestError: The request cannot be served.
             EngineError: The engine has died.
         """
+        self._check_running()
         return self._thread.iterate(self._stream(request, Sampling.parse(sampling)))
 
     def astream(self, request: RequestLike, sampling: SamplingLike = None) -> AsyncIterator[Delta]:
         """As `stream`, for use in an event loop."""
+        self._check_running()
         return self._thread.iterate_async(self._stream(request, Sampling.parse(sampling)))
+
+    def using(self, adapter: Adapter) -> Engine:
+        """The same running model behind another adapter, to try a chat template without loading again.
+
+        Args:
+            adapter: For the same checkpoint. Its engine options have no effect.
+
+        Returns:
+            An engine that lives as long as this one; shutting down either ends both.
+        """
+        self._check_running()
+        other = copy(self)
+        other.adapter = adapter
+        other._renderer = Renderer(adapter, self._llm.renderer, self._policy)
+        return other
 
     def shutdown(self) -> None:
         """Stop the engine and its processes; what still runs is dropped. Safe to call twice."""
-        llm, self._llm = self._llm, None
-        if llm is None:
-            return
-        self._thread.run(_stop(llm))
-        self._thread.stop()
+        if self._thread.running:
+            self._thread.run(_stop(self._llm))
+            self._thread.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -118,10 +136,18 @@ class Engine:
     ) -> None:
         self.shutdown()
 
+    def _check_running(self) -> None:
+        if not self._thread.running:
+            raise EngineError("the engine has been shut down")
+
     async def _infer(self, requests: list[RequestLike], sampling: Sampling) -> list[Response]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._answer(request, sampling)) for request in requests]
-        return [task.result() for task in tasks]
+        tasks = [asyncio.create_task(self._answer(request, sampling)) for request in requests]
+        try:
+            return await asyncio.gather(*tasks)
+        except EngineError:
+            for task in tasks:
+                task.cancel()
+            raise
 
     async def _answer(self, request: RequestLike, sampling: Sampling) -> Response:
         try:
@@ -129,21 +155,21 @@ class Engine:
                 async for delta in self._stream(request, sampling):
                     if delta.response is not None:
                         return delta.response
-        except RequestError as error:
+        except EngineError:
+            raise
+        except VlmRunError as error:
             return Response(finish_reason="error", error=error)
         raise AssertionError("a stream ends with its response")
 
     async def _stream(self, request: RequestLike, sampling: Sampling) -> AsyncIterator[Delta]:
-        if self._llm is None:
-            raise EngineError("the engine has been shut down")
         from vllm.v1.engine.exceptions import EngineDeadError
 
         started = first = time.perf_counter()
         parsed = Request.parse(request)
         rendered = await self._renderer.render(parsed.conversation)
-        params = self._sampling_params(parsed.sampling or sampling, rendered)
         text = ""
         try:
+            params = self._sampling_params(parsed.sampling or sampling, rendered)
             async for output in self._llm.generate(rendered.engine_input, params, uuid.uuid4().hex):
                 answer = output.outputs[0]
                 if not text and answer.token_ids:
@@ -173,7 +199,6 @@ class Engine:
     def _sampling_params(self, sampling: Sampling, rendered: Rendered) -> SamplingParams:
         from vllm import SamplingParams
 
-        assert self._llm is not None
         room = self._config.model_config.max_model_len - rendered.prompt_tokens
         ids, strings = stop_conditions(self._llm.get_tokenizer(), (*self.adapter.spec.stop, *sampling.stop))
         return SamplingParams(

@@ -24,6 +24,11 @@ class LoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether coroutines can still be run."""
+        return not self._loop.is_closed()
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result; an interrupt (Ctrl-C) cancels it."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -55,7 +60,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """Cancel what runs and end the thread."""
-        if not self._thread.is_alive():
+        if not self.running:
             return
         self.run(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)

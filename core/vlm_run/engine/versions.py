@@ -39,6 +39,13 @@ def check_serves(spec: ModelSpec) -> None:
         raise EngineError(f"vLLM {version} is installed, but '{spec.model_type}' needs {spec.vllm}")
 
 
+def known_architectures() -> frozenset[str]:
+    """The architectures that vLLM has, those that plugins registered in this process among them."""
+    from vllm import ModelRegistry
+
+    return frozenset(ModelRegistry.get_supported_archs())
+
+
 def request_errors() -> tuple[type[Exception], ...]:
     """What vLLM raises when a request, not the engine, is at fault.
 

@@ -1,4 +1,4 @@
-"""LLaVA 1.5 and LLaVA 1.6 (LLaVA-NeXT), as llava-hf publishes them.
+"""LLaVA 1.5, LLaVA 1.6 (LLaVA-NeXT) and LLaVA-OneVision, as llava-hf publishes them.
 
 Nothing here but data: vLLM and transformers know the architectures.
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from vlm_run import AnyResolution, FixedResolution, ModelSpec, hookimpl
+from vlm_run_llava import llava_next_large, onevision
 
-# CLIP ViT-L/14 at 336 pixels: `vision_config` of all five checkpoints, of which the class token
+vlm_run_contract = ">=1,<2"
+
+# CLIP ViT-L/14 at 336 pixels: `vision_config` of all checkpoints of 1.5 and 1.6, of which the class token
 # is dropped (`vision_feature_select_strategy` is "default").
 _IMAGE_SIZE, _PATCH_SIZE = 336, 14
 # `image_grid_pinpoints` of config.json of llava-hf/llava-v1.6-{mistral-7b,vicuna-7b,vicuna-13b}-hf.
@@ -21,7 +24,11 @@ _LLAVA_1_6 = AnyResolution(image_size=_IMAGE_SIZE, patch_size=_PATCH_SIZE, image
 # What the prompts and the token counts below rest on, so that a checkpoint of the same
 # architecture with another tokenizer or vision tower is not taken for one of these.
 _MATCH_1_5 = {"text_config.vocab_size": 32064, "vision_config.image_size": _IMAGE_SIZE}
-_MATCH_1_6 = {**_MATCH_1_5, "image_grid_pinpoints": [list(pinpoint) for pinpoint in _PINPOINTS]}
+_MATCH_NEXT = {
+    "vision_config.image_size": _IMAGE_SIZE,
+    "image_grid_pinpoints": [list(pinpoint) for pinpoint in _PINPOINTS],
+}
+_MATCH_1_6 = {**_MATCH_1_5, **_MATCH_NEXT}
 # config.json of both 7B Vicunas leaves out `hidden_size`, Llama's default of which is 4096; those
 # of the 13B ones have it. The fact beside it, true of all, lets 7B win where the size is left out.
 _MATCH_VICUNA = {
@@ -97,4 +104,6 @@ def model_specs() -> list[ModelSpec]:
         ),
         _llava_1_6_vicuna("7b"),
         _llava_1_6_vicuna("13b"),
+        *llava_next_large.specs(_LLAVA_1_6, _MATCH_NEXT),
+        *onevision.specs(),
     ]

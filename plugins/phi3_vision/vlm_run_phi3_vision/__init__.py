@@ -5,6 +5,8 @@ from __future__ import annotations
 from vlm_run import ModelSpec, hookimpl
 from vlm_run_phi3_vision.vision import HDTransform
 
+vlm_run_contract = ">=1,<2"
+
 
 @hookimpl
 def model_specs() -> list[ModelSpec]:

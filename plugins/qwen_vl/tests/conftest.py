@@ -56,6 +56,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return make
 
 
+@pytest.fixture(scope="session")
+def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
+    """For the conformance suite: one model type of each generation."""
+    model_types = ("qwen2-vl-2b-instruct", "qwen2_5-vl-3b-instruct", "qwen3-vl-8b-instruct")
+    return {model_type: checkpoint(model_type) for model_type in model_types}
+
+
 def _write(folder: Path, spec: ModelSpec) -> None:
     model_type, processor, vision = GENERATIONS[spec.architecture]
     ids = _write_tokenizer(folder, spec.control_tokens)

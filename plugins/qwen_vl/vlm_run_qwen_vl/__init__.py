@@ -9,6 +9,8 @@ from typing import Any
 
 from vlm_run import DynamicResolution, ModelSpec, hookimpl
 
+vlm_run_contract = ">=1,<2"
+
 # preprocessor_config.json of Qwen/Qwen2-VL-7B-Instruct; Qwen2.5-VL's has the same values.
 _VISION_2 = DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12845056)
 # preprocessor_config.json of Qwen/Qwen3-VL-8B-Instruct: `size` from 65536 to 16777216.

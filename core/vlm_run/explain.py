@@ -1,0 +1,341 @@
+"""What would be sent to the model, and what it costs, without an engine or a model library.
+
+>>> from vlm_run import Conversation, Registry
+>>> from vlm_run.explain import explain
+>>> adapter = Registry.load("qwen2-vl-7b-instruct")
+>>> said = explain(adapter, Conversation.from_query("What is this?", images=["640x480"]))
+>>> said.images
+(ImageCost(width=640, height=480, resized=(644, 476), tokens=391),)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_run.conversation import Conversation, ImageSource
+from vlm_run.errors import MediaError, PluginError
+from vlm_run.prompt import Prompt
+from vlm_run.specs import Limits
+from vlm_run.tokenizer_file import TokenizerFile
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vlm_run.adapter import Adapter
+    from vlm_run.media import MediaPolicy
+
+CORE, PLUGIN, CONFIG, FLAG = "vlm-run", "plugin default", "config", "flag"
+"""The layers that set engine options, each on top of those before it."""
+
+_SIZE = re.compile(r"(\d{1,6})[xX×](\d{1,6})")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCost:
+    """One picture.
+
+    Attributes:
+        width: Of the picture, upright, in pixels.
+        height: Of the picture, upright, in pixels.
+        resized: What the vision encoder sees of the whole picture; None if the plugin does not say.
+        tokens: Image tokens in the prompt; None if the plugin does not say.
+    """
+
+    width: int
+    height: int
+    resized: tuple[int, int] | None
+    tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placeholder:
+    """Where in the prompt's text a picture stands, from `start` to before `end`, in characters."""
+
+    image: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What would be sent.
+
+    Attributes:
+        model_type: The model type.
+        family: Its family.
+        plugin: The plugin that serves it.
+        architecture: vLLM's name for it.
+        vllm: The vLLM versions that serve it.
+        source: Where the weights come from.
+        prompt: The prompt, as the tokenizer gets it.
+        placeholders: Where in it the pictures stand.
+        images: What each picture costs.
+        text_tokens: All tokens that are no image tokens; None without a tokenizer.json at hand.
+        context_length: The model's own context, in tokens.
+        max_model_len: The context that the engine would have; None where vLLM would choose.
+        engine_kwargs: The options that the engine would start with.
+        engine_kwargs_from: The layer that set each; of nested ones, under dotted names.
+        notes: What would go wrong, and what could not be found out.
+    """
+
+    model_type: str
+    family: str
+    plugin: str
+    architecture: str
+    vllm: str
+    source: str
+    prompt: str
+    placeholders: tuple[Placeholder, ...]
+    images: tuple[ImageCost, ...]
+    text_tokens: int | None
+    context_length: int | None
+    max_model_len: int | None
+    engine_kwargs: dict[str, Any]
+    engine_kwargs_from: dict[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def image_tokens(self) -> int | None:
+        """Of all pictures together; None if that of one is not known."""
+        return _sum([image.tokens for image in self.images])
+
+    @property
+    def total_tokens(self) -> int | None:
+        """The whole prompt; None if a part of it is not known."""
+        return _sum([self.text_tokens, self.image_tokens])
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {
+            "model_type": self.model_type,
+            "family": self.family,
+            "plugin": self.plugin,
+            "architecture": self.architecture,
+            "vllm": self.vllm,
+            "source": self.source,
+            "prompt": self.prompt,
+            "placeholders": [
+                {"image": place.image, "start": place.start, "end": place.end} for place in self.placeholders
+            ],
+            "images": [
+                {
+                    "width": image.width,
+                    "height": image.height,
+                    "resized": list(image.resized) if image.resized else None,
+                    "tokens": image.tokens,
+                }
+                for image in self.images
+            ],
+            "text_tokens": self.text_tokens,
+            "image_tokens": self.image_tokens,
+            "total_tokens": self.total_tokens,
+            "context_length": self.context_length,
+            "max_model_len": self.max_model_len,
+            "engine_kwargs": self.engine_kwargs,
+            "engine_kwargs_from": self.engine_kwargs_from,
+            "notes": list(self.notes),
+        }
+
+
+def explain(
+    adapter: Adapter,
+    conversation: Conversation,
+    *,
+    policy: MediaPolicy | None = None,
+    config: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> Explanation:
+    """What would be sent for a conversation, and what it costs.
+
+    Args:
+        adapter: The model, from `Registry.load`.
+        conversation: Messages with text and images. In place of an image its size may be given,
+            as in "640x480"; any other is loaded, as for an answer.
+        policy: What images may be fetched, and how large they may be.
+        config: Engine options from a configuration file, on top of the plugin's.
+        overrides: Engine options, on top of all.
+
+    Raises:
+        RequestError: The conversation or one of its images is at fault, as for an answer.
+    """
+    kwargs = adapter.engine_kwargs(**{**(config or {}), **overrides})
+    adapter = adapter.under(kwargs)
+    notes: list[str] = []
+    tokenizer = _tokenizer(adapter, notes)
+    prompt = _render(adapter, conversation, tokenizer)
+    images = _images(adapter, conversation, policy, notes)
+    explanation = Explanation(
+        model_type=adapter.spec.model_type,
+        family=adapter.spec.family,
+        plugin=adapter.plugin.name,
+        architecture=adapter.spec.architecture,
+        vllm=adapter.spec.vllm,
+        source=adapter.source,
+        prompt=prompt.text,
+        placeholders=_placeholders(adapter, prompt, len(images)),
+        images=images,
+        text_tokens=None if tokenizer is None else _text_tokens(adapter, prompt, tokenizer, len(images)),
+        context_length=adapter.spec.context_length,
+        max_model_len=kwargs.get("max_model_len") or adapter.spec.context_length,
+        engine_kwargs=kwargs,
+        engine_kwargs_from=_layers(adapter, kwargs, config or {}, overrides),
+        notes=(),
+    )
+    return _with_notes(explanation, notes)
+
+
+def _render(adapter: Adapter, conversation: Conversation, tokenizer: TokenizerFile | None) -> Prompt:
+    if tokenizer is None:
+        return adapter.render(conversation)
+    from vlm_run.engine.tokenize import control_tokens
+
+    return adapter.render(conversation, control_tokens(tokenizer))
+
+
+def _tokenizer(adapter: Adapter, notes: list[str]) -> TokenizerFile | None:
+    """Of the checkpoint in use, or of the one that the plugin ships."""
+    for folder in dict.fromkeys([adapter.source, adapter.spec.checkpoint]):
+        try:
+            if folder and (tokenizer := TokenizerFile.of_folder(Path(folder))):
+                return tokenizer
+        except ValueError as error:
+            notes.append(str(error))
+    notes.append("text tokens are not counted: no tokenizer.json is at hand (give its folder with --model)")
+    return None
+
+
+def _text_tokens(adapter: Adapter, prompt: Prompt, tokenizer: TokenizerFile, images: int) -> int:
+    from vlm_run.engine.tokenize import encode
+
+    # Each picture's own tokens take the place of one token.
+    return len(encode(prompt, tokenizer, adapter.spec)) - images
+
+
+def _images(
+    adapter: Adapter, conversation: Conversation, policy: MediaPolicy | None, notes: list[str]
+) -> tuple[ImageCost, ...]:
+    costs = []
+    for index, (message, source) in enumerate(conversation.image_places()):
+        picture = _picture(source, policy, message, index)
+        try:
+            costs.append(_cost(adapter, picture, notes))
+        except MediaError as error:
+            raise MediaError(error.cause, hint=error.hint, message_index=message, image_index=index) from None
+    return tuple(costs)
+
+
+def _picture(source: ImageSource, policy: MediaPolicy | None, message: int, index: int) -> Image.Image:
+    from vlm_run.media import MediaPolicy, load_image
+
+    policy = policy or MediaPolicy()
+    size = _SIZE.fullmatch(source) if isinstance(source, str) and not Path(source).is_file() else None
+    if size is None:
+        return load_image(source, policy, message_index=message, image_index=index)
+    from PIL import Image
+
+    width, height = int(size[1]), int(size[2])
+    if not 0 < width * height <= policy.max_pixels:
+        raise MediaError(
+            f"a picture cannot have {width} × {height} pixels: 1 to {policy.max_pixels:,} are allowed",
+            message_index=message,
+            image_index=index,
+        )
+    return Image.new("RGB", (width, height))
+
+
+def _cost(adapter: Adapter, picture: Image.Image, notes: list[str]) -> ImageCost:
+    seen = adapter.preprocess(picture).size
+    vision = adapter.spec.vision
+    tokens = None
+    try:
+        tokens = adapter.count_image_tokens(*seen)
+    except PluginError as error:
+        if vision is not None:
+            raise
+        notes.append(f"image tokens are not counted: {error.cause}")
+    return ImageCost(*picture.size, resized=vision.resized(*seen) if vision else None, tokens=tokens)
+
+
+def _placeholders(adapter: Adapter, prompt: Prompt, images: int) -> tuple[Placeholder, ...]:
+    places: list[Placeholder] = []
+    position = 0
+    for image in range(1, images + 1):
+        text = adapter.placeholder(image)
+        start = prompt.text.find(text, position)
+        while any(first <= start < last for first, last in prompt.literals):
+            start = prompt.text.find(text, start + 1)
+        if start < 0:
+            break
+        position = start + len(text)
+        places.append(Placeholder(image, start, position))
+    return tuple(places)
+
+
+def _layers(
+    adapter: Adapter, kwargs: Mapping[str, Any], config: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> dict[str, str]:
+    """The layer that set each option, those that nest under dotted names."""
+    default = _flat(adapter.default_engine_kwargs())
+    limited = _limited(adapter.limits)
+    flags = _flat(overrides)
+    layers = {}
+    for name, value in _flat(kwargs).items():
+        if name in flags:
+            layers[name] = FLAG
+        elif name in _flat(config):
+            layers[name] = CONFIG
+        elif name in limited or (name == "model" and value != adapter.spec.source):
+            layers[name] = FLAG
+        elif name == "model" or (name in default and default[name] == value):
+            layers[name] = PLUGIN
+        elif name == "trust_remote_code":
+            layers[name] = CORE
+        else:
+            layers[name] = FLAG  # what the plugin made of a limit
+    return layers
+
+
+def _limited(limits: Limits) -> set[str]:
+    """The options that the limits a user gave set, in the core's own reading of them."""
+    names = {
+        "max_images": "limit_mm_per_prompt.image",
+        "max_model_len": "max_model_len",
+        "min_pixels": "mm_processor_kwargs.min_pixels",
+        "max_pixels": "mm_processor_kwargs.max_pixels",
+    }
+    return {name for limit, name in names.items() if getattr(limits, limit) is not None}
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _with_notes(explanation: Explanation, notes: list[str]) -> Explanation:
+    """The explanation with what would go wrong in front of what could not be found out."""
+    wrong = []
+    images = len(explanation.images)
+    most = (explanation.engine_kwargs.get("limit_mm_per_prompt") or {}).get("image")
+    if isinstance(most, int) and images > most:
+        wrong.append(f"{images} images are given, but the engine would take {most} at most (--max-images)")
+    if len(explanation.placeholders) < images:
+        wrong.append(f"the prompt has {len(explanation.placeholders)} placeholders for {images} images")
+    known = explanation.total_tokens or explanation.image_tokens or explanation.text_tokens or 0
+    context = explanation.max_model_len
+    if context is not None and known >= context:
+        wrong.append(f"the prompt leaves no room for an answer: {known} of {context} tokens")
+    return replace(explanation, notes=(*wrong, *dict.fromkeys(notes)))
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

@@ -1,0 +1,128 @@
+"""Checks of prompts: what the hooks `render_prompt` and `placeholder` make of conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vlm_run.adapter import Adapter
+from vlm_run.conversation import Conversation
+from vlm_run.errors import RequestError
+from vlm_run.prompt import Prompt, control_tokens
+from vlm_run.testing.conversations import CONVERSATIONS, ONE_IMAGE, texts, with_text_inside
+from vlm_run.testing.subject import CheckFailed, ModelSubject
+
+# Control tokens of one family or another, which any user may write.
+_FORGED = ("<image>", "<|image_1|>", "<|im_end|>")
+# What no prompt holds, to put in place of literals.
+_GAP = "\x00"
+
+
+def conversations_render(subject: ModelSubject) -> str | None:
+    """Every kind of conversation gives a prompt, or is refused as the request's fault."""
+    adapter, refused = subject.adapter(), []
+    for name, conversation in _within_limits(subject):
+        try:
+            prompt = adapter.render(conversation)
+        except RequestError as error:
+            if name == ONE_IMAGE:
+                raise CheckFailed(f"a question about one image is refused: {error}") from error
+            refused.append(name)
+            continue
+        if not prompt.text.strip():
+            raise CheckFailed(f"the prompt is empty for the conversation '{name}'")
+    return f"refuses: {', '.join(refused)}" if refused else None
+
+
+def every_text_is_in_the_prompt(subject: ModelSubject) -> None:
+    """What was said stands in the prompt once, turns in their order."""
+    for name, conversation, prompt in _rendered(subject):
+        for text in texts(conversation, "system", "user", "assistant"):
+            if (count := prompt.text.count(text)) != 1:
+                raise CheckFailed(
+                    f"in the conversation '{name}' the text '{text}' stands {count} times in the prompt",
+                    hint="The template must write each text as it is, once.",
+                )
+        places = [prompt.text.index(text) for text in texts(conversation, "user", "assistant")]
+        if places != sorted(places):
+            raise CheckFailed(f"the turns of the conversation '{name}' are out of order in the prompt")
+
+
+def one_placeholder_for_each_image(subject: ModelSubject) -> None:
+    """The prompt has as many placeholders as the conversation has images, in their order."""
+    adapter = subject.adapter()
+    for name, conversation, prompt in _rendered(subject):
+        images = len(conversation.images)
+        _check_placeholders(adapter, prompt, images, f"the conversation '{name}', with {images} images,")
+
+
+def rendering_is_deterministic(subject: ModelSubject) -> None:
+    """The same conversation gives the same prompt, time after time."""
+    again = subject.adapter()
+    for name, conversation, prompt in _rendered(subject):
+        if again.render(conversation) != prompt:
+            raise CheckFailed(f"two prompts for the conversation '{name}' differ")
+
+
+def control_tokens_in_a_text_stay_text(subject: ModelSubject) -> None:
+    """`<image>`, `<|im_end|>` and the like in what was said make neither images nor turns."""
+    adapter = subject.adapter()
+    for forged in sorted({*_FORGED, *_own_tokens(subject, adapter)}):
+        honest = with_text_inside("")
+        for place, conversation in with_text_inside(forged).items():
+            try:
+                prompt = adapter.render(conversation, _FORGED)
+                expected = adapter.render(honest[place], _FORGED).text
+            except RequestError:
+                continue
+            where = f"'{forged}' in {place}"
+            literals = [text for text, literal in prompt.pieces() if literal]
+            if set(literals) != {forged}:
+                raise CheckFailed(
+                    f"{where} is not kept as text: the prompt has {literals or 'nothing'} in its place",
+                    hint="Name it in the spec's `control_tokens`; in `render_prompt` keep every character.",
+                )
+            if "".join(text for text, literal in prompt.pieces() if not literal) != expected:
+                raise CheckFailed(f"{where} changes the prompt around it")
+
+
+def _rendered(subject: ModelSubject) -> Iterator[tuple[str, Conversation, Prompt]]:
+    """The conversations that the model type does not refuse, with their prompts."""
+    adapter = subject.adapter()
+    for name, conversation in _within_limits(subject):
+        try:
+            yield name, conversation, adapter.render(conversation)
+        except RequestError:
+            continue
+
+
+def _within_limits(subject: ModelSubject) -> Iterator[tuple[str, Conversation]]:
+    most = subject.spec.max_images
+    for name, conversation in CONVERSATIONS.items():
+        if most is None or len(conversation.images) <= most:
+            yield name, conversation
+
+
+def _check_placeholders(adapter: Adapter, prompt: Prompt, images: int, where: str) -> None:
+    """As many placeholders as images, and numbered ones in order; literals are none."""
+    text = "".join(_GAP if literal else piece for piece, literal in prompt.pieces())
+    names = [adapter.placeholder(number) for number in range(1, images + 2)]
+    if not all(names):
+        raise CheckFailed("the placeholder of an image is empty")
+    different = list(dict.fromkeys([*names, adapter.placeholder(2)]))
+    found = sum(text.count(name) for name in different)
+    if found != images:
+        raise CheckFailed(
+            f"{where} gives a prompt with {found} placeholders {names[0]}",
+            hint="The template must write the placeholder once for each part of the type 'image'.",
+        )
+    if len(different) == 1:
+        return
+    places = [text.find(name) for name in names[:images]]
+    if -1 in places or places != sorted(places):
+        raise CheckFailed(f"{where} gives a prompt whose placeholders are not numbered in order")
+
+
+def _own_tokens(subject: ModelSubject, adapter: Adapter) -> set[str]:
+    """The control tokens that the plugin names, its placeholder among them."""
+    named = {token.replace("{index}", "1") for token in control_tokens(subject.spec)}
+    return {*named, adapter.placeholder(1)} - {""}

@@ -1,0 +1,130 @@
+"""The conformance suite: every check there is, and how to run them without pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from vlm_run.errors import PluginError, VlmRunError
+from vlm_run.specs import ModelSpec, canonical
+from vlm_run.testing import (
+    checkpoint_checks,
+    engine_checks,
+    image_checks,
+    prompt_checks,
+    spec_checks,
+)
+from vlm_run.testing.subject import (
+    CheckSkipped,
+    ModelSubject,
+    PluginSubject,
+)
+
+PluginCheck: TypeAlias = Callable[[PluginSubject], str | None]
+"""A check of a plugin. It returns a detail worth telling, or raises."""
+ModelCheck: TypeAlias = Callable[[ModelSubject], str | None]
+"""A check of one of a plugin's model types. It returns a detail worth telling, or raises."""
+
+PLUGIN_CHECKS: tuple[PluginCheck, ...] = (
+    spec_checks.specs_are_valid_and_unique,
+    spec_checks.contract_is_stated,
+    spec_checks.import_is_light,
+)
+MODEL_CHECKS: tuple[ModelCheck, ...] = (
+    prompt_checks.conversations_render,
+    prompt_checks.every_text_is_in_the_prompt,
+    prompt_checks.one_placeholder_for_each_image,
+    prompt_checks.rendering_is_deterministic,
+    prompt_checks.control_tokens_in_a_text_stay_text,
+    image_checks.ordinary_pictures_work,
+    image_checks.odd_pictures_work_or_are_refused,
+    image_checks.pictures_have_a_token_count,
+    engine_checks.limits_reach_the_engine,
+    engine_checks.engine_options_are_known_to_vllm,
+    engine_checks.registers_with_vllm_twice,
+    engine_checks.vllm_knows_the_architecture,
+    checkpoint_checks.prompt_agrees_with_checkpoint,
+    checkpoint_checks.tokenizer_keeps_text_as_text,
+    checkpoint_checks.counts_agree_with_vllm,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one check found.
+
+    Attributes:
+        check: The check's name.
+        model_type: None for a check of the plugin as a whole.
+        outcome: What came of it.
+        detail: Why it failed or was skipped; otherwise what is worth telling, or nothing.
+    """
+
+    check: str
+    model_type: str | None
+    outcome: Literal["passed", "failed", "skipped"]
+    detail: str
+
+
+def run_suite(subject: PluginSubject, checkpoints: Mapping[str, Path]) -> Iterator[Result]:
+    """Run every check on a plugin and on each of its model types.
+
+    Args:
+        subject: The plugin, from `find_plugin`.
+        checkpoints: For model types, folders with configuration and tokenizer.
+
+    Raises:
+        PluginError: `checkpoints` names a model type that the plugin does not serve.
+    """
+    folders = checkpoints_of(subject, checkpoints)
+    for plugin_check in PLUGIN_CHECKS:
+        yield _result(plugin_check, subject, None)
+    for model in models(subject, folders):
+        for model_check in MODEL_CHECKS:
+            yield _result(model_check, model, model.spec.model_type)
+
+
+def models(subject: PluginSubject, folders: Mapping[str, Path]) -> Iterator[ModelSubject]:
+    """A plugin's model types, each with its checkpoint folder if there is one."""
+    for spec in subject.plugin.specs:
+        yield model_of(subject, spec, folders)
+
+
+def model_of(subject: PluginSubject, spec: ModelSpec, folders: Mapping[str, Path]) -> ModelSubject:
+    """One model type of a plugin, with the checkpoint folder given for it or that the plugin ships."""
+    shipped = None if spec.checkpoint is None else Path(spec.checkpoint)
+    return ModelSubject(subject.plugins, subject.plugin, spec, folders.get(spec.model_type, shipped))
+
+
+def checkpoints_of(subject: PluginSubject, checkpoints: Mapping[str, Path]) -> dict[str, Path]:
+    """The folders under the names that the plugin's specs have.
+
+    Raises:
+        PluginError: A name is none of them.
+    """
+    known = {canonical(spec.model_type): spec.model_type for spec in subject.plugin.specs}
+    for name in checkpoints:
+        if canonical(name) not in known:
+            raise PluginError(
+                f"{subject.plugin.name} does not serve the model type '{name}'",
+                hint=f"It serves: {', '.join(known.values())}.",
+            )
+    return {known[canonical(name)]: Path(folder) for name, folder in checkpoints.items()}
+
+
+def _result(
+    check: Callable[[PluginSubject], str | None] | Callable[[ModelSubject], str | None],
+    subject: PluginSubject | ModelSubject,
+    model_type: str | None,
+) -> Result:
+    name = check.__name__
+    try:
+        return Result(name, model_type, "passed", check(subject) or "")  # type: ignore[arg-type]
+    except CheckSkipped as reason:
+        return Result(name, model_type, "skipped", str(reason))
+    except VlmRunError as error:
+        return Result(name, model_type, "failed", str(error))
+    except Exception as error:
+        return Result(name, model_type, "failed", f"{type(error).__name__}: {error}")

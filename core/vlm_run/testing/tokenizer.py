@@ -1,0 +1,36 @@
+"""A tokenizer for checkpoint folders that tests make: a token for each byte, and special ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def write_byte_tokenizer(folder: Path, special_tokens: Iterable[str], **facts: Any) -> dict[str, int]:
+    """Write `tokenizer.json` and `tokenizer_config.json`. Needs the package `tokenizers`.
+
+    Its special tokens are those of the real one where it matters, so that prompts have the same
+    structure and pictures take as many tokens; words take more.
+
+    Args:
+        folder: The checkpoint folder.
+        special_tokens: Their ids are 256, 257, … in this order.
+        facts: More entries for `tokenizer_config.json`, for example `eos_token`, `chat_template`.
+
+    Returns:
+        The ids of the special tokens.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    names = list(dict.fromkeys(special_tokens))
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **facts}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return {name: len(alphabet) + index for index, name in enumerate(names)}

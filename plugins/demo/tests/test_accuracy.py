@@ -1,0 +1,26 @@
+"""The demo model as a functional test of its adapter: right prompts answer, wrong ones do not."""
+
+from __future__ import annotations
+
+from vlm_run import Engine
+from vlm_run_demo.dialogues import held_out
+from vlm_run_demo.evaluate import PROMPTS, ask, score
+
+EXAMPLES = held_out(300)
+
+
+def share_right(engine: Engine, prompt: str) -> float:
+    right, asked = score(EXAMPLES, ask(engine, EXAMPLES, PROMPTS[prompt]))["all"]
+    return right / asked
+
+
+def test_held_out_questions_are_answered_exactly(engine: Engine) -> None:
+    assert share_right(engine, "right") >= 0.95
+
+
+def test_another_models_template_costs_most_answers(engine: Engine) -> None:
+    assert share_right(engine, "another model's template") < 0.5
+
+
+def test_pictures_in_the_wrong_place_cost_most_answers(engine: Engine) -> None:
+    assert share_right(engine, "pictures after the question") < 0.6

@@ -1,0 +1,87 @@
+"""Exact answers to the held-out questions, through vlm-run: `python -m vlm_run_demo.evaluate`.
+
+The same questions are also asked with two wrong prompts, another model's chat template and one that
+puts the pictures in the wrong place, to show that a wrong prompt costs answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_run import Registry
+from vlm_run_demo.dialogues import Example, held_out
+
+if TYPE_CHECKING:
+    from vlm_run import Engine
+
+WRONG_TEMPLATES = Path(__file__).parent / "wrong_templates"
+PROMPTS: Mapping[str, Path | None] = {
+    "right": None,
+    "another model's template": WRONG_TEMPLATES / "vicuna.jinja",
+    "pictures after the question": WRONG_TEMPLATES / "pictures-last.jinja",
+}
+"""How the questions are asked: by the model's own chat template (None) or by a wrong one."""
+
+
+def request(example: Example) -> dict[str, Any]:
+    """An example as a request to the engine."""
+    pictures = iter(example.images)
+    messages = [
+        {
+            "role": message["role"],
+            "content": [
+                {"type": "image", "image": next(pictures)} if part["type"] == "image" else part
+                for part in message["content"]
+            ],
+        }
+        for message in example.messages
+    ]
+    return {"messages": messages}
+
+
+def ask(engine: Engine, examples: Sequence[Example], template: Path | None = None) -> list[str]:
+    """The engine's answers, by the model's own chat template or by another.
+
+    Raises:
+        RequestError: A request failed.
+    """
+    if template is not None:
+        engine = engine.using(Registry.load("demo-llava", chat_template=template))
+    responses = engine.infer([request(example) for example in examples], {"max_tokens": 32})
+    return [response.raise_for_error().response for response in responses]
+
+
+def score(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Right answers and questions asked, by kind of question and, last, for all."""
+    asked, right = Counter[str](), Counter[str]()
+    for example, answer in zip(examples, answers, strict=True):
+        for kind in (example.kind, "all"):
+            asked[kind] += 1
+            right[kind] += answer == example.answer
+    return {kind: (right[kind], asked[kind]) for kind in [*sorted(asked.keys() - {"all"}), "all"]}
+
+
+def main() -> None:
+    """Print a table of right answers for each way to ask."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=2000, help="how many held-out questions")
+    parser.add_argument("--checkpoint", type=Path, help="weights other than those of the plugin")
+    arguments = parser.parse_args()
+
+    examples = held_out(arguments.examples)
+    with Registry.load("demo-llava", checkpoint=arguments.checkpoint).engine() as engine:
+        for name, template in PROMPTS.items():
+            started = time.perf_counter()
+            scores = score(examples, ask(engine, examples, template))
+            print(f"\n{name} ({time.perf_counter() - started:.0f} s)")
+            for kind, (right, asked) in scores.items():
+                print(f"  {kind:22} {right:5} of {asked:5}  {right / asked:7.2%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The command as a user runs it, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+from PIL import Image
+
+from vlm_run_demo.showcase import draw
+
+VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
+
+
+def run(*words: str, timeout: int = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([VLM_RUN, *words], capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("picture") / "p.png"
+    draw(7)[0].save(file)
+    return file
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["infer", "--help"], ["models"], ["plugins"], ["models", "--json"], ["--version"]]
+)
+def test_listing_and_help_import_no_model_library(words: list[str]) -> None:
+    probe = (
+        "import sys\n"
+        "from vlm_run.cli import main\n"
+        f"sys.argv = ['vlm-run', *{words!r}]\n"
+        "try:\n    main()\n"
+        "except SystemExit as leaving:\n    assert not leaving.code\n"
+        "heavy = {'torch', 'transformers', 'vllm', 'numpy'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "heavy: []" in done.stderr
+    assert done.stdout
+
+
+def test_models_as_json_say_where_each_comes_from() -> None:
+    models = {model["model_type"]: model for model in json.loads(run("models", "--json").stdout)}
+    assert models["llava1_6-mistral-7b-instruct"]["hf_id"] == "llava-hf/llava-v1.6-mistral-7b-hf"
+    assert models["qwen2-vl-7b-instruct"]["plugin"] == "vlm-run-qwen-vl"
+    assert models["phi3-vision-128k-instruct"]["architecture"] == "Phi3VForCausalLM"
+    assert models["demo-llava"]["family"] == "demo"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["infer", "lava1_6-mistral-7b-instruct", "hi"], "llava1_6-mistral-7b-instruct"),
+        (["infer"], "no model is given"),
+        (["infer", "demo-llava", "How many?", "circles?"], "Put the question in quotes"),
+        (["infer", "demo-llava", "hi", "--infer_backend", "pt"], "vlm-run has one: vllm"),
+        (["infer", "demo-llava", "hi", "--engine", "max_model_length=5"], "Did you mean 'max_model_len'?"),
+        (["infer", "demo-llava", "hi", "--temperature", "-1"], "temperature"),
+        (["infer", "demo-llava", "hi", "--model", "/nowhere"], "--model"),
+    ],
+)
+def test_an_error_is_one_line_with_a_next_step(words: list[str], says: str) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_infer_prints_the_answer_and_nothing_else(picture: Path) -> None:
+    (turn, *_) = draw(7)[1]
+    done = run(
+        *["infer", "--model_type", "demo_llava", "--infer_backend", "vllm", "--image", str(picture)],
+        turn.question,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{turn.answer}\n"
+
+
+def test_infer_as_json_carries_usage(picture: Path) -> None:
+    (turn, *_) = draw(7)[1]
+    done = run("infer", "demo-llava", turn.question, "--image", str(picture), "--json", timeout=180)
+    answer = json.loads(done.stdout)
+    assert answer["response"] == turn.answer
+    assert answer["finish_reason"] == "stop"
+    assert answer["usage"]["prompt_tokens"] > answer["usage"]["image_tokens"] > 0
+
+
+def test_demo_draws_a_picture_and_answers_about_it(tmp_path: Path) -> None:
+    file = tmp_path / "drawn.png"
+    done = run("demo", "--picture", str(file), timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(file).size == draw(7)[0].size
+    assert done.stdout.count("(right)") >= 2
+    assert done.stdout.count(" prompt tokens") == 3
+
+
+def test_an_interactive_session_of_several_turns(picture: Path) -> None:
+    session = pexpect.spawn(VLM_RUN, ["infer", "demo-llava"], timeout=120, encoding="utf-8", echo=False)
+    session.expect("<<< ")
+    session.sendline("How many shapes are there?")
+    session.expect("media path or URL <<< ")
+    session.sendline(str(picture))
+    session.expect(r"(\d)\r\n-{10}")
+    session.expect("<<< ")
+    session.sendline("And circles?")
+    session.expect("media path or URL <<< ")
+    session.sendline("")
+    session.expect(r"(\d)\r\n-{10}")
+    session.expect("<<< ")
+    session.sendline("What shape is the largest?")
+    session.expect("media path or URL <<< ")
+    session.sendline("missing.png")
+    session.expect("error: .*missing.png")
+    session.expect("<<< ")
+    session.sendline("reset-system")
+    session.expect("system message <<< ")
+    session.sendline("Answer in one word.")
+    session.expect("<<< ")
+    session.sendline("clear")
+    session.expect("<<< ")
+    session.sendline("Who are you?")
+    session.expect("media path or URL <<< ")
+    session.sendline("")
+    session.expect("I am a small demo model.")
+    session.expect("<<< ")
+    session.sendline("quit")
+    session.expect(pexpect.EOF)
+    session.close()
+    assert session.exitstatus == 0

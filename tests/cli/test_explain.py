@@ -1,0 +1,298 @@
+"""`vlm-run explain`: what would be sent, and what it costs, without an engine."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from vlm_run import Conversation, Limits, MediaPolicy, ModelSpec, Registry, hookimpl
+from vlm_run.adapter import Adapter
+from vlm_run.cli import app
+from vlm_run.discovery import Plugin, Plugins, discover
+from vlm_run.errors import MediaError, VlmRunError
+from vlm_run.explain import explain
+
+DEMO = Path(Registry.load("demo-llava").source)
+
+TINY = """
+import sys
+from vlm_run.cli import app
+app(sys.argv[1:], standalone_mode=False)
+heavy = {"torch", "transformers", "vllm"} & set(sys.modules)
+print(sorted(heavy), file=sys.stderr)
+"""
+
+
+def _run(*words: str) -> str:
+    result = CliRunner().invoke(app, ["explain", *words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def _json(*words: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(_run(*words, "--json"))
+    return answer
+
+
+def test_the_whole_explanation() -> None:
+    said = _json("qwen2-vl-7b-instruct", "What is this?", "--image", "640x480", "--system", "S")
+    assert said["model_type"] == "qwen2-vl-7b-instruct"
+    assert said["prompt"] == (
+        "<|im_start|>system\nS<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>What is this?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert said["images"] == [{"width": 640, "height": 480, "resized": [644, 476], "tokens": 391}]
+    assert said["text_tokens"] is None
+    assert said["total_tokens"] is None
+    assert said["image_tokens"] == 391
+    assert said["context_length"] == said["max_model_len"] == 32768
+    assert said["engine_kwargs"] == {
+        "model": "Qwen/Qwen2-VL-7B-Instruct",
+        "trust_remote_code": False,
+        "max_model_len": 32768,
+        "limit_mm_per_prompt": {"video": 0},
+    }
+    assert any("no tokenizer.json is at hand" in note for note in said["notes"])
+
+
+def test_placeholders_are_found_and_those_a_user_wrote_are_not() -> None:
+    said = _json("phi3-vision-128k-instruct", "What is <|image_1|>?", "-i", "336x336", "-i", "100x200")
+    assert said["prompt"].startswith("<|user|>\n<|image_1|>\n<|image_2|>\nWhat is <|image_1|>?")
+    texts = [said["prompt"][place["start"] : place["end"]] for place in said["placeholders"]]
+    assert texts == ["<|image_1|>", "<|image_2|>"]
+    assert [image["tokens"] for image in said["images"]] == [2509, 2377]
+    said = _json("qwen2-vl-7b-instruct", "<|vision_start|><|image_pad|><|vision_end|>")
+    assert said["placeholders"] == []
+
+
+def test_an_image_may_be_a_path_a_data_uri_or_a_size(tmp_path: Path) -> None:
+    encoded = io.BytesIO()
+    Image.new("RGB", (300, 200)).save(encoded, "PNG")
+    (tmp_path / "picture.png").write_bytes(encoded.getvalue())
+    uri = "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode()
+    sources = [str(tmp_path / "picture.png"), uri, "300x200", "300X200"]
+    said = _json("llava1_6-vicuna-7b-instruct", *(word for source in sources for word in ("-i", source)))
+    assert said["images"] == [{"width": 300, "height": 200, "resized": [672, 336], "tokens": 1464}] * 4
+
+
+def test_a_picture_is_measured_upright(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (300, 200))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # lying on its side
+    picture.save(tmp_path / "picture.jpg", exif=exif)
+    (image,) = _json("qwen2-vl-7b-instruct", "-i", str(tmp_path / "picture.jpg"))["images"]
+    assert (image["width"], image["height"]) == (200, 300)
+
+
+def test_a_size_in_a_tag_goes_where_the_tag_stands() -> None:
+    said = _json("qwen2-vl-7b-instruct", "Before <img>640x480</img>after", "-i", "28x28")
+    assert said["prompt"].count("<|image_pad|>") == 2
+    assert sorted(image["width"] for image in said["images"]) == [28, 640]
+
+
+def test_text_tokens_are_counted_with_the_tokenizer_that_a_plugin_ships() -> None:
+    said = _json("demo-llava", "How many red circles are there?", "-i", "100x80")
+    assert said["text_tokens"] > 5
+    assert said["total_tokens"] == said["text_tokens"] + said["images"][0]["tokens"]
+
+
+def test_tokens_are_those_of_vllms_processor() -> None:
+    pytest.importorskip("vllm")
+    from transformers import AutoTokenizer
+    from vllm.config import ModelConfig
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+    from vllm.multimodal.processing import ProcessorInputs, TimingContext
+
+    from vlm_run.engine.tokenize import control_tokens, encode
+
+    adapter = Registry.load("demo-llava")
+    sizes = [(100, 80), (33, 190)]
+    question = "Is <image> </s> a circle?\n\nYes  or no, naïve ☃?"
+    messages = [
+        {"role": "system", "content": "Answer shortly."},
+        {
+            "role": "user",
+            "content": [*({"type": "image", "image": f"{w}x{h}"} for w, h in sizes), question],
+        },
+    ]
+    conversation = Conversation.from_messages(messages)
+    said = explain(adapter, conversation)
+
+    tokenizer = AutoTokenizer.from_pretrained(DEMO)
+    ids = encode(adapter.render(conversation, control_tokens(tokenizer)), tokenizer, adapter.spec)
+    processor = MULTIMODAL_REGISTRY.create_processor(ModelConfig(model=str(DEMO), dtype="float32"))
+    items = processor.info.parse_mm_data({"image": [Image.new("RGB", size) for size in sizes]})
+    done = processor.apply(ProcessorInputs(ids, items), TimingContext(enabled=False))
+    assert said.total_tokens == len(done["prompt_token_ids"])
+    assert said.text_tokens == len(ids) - len(sizes)
+
+
+def test_the_tokenizer_of_the_weights_in_use_comes_before_the_one_a_plugin_ships(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    said = _json("demo-llava", "How many red circles?", "--model", str(tmp_path))
+    assert said["text_tokens"] == 1  # all of it one unknown word
+    assert said["engine_kwargs"]["model"] == str(tmp_path)
+    assert said["engine_kwargs_from"]["model"] == "flag"
+
+
+def test_a_broken_tokenizer_is_a_note_and_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    said = _json("qwen2-vl-7b-instruct", "Q", "--model", str(tmp_path))
+    assert said["text_tokens"] is None
+    assert any("tokenizer.json cannot be read" in note for note in said["notes"])
+
+
+def test_a_checkpoint_folder_alone_is_enough(tmp_path: Path) -> None:
+    config = {"architectures": ["Qwen2VLForConditionalGeneration"], "hidden_size": 3584}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert _json(str(tmp_path), "Q")["model_type"] == "qwen2-vl-7b-instruct"
+    assert _json("--model", str(tmp_path))["source"] == str(tmp_path)
+
+
+def test_every_engine_option_names_the_layer_that_set_it() -> None:
+    words = ["--max-model-len", "32768", "--max-images", "2", "--max-pixels", "100000"]
+    words += ["--engine", "gpu_memory_utilization=0.5", "--tensor-parallel-size", "8"]
+    said = _json("qwen2-vl-72b-instruct", "Q", "-i", "1000x1000", *words)
+    assert said["engine_kwargs_from"] == {
+        "model": "plugin default",
+        "trust_remote_code": "vlm-run",
+        "max_model_len": "flag",
+        "limit_mm_per_prompt.video": "plugin default",
+        "limit_mm_per_prompt.image": "flag",
+        "tensor_parallel_size": "flag",
+        "mm_processor_kwargs.max_pixels": "flag",
+        "gpu_memory_utilization": "flag",
+    }
+    assert said["images"][0]["tokens"] == 121
+
+
+def test_options_of_a_configuration_file_are_a_layer_of_their_own() -> None:
+    adapter = Registry.load("qwen2-vl-7b-instruct")
+    config = {"max_model_len": 8192, "dtype": "bfloat16"}
+    said = explain(adapter, Conversation.from_query("Q"), config=config, dtype="float16")
+    assert said.engine_kwargs["max_model_len"] == said.max_model_len == 8192
+    assert said.engine_kwargs["dtype"] == "float16"
+    assert said.engine_kwargs_from["max_model_len"] == "config"
+    assert said.engine_kwargs_from["dtype"] == "flag"
+
+
+def test_processor_options_of_the_engine_change_what_a_picture_costs() -> None:
+    option = 'mm_processor_kwargs={"num_crops": 4}'
+    (image,) = _json("phi3-vision-128k-instruct", "-i", "640x480", "--engine", option)["images"]
+    assert image["tokens"] == 757
+
+
+def test_the_chat_template_may_be_another(tmp_path: Path) -> None:
+    (tmp_path / "other.jinja").write_text("{{ messages[0].content[0].text }}!")
+    assert _json("llava1_5-7b-instruct", "Q", "--chat-template", str(tmp_path / "other.jinja"))["prompt"] == (
+        "Q!"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (["llava1_6-vicuna-7b-instruct", "-i", "672x672", "-i", "672x672"], "no room for an answer"),
+        (["demo-llava", "-i", "64x64", "-i", "64x64", "-i", "64x64"], "3 images are given"),
+    ],
+)
+def test_what_would_go_wrong_is_noted(words: list[str], note: str) -> None:
+    assert note in _json(*words)["notes"][0]
+
+
+def test_for_people_the_prompt_shows_its_pictures_and_line_ends() -> None:
+    output = _run("llava1_5-7b-instruct", "Q", "-i", "640x480", "-i", "10x10")
+    assert "  USER: [<image> = image 1]⏎\n  [<image> = image 2]⏎\n  Q ASSISTANT:\n" in output
+    assert "  1: 640 x 480 -> 336 x 336 -> 576 tokens\n" in output
+    assert "text ? + images 1,152 = ? of 4,096" in output
+    assert "  max_model_len = 4096  (plugin default)\n" in output
+    output = _run("demo-llava", "How many?", "-i", "64x64")
+    assert "of 2,048, which leaves" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (["qwen2-vl-7b-instruct", "-i", "100x100", "-i", "2010x10"], "message 1, image 2: .* too narrow"),
+        (["qwen2-vl-7b-instruct", "-i", "0x5"], "cannot have 0 × 5 pixels"),
+        (["qwen2-vl-7b-instruct", "-i", "99999x99999"], "cannot have"),
+        (["qwen2-vl-7b-instruct", "-i", "nowhere.png"], "nowhere.png"),
+        (["no-such-model"], "no installed plugin serves"),
+        ([], "no model is given"),
+        (["qwen2-vl-7b-instruct", "Q", "too", "many"], "more than one question"),
+    ],
+)
+def test_what_infer_refuses_is_refused(words: list[str], cause: str) -> None:
+    with pytest.raises(VlmRunError, match=cause):
+        _run(*words)
+
+
+def test_the_policy_holds() -> None:
+    adapter, question = Registry.load("demo-llava"), "Look <img>/etc/hostname</img>"
+    with pytest.raises(MediaError, match="not a URL or base64"):
+        explain(adapter, Conversation.from_query(question), policy=MediaPolicy.for_server())
+    with pytest.raises(MediaError, match="private or special address"):
+        _run("demo-llava", "-i", "http://127.0.0.1:9/picture.png")
+
+
+def test_a_plugin_that_counts_no_image_tokens_is_explained_without_them(tmp_path: Path) -> None:
+    adapter = Registry.load("llava1_5-7b-instruct")
+    bare = Adapter(
+        adapter.spec.model_copy(update={"vision": None}),
+        adapter.plugin,
+        adapter._plugins,
+        source="nowhere",
+        limits=Limits(),
+    )
+    said = explain(bare, Conversation.from_query("Q", images=["640x480"]))
+    assert said.to_dict()["images"] == [{"width": 640, "height": 480, "resized": None, "tokens": None}]
+    assert said.image_tokens is None
+    assert any("does not say how many tokens" in note for note in said.notes)
+
+
+def test_a_plugins_own_preprocessing_is_counted() -> None:
+    class Thumbnails:
+        __name__ = "thumbnails"
+
+        @hookimpl
+        def preprocess_image(self, model: ModelSpec, image: Image.Image) -> Image.Image:
+            return image.resize((56, 56))
+
+    plugins, module = discover([]), Thumbnails()
+    plugins.manager.register(module)
+    spec = Registry.load("qwen2-vl-7b-instruct").spec
+    adapter = _adapter(spec, module, plugins)
+    said = explain(adapter, Conversation.from_query("Q", images=["640x480"]))
+    assert said.to_dict()["images"] == [{"width": 640, "height": 480, "resized": [56, 56], "tokens": 4}]
+
+
+def _adapter(spec: ModelSpec, module: Any, plugins: Plugins) -> Adapter:
+    return Adapter(
+        spec, Plugin("thumbnails", "1", module, (spec,)), plugins, source="nowhere", limits=Limits()
+    )
+
+
+@pytest.mark.parametrize("words", [["demo-llava", "How many?", "-i", "640x480"], ["qwen3-vl-8b-instruct"]])
+def test_no_model_library_is_imported_and_it_is_quick(words: list[str]) -> None:
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", TINY, "explain", *words, "--json"], capture_output=True, text=True, check=True
+    )
+    seconds = time.perf_counter() - started
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert json.loads(done.stdout)["prompt"]
+    assert seconds < 5  # on a machine that does much else at once; alone it takes 0.4

@@ -1,0 +1,56 @@
+"""Engines end cleanly: no process is left behind, and a dead engine says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import os, signal, sys, time
+import psutil
+from vlm_run import Registry
+from vlm_run.errors import EngineError
+
+def main():
+    me = psutil.Process()
+    with Registry.load("demo-llava").engine() as engine:
+        assert engine.infer(["Who are you?"])[0].response == "I am a small demo model."
+        # Python's own resource tracker, which ends with this process, is none of the engine's.
+        children = [
+            child for child in me.children(recursive=True) if "resource_tracker" not in str(child.cmdline())
+        ]
+        assert children
+        if "kill" in sys.argv:
+            for child in children:
+                child.kill()
+            try:
+                engine.infer(["Who are you?"])
+            except EngineError as error:
+                print("EngineError:", error)
+    engine.shutdown()  # a second time
+    try:
+        engine.infer(["Who are you?"])
+    except EngineError as error:
+        print("EngineError:", error)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    print("left:", [process.name() for process in alive])
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "errors"), [("leave", ["shut down"]), ("kill", ["has died", "shut down"])], ids=["left", "killed"]
+)
+def test_no_process_outlives_its_engine(how: str, errors: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, timeout=300, check=False
+    )
+    said = [line for line in done.stdout.splitlines() if line.startswith(("EngineError: ", "left: "))]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(said) == len(errors) + 1
+    assert all(error in line for error, line in zip(errors, said, strict=False))
+    assert said[-1] == "left: []"

@@ -1,0 +1,68 @@
+"""The commands and the Python in the guide for plugin authors."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from vlm_run import scaffold
+from vlm_run.cli import app
+from vlm_run.specs import ModelSpec
+
+DOCS = Path(__file__).parents[1] / "docs"
+GUIDE = (DOCS / "plugin-authors.md").read_text()
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL) for line in block.splitlines() if line
+]
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("vlm-run ")])
+def test_a_command_and_its_options_exist(line: str) -> None:
+    command: Any = typer.main.get_command(app)
+    context = typer.Context(command, **app.info.context_settings)
+    words = shlex.split(line)[1:]
+    while hasattr(command, "resolve_command"):
+        _, command, words = command.resolve_command(context, words)
+        context = typer.Context(command, parent=context)
+    command.make_context(command.name, words, parent=context.parent)  # fails at an unknown option
+
+
+@pytest.mark.parametrize(
+    "line", ["vlm-run plugn new a", "vlm-run plugin new a --hf_idd=b", "vlm-run plugins -x"]
+)
+def test_a_wrong_command_would_be_found(line: str) -> None:
+    with pytest.raises(Exception, match="No such"):
+        test_a_command_and_its_options_exist(line)
+
+
+def test_the_guide_uses_every_command_of_plugin() -> None:
+    assert any(line.startswith("vlm-run plugin new ") for line in COMMANDS)
+    assert any(line.startswith("vlm-run plugin check ") for line in COMMANDS)
+
+
+def test_the_files_it_lists_are_those_of_a_new_plugin(tmp_path: Path) -> None:
+    plugin = scaffold.NewPlugin("acme-vl", "acme-vl", "A", "acme/vl-7b", "<image>")
+    written = {str(path.relative_to(tmp_path)) for path in scaffold.write(plugin, tmp_path)}
+    for name in re.findall(r"^\| `([^`]+)` \|", GUIDE.split("## 2.")[0], re.MULTILINE):
+        assert name in written or any(path.startswith(name) for path in written), name
+
+
+def test_its_python_parses_and_its_fields_exist() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        ast.parse(block)
+    table = GUIDE.partition("| Field of `ModelSpec` |")[2].partition("\n\n")[0]
+    for name in re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE):
+        assert name in ModelSpec.model_fields
+
+
+def test_its_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", GUIDE):
+        assert (DOCS / target).exists(), target

@@ -1,0 +1,253 @@
+"""Each check finds what it is there for: plugins that break one promise each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vlm_run.testing.subject import PluginSubject
+from vlm_run.testing.suite import Result, run_suite
+
+from .conftest import TEMPLATE
+
+Make = Callable[..., PluginSubject]
+
+# A check, a fault (source added to the module, or a template), and what the check says of it.
+FAULTS: list[tuple[str, str, str, str]] = [
+    (
+        "conversations_render",
+        "",
+        "{% if messages[0].content | length > 1 %}{{ raise_exception('no pictures') }}{% endif %}Say",
+        "a question about one image is refused",
+    ),
+    ("conversations_render", "", " ", "prompt is empty"),
+    ("every_text_is_in_the_prompt", "", TEMPLATE.replace("part.text", "part.text | upper"), "stands 0 times"),
+    ("every_text_is_in_the_prompt", "", TEMPLATE + TEMPLATE, "stands 2 times"),
+    (
+        "every_text_is_in_the_prompt",
+        "",
+        TEMPLATE.replace("in messages", "in messages | reverse"),
+        "out of order",
+    ),
+    ("one_placeholder_for_each_image", "", TEMPLATE.replace("<image>", "<image><image>"), "2 placeholders"),
+    ("one_placeholder_for_each_image", "", TEMPLATE + "<image>", "with 0 images, gives a prompt with 1"),
+    (
+        "one_placeholder_for_each_image",
+        "FACTS['image_placeholder'] = '<|image_{index}|>'",
+        TEMPLATE.replace("<image>", "<|image_1|>"),
+        "not numbered in order",
+    ),
+    (
+        "rendering_is_deterministic",
+        """
+        import itertools
+        numbers = itertools.count()
+        @hookimpl(wrapper=True)
+        def render_prompt():
+            return (yield) + f" {next(numbers)}"
+        """,
+        TEMPLATE,
+        "differ",
+    ),
+    (
+        "control_tokens_in_a_text_stay_text",
+        """
+        @hookimpl(wrapper=True)
+        def render_prompt():
+            return (yield).encode("ascii", "ignore").decode()
+        """,
+        TEMPLATE,
+        "the prompt has nothing in its place",
+    ),
+    (
+        "control_tokens_in_a_text_stay_text",
+        """
+        @hookimpl(wrapper=True)
+        def render_prompt(conversation):
+            forged = any(not part.text.isascii() for part in conversation.messages[-1].parts[1:])
+            return (yield) + "<image>" * forged
+        """,
+        TEMPLATE,
+        "changes the prompt around it",
+    ),
+    (
+        "ordinary_pictures_work",
+        """
+        @hookimpl
+        def preprocess_image(image):
+            raise MediaError("too large")
+        """,
+        TEMPLATE,
+        "336 x 336 pixels is refused",
+    ),
+    (
+        "odd_pictures_work_or_are_refused",
+        """
+        @hookimpl
+        def preprocess_image(image):
+            return image.resize((image.width // 2, image.height // 2))
+        """,
+        TEMPLATE,
+        "1 x 1:",
+    ),
+    (
+        "odd_pictures_work_or_are_refused",
+        """
+        @hookimpl
+        def preprocess_image(image):
+            return image.convert("L")
+        """,
+        TEMPLATE,
+        "mode L, not RGB",
+    ),
+    (
+        "pictures_have_a_token_count",
+        """
+        @hookimpl
+        def count_image_tokens(width, height):
+            return (width // 28) * (height // 28)
+        """,
+        TEMPLATE,
+        "takes 0 tokens",
+    ),
+    (
+        "pictures_have_a_token_count",
+        """
+        @hookimpl
+        def preprocess_image(image):
+            return image
+        """,
+        TEMPLATE,
+        "`count_image_tokens` refuses it",
+    ),
+    (
+        "limits_reach_the_engine",
+        """
+        @hookimpl
+        def engine_kwargs():
+            return {"max_model_len": 4096}
+        """,
+        TEMPLATE,
+        "max_model_len is 4096 where a user set 2048",
+    ),
+    (
+        "limits_reach_the_engine",
+        """
+        @hookimpl
+        def engine_kwargs(limits):
+            return {"max_model_len": limits.max_model_len}
+        """,
+        TEMPLATE,
+        "allows None images where a user set 2",
+    ),
+]
+
+VLLM_FAULTS: list[tuple[str, str, str, str]] = [
+    (
+        "engine_options_are_known_to_vllm",
+        "FACTS['engine_kwargs'] = {'max_model_length': 1}",
+        TEMPLATE,
+        "Did you mean 'max_model_len'",
+    ),
+    (
+        "registers_with_vllm_twice",
+        """
+        seen = []
+        @hookimpl
+        def register_with_vllm():
+            assert not seen, "once is enough"
+            seen.append(1)
+        """,
+        TEMPLATE,
+        "when it is called again: AssertionError: once is enough",
+    ),
+]
+
+
+def result_of(subject: PluginSubject, check: str, checkpoint: Path | None = None) -> Result:
+    folders = {} if checkpoint is None else {"acme-7b": checkpoint}
+    return next(result for result in run_suite(subject, folders) if result.check == check)
+
+
+def ids(faults: list[tuple[str, str, str, str]]) -> list[str]:
+    return [f"{check}: {message}" for check, _, _, message in faults]
+
+
+@pytest.mark.parametrize(("check", "source", "template", "message"), FAULTS, ids=ids(FAULTS))
+def test_a_fault_is_found(plugin: Make, check: str, source: str, template: str, message: str) -> None:
+    result = result_of(plugin(source, template), check)
+    assert (result.outcome, result.model_type) == ("failed", "acme-7b")
+    assert message in result.detail
+
+
+@pytest.mark.parametrize(("check", "source", "template", "message"), VLLM_FAULTS, ids=ids(VLLM_FAULTS))
+def test_a_fault_that_vllm_would_meet_is_found(
+    plugin: Make, check: str, source: str, template: str, message: str
+) -> None:
+    pytest.importorskip("vllm")
+    test_a_fault_is_found(plugin, check, source, template, message)
+
+
+def test_a_healthy_plugin_passes_every_check(plugin: Make, checkpoint: Path) -> None:
+    pytest.importorskip("vllm")
+    found = list(run_suite(plugin(), {"acme_7b": checkpoint}))
+    assert {result.detail for result in found if result.outcome == "failed"} == set()
+    assert {result.check for result in found if result.outcome == "skipped"} == set()
+
+
+def test_an_import_of_torch_is_found(plugin: Make) -> None:
+    pytest.importorskip("torch")
+    result = result_of(plugin("import torch"), "import_is_light")
+    assert result.outcome == "failed"
+    assert "imports torch" in result.detail
+
+
+def test_a_model_type_that_another_of_its_own_has_is_found(plugin: Make) -> None:
+    result = result_of(
+        plugin("""
+        @hookimpl
+        def model_specs():
+            return [ModelSpec(**FACTS), ModelSpec(**{**FACTS, "model_type": "acme_7b"})]
+        """),
+        "specs_are_valid_and_unique",
+    )
+    assert result.outcome == "failed"
+    assert "'acme_7b' is already served" in result.detail
+
+
+def test_another_template_than_the_checkpoints_is_found(plugin: Make, checkpoint: Path) -> None:
+    subject = plugin(template=TEMPLATE.replace("<|im_end|>", "<|im_end|>."))
+    result = result_of(subject, "prompt_agrees_with_checkpoint", checkpoint)
+    assert result.outcome == "failed"
+    assert "but the checkpoint's template '<|im_start|>user" in result.detail
+
+
+def test_a_count_that_is_not_vllms_is_found(plugin: Make, checkpoint: Path) -> None:
+    pytest.importorskip("vllm")
+    subject = plugin("""
+        @hookimpl
+        def count_image_tokens(width, height):
+            return 577 if width == 2000 else 576
+    """)
+    result = result_of(subject, "counts_agree_with_vllm", checkpoint)
+    assert result.outcome == "failed"
+    assert "2000 x 30 pixels counts 577 tokens, but vLLM's processor makes 576 of it" in result.detail
+
+
+def test_a_template_for_text_alone_is_compared_where_it_can_be(
+    plugin: Make, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "text-only"
+    folder.mkdir()
+    for file in checkpoint.iterdir():
+        (folder / file.name).write_text(file.read_text())
+    config = folder / "tokenizer_config.json"
+    strings = "{% for message in messages %}<|im_start|>{{ message.role }}{{ message.content }}<|im_end|>"
+    strings += "{% endfor %}<|im_start|>assistant\n"
+    config.write_text(config.read_text().replace(TEMPLATE.replace("\n", "\\n"), strings.replace("\n", "\\n")))
+    result = result_of(plugin(), "prompt_agrees_with_checkpoint", folder)
+    assert result.outcome == "passed", result.detail
+    assert "one image" in result.detail
+    assert "text only" not in result.detail
