@@ -153,9 +153,17 @@ def test_the_repository_a_finetune_names_decides(tmp_path: Path) -> None:
 
 
 def test_weights_may_lie_elsewhere_than_the_config(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
     folder = _checkpoint(tmp_path, PUBLISHED["qwen2-vl-7b-instruct"])
-    adapter = Registry.load(folder, checkpoint="/weights")
-    assert (adapter.spec.model_type, adapter.source) == ("qwen2-vl-7b-instruct", "/weights")
+    adapter = Registry.load(folder, checkpoint=weights)
+    assert (adapter.spec.model_type, adapter.source) == ("qwen2-vl-7b-instruct", str(weights))
+
+
+def test_weights_that_lie_nowhere_are_refused(tmp_path: Path) -> None:
+    folder = _checkpoint(tmp_path, PUBLISHED["qwen2-vl-7b-instruct"])
+    with pytest.raises(UnknownModelError, match=f"there is no folder {tmp_path}/weights"):
+        Registry.load(folder, checkpoint=tmp_path / "weights")
 
 
 def test_a_model_type_goes_before_a_folder_of_that_name(
