@@ -40,7 +40,7 @@ def test_as_many_of_the_largest_pictures_as_are_allowed_fit_the_default_context(
     adapter = Registry.load(MODEL_TYPE)
     kwargs = adapter.engine_kwargs()
     most = kwargs["limit_mm_per_prompt"]["image"] * adapter.count_image_tokens(50, 8000)
-    assert most < kwargs["max_model_len"] < adapter.spec.context_length == 131072  # type: ignore[operator]
+    assert most < kwargs["max_model_len"] < adapter.spec.context_length == 131072
 
 
 def test_a_user_may_ask_for_more_context_and_fewer_pictures() -> None:
