@@ -1,135 +1,98 @@
-"""A checkpoint with the real vision tower's sizes, random weights and a tiny language model."""
+"""A checkpoint folder that vLLM can read: a tokenizer and the hub's sizes of crops, no weights."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-HIDDEN = 64
-# ids of tokenizer_config.json of microsoft/Phi-3-vision-128k-instruct, from 32000 on
-SPECIAL = {
-    "<|endoftext|>": 32000,
-    "<|assistant|>": 32001,
-    "<|system|>": 32006,
-    "<|end|>": 32007,
-    "<|user|>": 32010,
-    "<|image|>": 32044,
-}
-CONFIG: dict[str, Any] = {
-    "architectures": ["Phi3VForCausalLM"],
-    "model_type": "phi3_v",
-    # As on the hub, where this is code to be downloaded and run.
-    "auto_map": {
-        "AutoConfig": "configuration_phi3_v.Phi3VConfig",
-        "AutoModelForCausalLM": "modeling_phi3_v.Phi3VForCausalLM",
-    },
-    "hidden_size": HIDDEN,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "vocab_size": 32064,
-    "max_position_embeddings": 131072,
-    "original_max_position_embeddings": 4096,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "sliding_window": None,
-    "tie_word_embeddings": False,
-    "torch_dtype": "float32",
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 32000,
-    "img_processor": {
-        "image_dim_out": 1024,
-        "model_name": "openai/clip-vit-large-patch14-336",
-        "name": "clip_vision_model",
-        "num_img_tokens": 144,
-    },
-    "embd_layer": {
-        "embedding_cls": "image",
-        "hd_transform_order": "sub_glb",
-        "projection_cls": "mlp",
-        "use_hd_transform": True,
-        "with_learnable_separator": True,
-    },
-}
+from vlm_run import Registry
+
+TOKENS = Registry.load("phi3-vision-128k-instruct").spec.control_tokens
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder, 1.2 GB of it vision tower: vLLM fixes its size."""
-    pytest.importorskip("vllm")
+    """The folder."""
     folder = tmp_path_factory.mktemp("phi3-vision")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    vocabulary = _write_tokenizer(folder)
+    config = {
+        "architectures": ["Phi3VForCausalLM"],
+        "model_type": "phi3_v",
+        "torch_dtype": "float32",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 16384,
+        "original_max_position_embeddings": 16384,
+        "bos_token_id": 256,
+        "eos_token_id": 259,
+        "pad_token_id": 259,
+        # config.json of microsoft/Phi-3-vision-128k-instruct.
+        "img_processor": {
+            "image_dim_out": 1024,
+            "model_name": "openai/clip-vit-large-patch14-336",
+            "name": "clip_vision_model",
+            "num_img_tokens": 144,
+        },
+        "embd_layer": {
+            "embedding_cls": "image",
+            "hd_transform_order": "sub_glb",
+            "projection_cls": "mlp",
+            "use_hd_transform": True,
+            "with_learnable_separator": True,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(json.dumps({"num_crops": 16}))
-    _write_tokenizer(folder)
-    _write_weights(folder)
     return folder
 
 
-def _write_tokenizer(folder: Path) -> None:
+@pytest.fixture(scope="session")
+def vllm_processor(checkpoint: Path) -> Callable[[int], Any]:
+    """A function that makes vLLM's processor for a number of crops."""
+    pytest.importorskip("vllm")
+    from vllm.config import ModelConfig
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+    from vllm.plugins import load_general_plugins
+
+    load_general_plugins()  # as every vLLM process does
+    made: dict[int, Any] = {}
+
+    def make(num_crops: int) -> Any:
+        if num_crops not in made:
+            options = {"num_crops": num_crops}
+            config = ModelConfig(model=str(checkpoint), dtype="float32", mm_processor_kwargs=options)
+            made[num_crops] = MULTIMODAL_REGISTRY.create_processor(config)
+        return made[num_crops]
+
+    return make
+
+
+def _write_tokenizer(folder: Path) -> int:
+    """A tokenizer with a token for each byte and one for each special token; it begins with BOS."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
-    names = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    names += [f"unused{number}" for number in range(len(names), 32064)]
-    for name, number in SPECIAL.items():
-        names[number] = name
-    vocabulary = {name: number for number, name in enumerate(names)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[], unk_token="<unk>"))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<unk>", "<s>", "</s>", *SPECIAL]
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in TOKENS])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     facts = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<s>",
         "eos_token": "<|endoftext|>",
-        "unk_token": "<unk>",
         "pad_token": "<|endoftext|>",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(facts))
-
-
-def _write_weights(folder: Path) -> None:
-    """Random weights, large enough for a picture to move the answer."""
-    import torch
-    from safetensors.torch import save_file
-    from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM
-
-    torch.manual_seed(0)
-    tower = CLIPVisionModel(
-        CLIPVisionConfig(
-            hidden_size=1024,
-            intermediate_size=4096,
-            num_hidden_layers=24,
-            num_attention_heads=16,
-            image_size=336,
-            patch_size=14,
-        )
-    ).state_dict()
-    known = {name: CONFIG[name] for name in CONFIG.keys() & Phi3Config().to_dict().keys()}
-    language = Phi3ForCausalLM(Phi3Config(**{**known, "model_type": "phi3"})).state_dict()
-    embedding = "model.vision_embed_tokens."
-    weights = {
-        **language,
-        **{
-            f"{embedding}img_processor.vision_model.{name.removeprefix('vision_model.')}": weight
-            for name, weight in tower.items()
-        },
-        f"{embedding}glb_GN": torch.zeros(1, 1, 4096),
-        f"{embedding}sub_GN": torch.zeros(1, 1, 1, 4096),
-        f"{embedding}img_projection.0.weight": torch.zeros(HIDDEN, 4096),
-        f"{embedding}img_projection.0.bias": torch.zeros(HIDDEN),
-        f"{embedding}img_projection.2.weight": torch.zeros(HIDDEN, HIDDEN),
-        f"{embedding}img_projection.2.bias": torch.zeros(HIDDEN),
-    }
-    for name, weight in weights.items():
-        if not name.startswith(f"{embedding}img_processor") and weight.is_floating_point():
-            weight.normal_(std=0.02 if "embed_tokens.weight" in name else 0.5)
-    weights = {name: weight for name, weight in weights.items() if weight.is_floating_point()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return tokenizer.get_vocab_size()
