@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from vlm_run import VlmRunError, errors
@@ -27,7 +29,7 @@ def test_a_hint_follows_as_a_sentence() -> None:
         ({"message_index": 4, "image_index": 0}, "message 5, image 1: it is damaged"),
     ],
 )
-def test_a_place_is_named_from_one_on(place: dict[str, int], text: str) -> None:
+def test_a_place_is_named_from_one_on(place: dict[str, Any], text: str) -> None:
     error = MediaError("it is damaged", **place)
     assert str(error) == text
     assert error.message_index == place.get("message_index")

@@ -153,16 +153,11 @@ def test_the_repository_a_finetune_names_decides(tmp_path: Path) -> None:
 
 
 def test_weights_may_lie_elsewhere_than_the_config(tmp_path: Path) -> None:
-    folder = _checkpoint(tmp_path, PUBLISHED["qwen2-vl-7b-instruct"])
     weights = tmp_path / "weights"
     weights.mkdir()
+    folder = _checkpoint(tmp_path, PUBLISHED["qwen2-vl-7b-instruct"])
     adapter = Registry.load(folder, checkpoint=weights)
     assert (adapter.spec.model_type, adapter.source) == ("qwen2-vl-7b-instruct", str(weights))
-
-
-def test_a_folder_of_weights_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UnknownModelError, match="there is no folder /nowhere"):
-        Registry.load("qwen2-vl-7b-instruct", checkpoint="/nowhere")
 
 
 def test_a_chat_template_of_the_users_goes_before_the_plugins(tmp_path: Path) -> None:
@@ -172,6 +167,12 @@ def test_a_chat_template_of_the_users_goes_before_the_plugins(tmp_path: Path) ->
     assert adapter.render(Conversation.from_query("hi")).text == "1"
     with pytest.raises(TemplateError, match="there is no chat template"):
         Registry.load("qwen2-vl-7b-instruct", chat_template=tmp_path / "missing.jinja")
+
+
+def test_weights_that_lie_nowhere_are_refused(tmp_path: Path) -> None:
+    folder = _checkpoint(tmp_path, PUBLISHED["qwen2-vl-7b-instruct"])
+    with pytest.raises(UnknownModelError, match=f"there is no folder {tmp_path}/weights"):
+        Registry.load(folder, checkpoint=tmp_path / "weights")
 
 
 def test_a_model_type_goes_before_a_folder_of_that_name(

@@ -127,6 +127,7 @@ class Engine:
         if self._thread.running:
             self._thread.run(_stop(self._llm))
             self._thread.stop()
+            del self._llm, self._renderer  # vLLM objects that outlive the interpreter's modules complain
 
     def __enter__(self) -> Self:
         return self

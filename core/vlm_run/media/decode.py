@@ -6,7 +6,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from vlm_run.errors import MediaError
 from vlm_run.media.policy import MediaPolicy
@@ -25,14 +25,14 @@ def decode(content: bytes, policy: MediaPolicy) -> Image.Image:
             image = Image.open(io.BytesIO(content), formats=policy.formats)
     except Image.DecompressionBombError as error:
         raise MediaError(f"the image is too large: {error}") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+    except Exception:  # decoders raise what they like at damaged data
         known = ", ".join(policy.formats)
         raise MediaError("the data is no image", hint=f"Known formats: {known}.") from None
     _check_pixels(image, policy)
     try:
         image.load()
         return as_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # decoders raise what they like at damaged data
+    except Exception as error:
         raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
 
 
@@ -51,12 +51,12 @@ def check_picture(image: Image.Image, policy: MediaPolicy) -> Image.Image:
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """The picture in RGB; what is transparent becomes white, as in vLLM's own loader."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         return _from_high_depth(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
+        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")

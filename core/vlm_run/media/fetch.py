@@ -32,7 +32,7 @@ async def fetch(url: str, policy: MediaPolicy) -> bytes:
                 return await _follow(client, url, policy)
     except TimeoutError:
         raise MediaError(f"{url} took longer than {policy.timeout_s:g} s") from None
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise MediaError(f"{url} cannot be fetched: {error or type(error).__name__}") from None
 
 
@@ -41,7 +41,7 @@ async def _follow(client: httpx.AsyncClient, url: str, policy: MediaPolicy) -> b
         request = await _pinned_request(client, url, policy)
         response = await client.send(request, stream=True)
         try:
-            if response.is_redirect:
+            if response.has_redirect_location:
                 url = urljoin(url, response.headers["location"])
                 continue
             if response.status_code != httpx.codes.OK:
@@ -63,14 +63,17 @@ async def _pinned_request(client: httpx.AsyncClient, url: str, policy: MediaPoli
     address = await _resolve(host, parts.port or (443 if parts.scheme == "https" else 80))
     if not policy.allows_address(host, address):
         raise MediaError(f"{host} has the private or special address {address}", hint=_ALLOW_PRIVATE)
-    pinned = httpx.URL(url).copy_with(host=address)
-    name = host if parts.port is None else f"{host}:{parts.port}"
+    named = httpx.URL(url)
     return client.build_request(
         "GET",
-        pinned,
-        headers={"Host": name, "User-Agent": "vlm-run", "Accept": "image/*,*/*;q=0.5"},
+        named.copy_with(host=address),
+        headers={
+            "Host": named.netloc.decode("ascii"),
+            "User-Agent": "vlm-run",
+            "Accept": "image/*,*/*;q=0.5",
+        },
         # TLS must ask for, and be shown the certificate of, the name.
-        extensions={"sni_hostname": host},
+        extensions={"sni_hostname": named.raw_host.decode("ascii")},
     )
 
 

@@ -17,7 +17,7 @@ from vlm_run.media.decode import check_picture, decode
 from vlm_run.media.policy import MIB, MediaPolicy
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 # Shorter text is a mistyped path sooner than an image.
 _SHORTEST_BASE64 = 40
 
@@ -74,11 +74,11 @@ async def _content(source: ImageSource, policy: MediaPolicy) -> bytes:
             f"an image cannot be of type {type(source).__name__}",
             hint="Give a URL, a path, base64, bytes or a PIL image.",
         )
-    if source.startswith("data:"):
+    if source[:5].lower() == "data:":
         return _limited(_from_data_uri(source, policy), policy)
     if scheme := _SCHEME.match(source):
         return await _from_url(scheme[1].lower(), source, policy)
-    if policy.allow_local_files and _is_file(source):
+    if policy.allow_local_files and _exists(source):
         return await asyncio.to_thread(_read_file, Path(source), policy)
     return _limited(_from_base64(source, policy), policy)
 
@@ -89,25 +89,30 @@ async def _from_url(scheme: str, url: str, policy: MediaPolicy) -> bytes:
 
         return await fetch(url, policy)
     if scheme == "file":
-        return await asyncio.to_thread(_read_file, Path(unquote(urlsplit(url).path)), policy)
+        try:
+            path = Path(unquote(urlsplit(url).path))
+        except ValueError as error:
+            raise MediaError(f"'{_start(url)}' is no URL: {error}") from None
+        return await asyncio.to_thread(_read_file, path, policy)
     raise MediaError(f"unknown scheme '{scheme}' in '{_start(url)}'", hint="Known: http, https, file, data.")
 
 
 def _read_file(path: Path, policy: MediaPolicy) -> bytes:
     if not policy.allow_local_files:
         raise MediaError("local files are not allowed")
-    path = path.expanduser().resolve()
     below = policy.allowed_local_path
-    if below is not None and not path.is_relative_to(below.resolve()):
-        raise MediaError(f"{path} is not below the allowed folder")
     try:
+        path = path.expanduser().resolve()
+        if below is not None and not path.is_relative_to(below.resolve()):
+            raise MediaError(f"{path} is not below the allowed folder")
         if not path.is_file():
             raise MediaError(f"{path} is no file")
         if path.stat().st_size > policy.max_bytes:
             raise MediaError(f"{path} is larger than {policy.max_bytes / MIB:g} MiB")
         return path.read_bytes()
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError, RuntimeError) as error:  # as in `_exists`, or links in a circle
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(f"'{_start(str(path))}' cannot be read: {reason}") from None
 
 
 def _from_data_uri(uri: str, policy: MediaPolicy) -> bytes:
@@ -124,9 +129,10 @@ def _from_base64(text: str, policy: MediaPolicy) -> bytes:
         raise MediaError(f"the image is larger than {policy.max_bytes / MIB:g} MiB")
     kinds = "a file, a URL or base64" if policy.allow_local_files else "a URL or base64"
     neither = MediaError(f"'{_start(text)}' is not {kinds}", hint="Check the path, or the data.")
-    if len(text) < _SHORTEST_BASE64 or not _BASE64.fullmatch(text):
+    compact = "".join(text.split())
+    if len(compact) < _SHORTEST_BASE64 or not _BASE64.fullmatch(compact):
         raise neither
-    compact = "".join(text.split()).rstrip("=")
+    compact = compact.rstrip("=")
     try:
         return base64.b64decode(
             compact + "=" * (-len(compact) % 4), altchars=b"-_" if "-" in text or "_" in text else None
@@ -141,10 +147,10 @@ def _limited(content: bytes, policy: MediaPolicy) -> bytes:
     return content
 
 
-def _is_file(source: str) -> bool:
+def _exists(source: str) -> bool:
     try:
-        return Path(source).expanduser().is_file()
-    except (OSError, ValueError, RuntimeError):  # too long for a path, or a NUL in it
+        return bool(source) and Path(source).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL in it, or no such ~user
         return False
 
 

@@ -31,8 +31,9 @@ class MediaPolicy(BaseModel):
     max_redirects: int = Field(default=5, ge=0)
     timeout_s: float = Field(default=20.0, gt=0)
     """Seconds for one image, from the first look-up to the last byte."""
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
-    """Pillow's names of the formats that are decoded; no other decoder is tried."""
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+    """Pillow's names of the formats that are decoded; no other decoder is tried. JPEG includes the
+    MPO of phone cameras."""
 
     @classmethod
     def for_server(cls) -> Self:
@@ -44,9 +45,25 @@ class MediaPolicy(BaseModel):
         if self.allow_private_addresses or self.allowed_domains is not None:
             return True
         ip = ipaddress.ip_address(address)
-        mapped = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
-        return all(each.is_global and not each.is_multicast for each in (ip, mapped) if each is not None)
+        return _is_public(ip) and all(map(_is_public, _ipv4_inside(ip)))
 
     def allows_host(self, host: str) -> bool:
         """Whether `host` may be asked at all."""
         return self.allowed_domains is None or host.lower() in {name.lower() for name in self.allowed_domains}
+
+
+# NAT64, which leads to the IPv4 address in the last 32 bits, and IPv4-compatible addresses.
+_IPV4_AT_THE_END = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+
+
+def _is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return ip.is_global and not ip.is_multicast and not getattr(ip, "is_site_local", False)
+
+
+def _ipv4_inside(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses to which an IPv6 address may lead."""
+    if ip.version == 4:
+        return []
+    at_the_end = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    inside = [at_the_end] if any(ip in network for network in _IPV4_AT_THE_END) else []
+    return inside + [each for each in (ip.ipv4_mapped, ip.sixtofour) if each is not None]
