@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import ProcessExpired, ProcessPool
 
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.engine.shared_memory import Stored, discard, memory_folder, store, take
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
 _CORES_FOR_OTHERS = 4
 # What keeps one H200 busy with the smallest models.
 _MOST_WORKERS = 12
+# The first of one worker, the second of so many that pebble gives the pool up.
+_DEATHS = (ProcessExpired, BrokenProcessPool)
 
 
 def default_pool_size() -> int:
@@ -50,14 +57,9 @@ class RendererPool:
 
     def __init__(self, adapter: Adapter, config: VllmConfig, policy: MediaPolicy, size: int) -> None:
         self._folder = memory_folder()
-        self._pool = ProcessPool(
-            size,
-            initializer=_prepare,
-            initargs=(adapter, config, policy, self._folder.name),
-            context=get_context("spawn"),
-        )
-        # Workers start with the first task; these let them load while the engine does.
-        self._starting = [self._pool.schedule(_warm_up) for _ in range(size)]
+        self._size = size
+        self._given = (adapter, config, policy, self._folder.name)
+        self._pool = self._start()
 
     async def render(self, conversation: Conversation) -> Rendered:
         """The engine's input for a conversation.
@@ -66,30 +68,48 @@ class RendererPool:
             RequestError: The conversation, one of its images or its length is at fault, or two
                 workers died of it.
         """
+        # Unpickled only once a worker has taken the task, so that it alone can die of the content.
+        pickled = pickle.dumps(conversation)
+        with suppress(*_DEATHS):
+            return await self._render_once(pickled)
         try:
-            return await self._render_once(conversation)
-        except ProcessExpired:
-            pass
-        try:
-            return await self._render_once(conversation)
-        except ProcessExpired as error:
+            return await self._render_once(pickled)
+        except _DEATHS as error:
             raise RequestError(
                 f"rendering the request ended its process twice ({error})",
                 hint="The machine may be short of memory: use fewer renderers or smaller images.",
             ) from None
 
-    def processes_started(self) -> bool:
-        """Whether all workers have loaded."""
-        return all(task.done() for task in self._starting)
+    @property
+    def folder(self) -> str:
+        """Where rendered requests wait for this process to take them."""
+        return self._folder.name
 
     def shutdown(self) -> None:
         """End the workers; what they work at is dropped."""
-        self._pool.stop()
-        self._pool.join()
+        self._end()
         self._folder.cleanup()
 
-    async def _render_once(self, conversation: Conversation) -> Rendered:
-        task: ProcessFuture = self._pool.schedule(_render, args=[conversation])
+    def _start(self) -> ProcessPool:
+        pool = ProcessPool(
+            self._size, initializer=_prepare, initargs=self._given, context=get_context("spawn")
+        )
+        # Workers start with the first task; these let them load while the engine does.
+        for _ in range(self._size):
+            pool.schedule(_warm_up)
+        return pool
+
+    def _end(self) -> None:
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+    async def _render_once(self, pickled: bytes) -> Rendered:
+        try:
+            task = self._pool.schedule(_render, args=[pickled])
+        except RuntimeError:  # broken, as pebble's is after the death of a worker that had nothing to do
+            self._end()
+            self._pool = self._start()
+            task = self._pool.schedule(_render, args=[pickled])
         try:
             # Shielded: cancelling pebble's future would end a worker, which is dear to start.
             stored: Stored = await asyncio.shield(asyncio.wrap_future(task))
@@ -107,42 +127,49 @@ def _discard_result(task: Any) -> None:
 
 # Below, what runs in a worker.
 
-_given: tuple[Adapter, VllmConfig, MediaPolicy, str]
-_loaded: tuple[Renderer, asyncio.AbstractEventLoop] | None = None
 
+@dataclass
+class _Worker:
+    """What a worker was given; the renderer comes with its first task."""
 
-def _prepare(adapter: Adapter, config: VllmConfig, policy: MediaPolicy, folder: str) -> None:
-    global _given
-    _given = (adapter, config, policy, folder)
+    adapter: Adapter
+    config: VllmConfig
+    policy: MediaPolicy
+    folder: str
 
+    @cached_property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.new_event_loop()
 
-def _warm_up() -> None:
-    _load()
-
-
-def _load() -> tuple[Renderer, asyncio.AbstractEventLoop]:
-    """The worker's renderer; an error in loading it belongs to the request, not to the process."""
-    global _loaded
-    if _loaded is None:
+    @cached_property
+    def renderer(self) -> Renderer:
+        # Not in the initializer: an error there would end worker after worker.
         import torch
         from vllm.plugins import load_general_plugins
         from vllm.renderers import renderer_from_config
 
         torch.set_num_threads(1)  # the processes share the cores
         load_general_plugins()
-        adapter, config, policy, _ = _given
-        _loaded = (
-            Renderer(adapter, renderer_from_config(config), policy, name_images=True),
-            asyncio.new_event_loop(),
-        )
-    return _loaded
+        return Renderer(self.adapter, renderer_from_config(self.config), self.policy, name_images=True)
 
 
-def _render(conversation: Conversation) -> Stored:
-    renderer, loop = _load()
-    rendered = loop.run_until_complete(renderer.render(conversation))
+_workers: list[_Worker] = []
+
+
+def _prepare(*given: Any) -> None:
+    _workers[:] = [_Worker(*given)]
+
+
+def _warm_up() -> None:
+    assert _workers[0].renderer
+
+
+def _render(pickled: bytes) -> Stored:
+    (worker,) = _workers
+    conversation: Conversation = pickle.loads(pickled)
+    rendered = worker.loop.run_until_complete(worker.renderer.render(conversation))
     try:
-        return store(rendered, _given[3])
+        return store(rendered, worker.folder)
     except OSError as error:
         raise RequestError(
             f"there is no room to hand on the rendered request ({error})",

@@ -62,9 +62,13 @@ def store(value: Any, folder: str) -> Stored:
     if not offset:
         return Stored(buffer.getvalue(), tuple(places), None)
     path = os.path.join(folder, uuid.uuid4().hex)
-    with open(path, "xb") as file:
-        # Reserves the room now: a full file system would otherwise kill the process that writes.
-        os.posix_fallocate(file.fileno(), 0, offset)
+    try:
+        with open(path, "xb") as file:
+            # Reserves the room now: a full file system would otherwise kill the process that writes.
+            os.posix_fallocate(file.fileno(), 0, offset)
+    except OSError:
+        Path(path).unlink(missing_ok=True)
+        raise
     whole = torch.from_file(path, shared=True, size=offset, dtype=torch.uint8)
     for tensor, place in zip(pickler.tensors, places, strict=True):
         _view(whole, place).copy_(tensor)
