@@ -7,7 +7,7 @@ from copy import copy
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vlm_run.discovery import Plugin, Plugins
+from vlm_run.discovery import Plugin, Plugins, installed_plugins
 from vlm_run.errors import PluginError, VlmRunError
 from vlm_run.prompt import Guard, Prompt, control_tokens
 from vlm_run.specs import Limits, ModelSpec
@@ -44,6 +44,10 @@ class Adapter:
 
     def __repr__(self) -> str:
         return f"Adapter({self.spec.model_type!r}, plugin={self.plugin.name!r}, source={self.source!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process has imported its own plugins; this one's are found there by name.
+        return _restored, (self.spec, self.plugin.name, self.source, self.limits)
 
     def render(self, conversation: Conversation, control: Iterable[str] = ()) -> Prompt:
         """The prompt for a conversation.
@@ -149,6 +153,17 @@ class Adapter:
             if owner := owners.get(module) or owners.get(module.partition(".")[0]):
                 return owner
         return self.plugin.name
+
+
+def _restored(spec: ModelSpec, plugin: str, source: str, limits: Limits) -> Adapter:
+    """An adapter that came from another process."""
+    plugins = installed_plugins()
+    for candidate in plugins.healthy:
+        if candidate.name == plugin:
+            adapter = Adapter(spec, candidate, plugins, source=source, limits=limits)
+            adapter.spec = spec
+            return adapter
+    raise PluginError(f"plugin {plugin} is not installed, so it cannot be used in another process")
 
 
 def _with_processor_kwargs(spec: ModelSpec, processor_kwargs: Mapping[str, Any] | None) -> ModelSpec:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from vlm_run.conversation import Conversation
 from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.loop import LoopThread
+from vlm_run.engine.pool import RendererPool, default_pool_size
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.engine.tokenize import stop_conditions
 from vlm_run.engine.versions import request_errors
@@ -44,27 +45,42 @@ class Engine:
     Args:
         adapter: The model, from `Registry.load`.
         policy: What images may be fetched, and how large they may be.
+        renderers: Processes that prepare requests with images. By default as many as the
+            machine's cores suggest; 0 prepares them in this process.
         options: Engine options in `vllm.EngineArgs`' names, on top of the plugin's.
 
     Raises:
         EngineError: An option is unknown, or vLLM could not start.
     """
 
-    def __init__(self, adapter: Adapter, *, policy: MediaPolicy | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        *,
+        policy: MediaPolicy | None = None,
+        renderers: int | None = None,
+        **options: Any,
+    ) -> None:
+        pool_size = default_pool_size() if renderers is None else renderers
+        if pool_size:
+            # vLLM's cache of processed images works in its own process only.
+            options = {"mm_processor_cache_gb": 0, **options}
         self.adapter = adapter.under(options)
+        self._policy = policy or MediaPolicy()
         self._config = vllm_config(adapter, options)
+        self._pool = RendererPool(self.adapter, self._config, self._policy, pool_size) if pool_size else None
         self._thread = LoopThread(f"vlm-run {adapter.spec.model_type}")
         try:
             self._llm: AsyncLLM = self._thread.run(_start(self._config))
         except BaseException as error:
             self._thread.stop()
+            self._stop_pool()
             if not isinstance(error, Exception):
                 raise
             raise EngineError(
                 f"vLLM could not start '{adapter.spec.model_type}': {type(error).__name__}: {error}",
                 hint="Run again with --verbose for vLLM's own log.",
             ) from error
-        self._policy = policy or MediaPolicy()
         self._renderer = Renderer(self.adapter, self._llm.renderer, self._policy)
         # More would only hold decoded pictures in memory while they wait for their turn.
         self._in_flight = asyncio.Semaphore(self._config.scheduler_config.max_num_seqs)
@@ -119,6 +135,7 @@ class Engine:
         self._check_running()
         other = copy(self)
         other.adapter = adapter
+        other._pool = None  # whose workers render with this engine's adapter
         other._renderer = Renderer(adapter, self._llm.renderer, self._policy)
         return other
 
@@ -127,6 +144,7 @@ class Engine:
         if self._thread.running:
             self._thread.run(_stop(self._llm))
             self._thread.stop()
+            self._stop_pool()
             del self._llm, self._renderer  # vLLM objects that outlive the interpreter's modules complain
 
     def __enter__(self) -> Self:
@@ -136,6 +154,16 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shutdown()
+
+    def _stop_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    async def _render(self, conversation: Conversation) -> Rendered:
+        # Text alone is quick to render, and a way through another process is not.
+        if self._pool is not None and conversation.image_places():
+            return await self._pool.render(conversation)
+        return await self._renderer.render(conversation)
 
     def _check_running(self) -> None:
         if not self._thread.running:
@@ -167,7 +195,7 @@ class Engine:
 
         started = first = time.perf_counter()
         parsed = Request.parse(request)
-        rendered = await self._renderer.render(parsed.conversation)
+        rendered = await self._render(parsed.conversation)
         text = ""
         try:
             params = self._sampling_params(parsed.sampling or sampling, rendered)

@@ -7,6 +7,7 @@ the server) and so that a bad request fails here, before the engine sees it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,10 +37,27 @@ class Rendered:
 
 
 class Renderer:
-    """Renders conversations for one model with vLLM's own multimodal processor."""
+    """Renders conversations for one model with vLLM's own multimodal processor.
 
-    def __init__(self, adapter: Adapter, vllm_renderer: BaseRenderer, policy: MediaPolicy) -> None:
+    Args:
+        adapter: The model.
+        vllm_renderer: vLLM's own, of the same checkpoint.
+        policy: What images may be fetched, and how large they may be.
+        name_images: Whether to name each image by its content. vLLM does so with its caches on;
+            with them off it counts, so that two processes would give two images one name, and
+            the engine's encoder cache would answer about the wrong one.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        vllm_renderer: BaseRenderer,
+        policy: MediaPolicy,
+        *,
+        name_images: bool = False,
+    ) -> None:
         self._adapter = adapter
+        self._name_images = name_images
         self._vllm = vllm_renderer
         self._policy = policy
         self._tokenizer = vllm_renderer.get_tokenizer()
@@ -80,6 +98,9 @@ class Renderer:
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
         if images:
             prompt["multi_modal_data"] = {"image": list(images)}
+            if self._name_images:
+                names = await asyncio.to_thread(lambda: [_content_name(image) for image in images])
+                prompt["multi_modal_uuids"] = {"image": names}
         try:
             (engine_input,) = await self._vllm.render_cmpl_async([prompt])
         except request_errors() as error:
@@ -103,6 +124,13 @@ class Renderer:
             f"no room for an answer in max_model_len, {self._max_model_len}",
             hint="Use fewer or smaller images, a shorter text, or a larger --max-model-len.",
         )
+
+
+def _content_name(image: Image.Image) -> str:
+    """The same for the same picture, in any process. What the engine does to it is fixed per engine."""
+    digest = hashlib.blake2b(f"{image.mode} {image.width} {image.height} ".encode(), digest_size=32)
+    digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 def _measure(engine_input: Any) -> Rendered:
