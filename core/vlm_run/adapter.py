@@ -45,9 +45,14 @@ class Adapter:
     def __repr__(self) -> str:
         return f"Adapter({self.spec.model_type!r}, plugin={self.plugin.name!r}, source={self.source!r})"
 
+    def __copy__(self) -> Adapter:
+        adapter = object.__new__(type(self))
+        adapter.__dict__.update(self.__dict__)
+        return adapter
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process has imported its own plugins; this one's are found there by name.
-        return _restored, (self.spec, self.plugin.name, self.source, self.limits)
+        return _unpickled, (self.spec, self.plugin.name, self.source, self.limits)
 
     def render(self, conversation: Conversation, control: Iterable[str] = ()) -> Prompt:
         """The prompt for a conversation.
@@ -155,7 +160,7 @@ class Adapter:
         return self.plugin.name
 
 
-def _restored(spec: ModelSpec, plugin: str, source: str, limits: Limits) -> Adapter:
+def _unpickled(spec: ModelSpec, plugin: str, source: str, limits: Limits) -> Adapter:
     """An adapter that came from another process."""
     plugins = installed_plugins()
     for candidate in plugins.healthy:

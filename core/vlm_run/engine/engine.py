@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from vlm_run.conversation import Conversation
 from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.loop import LoopThread
-from vlm_run.engine.pool import RendererPool, default_pool_size
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.engine.tokenize import stop_conditions
 from vlm_run.engine.versions import request_errors
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from vlm_run.adapter import Adapter
+    from vlm_run.engine.pool import RendererPool
 
 RequestLike: TypeAlias = Request | Conversation | Mapping[str, Any] | str
 SamplingLike: TypeAlias = Sampling | Mapping[str, Any] | None
@@ -61,6 +61,8 @@ class Engine:
         renderers: int | None = None,
         **options: Any,
     ) -> None:
+        from vlm_run.engine.pool import RendererPool, default_pool_size  # imports torch
+
         pool_size = default_pool_size() if renderers is None else renderers
         if pool_size:
             # vLLM's cache of processed images works in its own process only.
@@ -68,7 +70,9 @@ class Engine:
         self.adapter = adapter.under(options)
         self._policy = policy or MediaPolicy()
         self._config = vllm_config(adapter, options)
-        self._pool = RendererPool(self.adapter, self._config, self._policy, pool_size) if pool_size else None
+        self._pool: RendererPool | None = None
+        if pool_size:
+            self._pool = RendererPool(self.adapter, self._config, self._policy, pool_size)
         self._thread = LoopThread(f"vlm-run {adapter.spec.model_type}")
         try:
             self._llm: AsyncLLM = self._thread.run(_start(self._config))
