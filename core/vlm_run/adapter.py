@@ -65,6 +65,8 @@ class Adapter:
         Raises:
             TemplateError: The chat template refuses the conversation.
         """
+        if self.spec.reasoning_end is not None:
+            conversation = conversation.without_reasoning(self.spec.reasoning_end)
         guard = Guard({*control_tokens(self.spec), *control})
         masked = guard.mask(conversation)
         return guard.unmask(self._call("render_prompt", str, model=self.spec, conversation=masked))

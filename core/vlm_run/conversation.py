@@ -162,6 +162,10 @@ class Conversation:
             for message in self.messages
         ]
 
+    def without_reasoning(self, end: str) -> Conversation:
+        """The conversation with its answers cut down to what follows the last `end` in each."""
+        return replace(self, messages=tuple(_without_reasoning(message, end) for message in self.messages))
+
     def to_history(self, answer: str) -> list[list[str]]:
         """The conversation with its answer as [query, response] pairs, queries as they were written."""
         said = [message for message in self.messages if message.role != "system"]
@@ -176,6 +180,13 @@ class Conversation:
             elif history:
                 history[-1][1] += message.written
         return history
+
+
+def _without_reasoning(message: Message, end: str) -> Message:
+    whole = "".join(part.text for part in message.parts if isinstance(part, Text))
+    if message.role != "assistant" or end not in whole:
+        return message
+    return replace(message, parts=tuple(_text(whole.rpartition(end)[2].lstrip("\n"))))
 
 
 def _is_pair(turn: Any) -> bool:

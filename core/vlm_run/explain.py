@@ -165,6 +165,11 @@ def explain(
     kwargs = adapter.engine_kwargs(**{**(config or {}), **overrides})
     adapter = adapter.under(kwargs)
     notes: list[str] = []
+    if adapter.spec.replaced_by is not None:
+        notes.append(
+            f"no vLLM that vlm-run works with serves this model type, which needs {adapter.spec.vllm}: "
+            f"use '{adapter.spec.replaced_by}' instead"
+        )
     tokenizer = _tokenizer(adapter, notes)
     prompt = _render(adapter, conversation, tokenizer)
     images = _images(adapter, conversation, policy, notes)

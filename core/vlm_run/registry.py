@@ -117,6 +117,8 @@ def _of_checkpoint(folder: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]:
     best = max(fit for fit, _, _ in fits)
     candidates = [(spec, plugin) for fit, spec, plugin in fits if fit == best]
     if len(candidates) > 1:
+        candidates = _of_template(candidates, _chat_template(folder))
+    if len(candidates) > 1:
         names = ", ".join(spec.model_type for spec, _ in candidates)
         raise UnknownModelError(
             f"the checkpoint {folder} could be of several model types: {names}",
@@ -136,6 +138,27 @@ def _fit(spec: ModelSpec, config: Mapping[str, Any]) -> int | None:
     if any(value != spec.config_match[key] for key, value in found.items()):
         return None
     return len(found)
+
+
+def _of_template(candidates: list[tuple[ModelSpec, Plugin]], template: str) -> list[tuple[ModelSpec, Plugin]]:
+    """The candidates whose text stands in the checkpoint's own chat template, else those without a text."""
+    marked = [pair for pair in candidates if pair[0].template_match and pair[0].template_match in template]
+    return marked or [pair for pair in candidates if not pair[0].template_match] or candidates
+
+
+def _chat_template(folder: Path) -> str:
+    """The source of the chat template in a checkpoint folder; empty if it has none."""
+    jinja = folder / "chat_template.jinja"
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        try:
+            template = json.loads((folder / name).read_text(encoding="utf-8"))["chat_template"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(template, str):
+            return template
+    return ""
 
 
 def _lookup(config: Any, dotted: str) -> Any:

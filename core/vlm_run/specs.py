@@ -71,9 +71,15 @@ class ModelSpec(BaseModel):
     config_match: Mapping[str, Any] = Field(default_factory=dict)
     """Dotted keys of `config.json` and their values, which tell this model type from others of
     the same architecture when a checkpoint folder is given."""
+    template_match: str | None = None
+    """A text that the checkpoint's own chat template must have, where other model types have the
+    same `config.json` and not this text."""
 
     vllm: Annotated[str, AfterValidator(_check_version_range)] = ">=0.24,<0.34"
     """The vLLM versions that serve the model, as a PEP 440 version range."""
+    replaced_by: str | None = None
+    """The model type to use instead, where no vLLM that vlm-run works with serves this one any
+    more. It is listed and explained, and refused when it is started."""
     context_length: int | None = None
     """Native context length in tokens."""
     engine_kwargs: Mapping[str, Any] = Field(default_factory=dict)
@@ -88,6 +94,9 @@ class ModelSpec(BaseModel):
     text. The engine adds those it finds in the tokenizer itself."""
     stop: tuple[str, ...] = ()
     """Strings or special tokens at which an answer ends, beside the checkpoint's own EOS."""
+    reasoning_end: str | None = None
+    """Where the reasoning in an answer ends, as in `</think>`. Of answers in earlier turns only what
+    follows it goes into the prompt, as the templates of such models have it."""
     bos_token: str = ""
     """What the template's `bos_token` stands for."""
     eos_token: str = ""

@@ -10,7 +10,7 @@ import typer
 from vlm_run.cli.output import print_table
 
 if TYPE_CHECKING:
-    pass
+    from vlm_run.specs import ModelSpec
 
 
 def models(
@@ -31,6 +31,7 @@ def models(
                 "architecture": spec.architecture,
                 "context_length": spec.context_length,
                 "vllm": spec.vllm,
+                "replaced_by": spec.replaced_by,
             }
             for spec, plugin in served
         ]
@@ -44,10 +45,16 @@ def models(
         [
             [
                 spec.model_type,
-                spec.hf_id or ("with the plugin" if spec.checkpoint else ""),
+                _weights(spec),
                 spec.family,
                 plugin.name,
             ]
             for spec, plugin in served
         ],
     )
+
+
+def _weights(spec: ModelSpec) -> str:
+    if spec.replaced_by is not None:
+        return f"{spec.hf_id or ''} (needs vLLM {spec.vllm}; use {spec.replaced_by})".lstrip()
+    return spec.hf_id or ("with the plugin" if spec.checkpoint else "")

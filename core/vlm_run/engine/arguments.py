@@ -54,9 +54,9 @@ def vllm_config(adapter: Adapter, options: Mapping[str, Any]) -> VllmConfig:
     Raises:
         EngineError: As `engine_args`, or vLLM refuses the configuration.
     """
+    arguments = engine_args(adapter, options)
     from vllm.usage.usage_lib import UsageContext
 
-    arguments = engine_args(adapter, options)
     try:
         return arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
     except (OSError, ValueError) as error:

@@ -8,8 +8,9 @@ from packaging.version import Version
 from vlm_run.errors import EngineError
 from vlm_run.specs import ModelSpec
 
-SUPPORTED = SpecifierSet(">=0.24,<0.34", prereleases=True)
+RANGE = ">=0.24,<0.34"
 """The versions that this module knows; the same range as in pyproject.toml."""
+SUPPORTED = SpecifierSet(RANGE, prereleases=True)
 
 
 def vllm_version() -> Version:
@@ -32,9 +33,14 @@ def vllm_version() -> Version:
 
 def check_serves(spec: ModelSpec) -> None:
     """Raise `EngineError` if the installed vLLM is out of range for vlm-run or the model type."""
+    if spec.replaced_by is not None:
+        raise EngineError(
+            f"'{spec.model_type}' needs vLLM {spec.vllm}, but vlm-run works with {RANGE}",
+            hint=f"Use '{spec.replaced_by}' instead.",
+        )
     version = vllm_version()
     if version not in SUPPORTED:
-        raise EngineError(f"vLLM {version} is installed, but vlm-run works with {SUPPORTED}")
+        raise EngineError(f"vLLM {version} is installed, but vlm-run works with {RANGE}")
     if version not in SpecifierSet(spec.vllm, prereleases=True):
         raise EngineError(f"vLLM {version} is installed, but '{spec.model_type}' needs {spec.vllm}")
 

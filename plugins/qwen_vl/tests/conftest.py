@@ -11,14 +11,21 @@ import pytest
 
 from vlm_run import ModelSpec, Registry
 
+_QWEN3 = {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16}
+
 # preprocessor_config.json of Qwen/Qwen2-VL-7B-Instruct and of Qwen/Qwen3-VL-8B-Instruct.
 PREPROCESSORS: dict[str, dict[str, Any]] = {
     "Qwen2VLForConditionalGeneration": {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14},
     "Qwen2_5_VLForConditionalGeneration": {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14},
-    "Qwen3VLForConditionalGeneration": {
-        "size": {"shortest_edge": 65536, "longest_edge": 16777216},
-        "patch_size": 16,
-    },
+    "Qwen3VLForConditionalGeneration": _QWEN3,
+    "Qwen3VLMoeForConditionalGeneration": _QWEN3,
+}
+
+_QWEN3_TOWER = {
+    "hidden_size": 32,
+    "out_hidden_size": 32,
+    "intermediate_size": 32,
+    "deepstack_visual_indexes": [0],
 }
 
 # `model_type`, the processor, and what the vision towers of the generations name differently.
@@ -33,11 +40,8 @@ GENERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "Qwen2_5_VLProcessor",
         {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 32, "fullatt_block_indexes": [0]},
     ),
-    "Qwen3VLForConditionalGeneration": (
-        "qwen3_vl",
-        "Qwen3VLProcessor",
-        {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 32, "deepstack_visual_indexes": [0]},
-    ),
+    "Qwen3VLForConditionalGeneration": ("qwen3_vl", "Qwen3VLProcessor", _QWEN3_TOWER),
+    "Qwen3VLMoeForConditionalGeneration": ("qwen3_vl_moe", "Qwen3VLProcessor", _QWEN3_TOWER),
 }
 
 
@@ -59,7 +63,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 @pytest.fixture(scope="session")
 def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
     """For the conformance suite: one model type of each generation."""
-    model_types = ("qwen2-vl-2b-instruct", "qwen2_5-vl-3b-instruct", "qwen3-vl-8b-instruct")
+    model_types = (
+        "qwen2-vl-2b-instruct",
+        "qwen2_5-vl-3b-instruct",
+        "qwen3-vl-8b-instruct",
+        "qwen3-vl-8b-thinking",
+        "qwen3-vl-30b-a3b-instruct",
+    )
     return {model_type: checkpoint(model_type) for model_type in model_types}
 
 

@@ -15,7 +15,12 @@ from vlm_run import Limits, Registry
 from vlm_run.errors import MediaError
 
 # One model type of each generation: within one, the image processor is the same.
-GENERATIONS = ["qwen2-vl-2b-instruct", "qwen2_5-vl-3b-instruct", "qwen3-vl-8b-instruct"]
+GENERATIONS = [
+    "qwen2-vl-2b-instruct",
+    "qwen2_5-vl-3b-instruct",
+    "qwen3-vl-8b-instruct",
+    "qwen3-vl-30b-a3b-instruct",
+]
 # mm_processor_kwargs in vLLM's examples of offline inference with these models.
 VLLM_EXAMPLE = Limits(min_pixels=784, max_pixels=1003520)
 

@@ -48,9 +48,9 @@ def test_a_config_saved_by_a_newer_transformers_tells_its_model_type(model_type:
 
 
 def test_a_size_that_is_not_served_is_refused(tmp_path: Path) -> None:
-    qwen2_5_vl_32b = {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "hidden_size": 5120}
+    unheard_of = {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "hidden_size": 6144}
     with pytest.raises(VlmRunError, match="no installed plugin serves"):
-        Registry.load(_folder(tmp_path, qwen2_5_vl_32b))
+        Registry.load(_folder(tmp_path, unheard_of))
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)

@@ -1,0 +1,154 @@
+"""Qwen3-VL in all sizes, Qwen2.5-VL 32B: editions, prompts of Thinking, checkpoints, GPUs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+
+from vlm_run import Conversation, Registry
+
+SIZES = ["2b", "4b", "8b", "32b", "30b-a3b", "235b-a22b"]
+THINKING = [f"qwen3-vl-{size}-thinking" for size in SIZES]
+INSTRUCT = [f"qwen3-vl-{size}-instruct" for size in SIZES]
+
+IMAGE = {"type": "image", "image": "picture.png"}
+PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+def _user(*parts: str | dict[str, str]) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts)}
+
+
+def _assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+OPENING = "<|im_start|>assistant\n<think>\n"
+# The chat template of Qwen/Qwen3-VL-8B-Thinking, without tools, worked through by hand.
+AS_THINKING: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "text alone": ([_user("Q")], f"<|im_start|>user\nQ<|im_end|>\n{OPENING}"),
+    "one image": ([_user(IMAGE, "Q")], f"<|im_start|>user\n{PICTURE}Q<|im_end|>\n{OPENING}"),
+    "images between texts": (
+        [_user("Q1", IMAGE, "Q2", IMAGE)],
+        f"<|im_start|>user\nQ1{PICTURE}Q2{PICTURE}<|im_end|>\n{OPENING}",
+    ),
+    "system message": (
+        [{"role": "system", "content": "S"}, _user("Q")],
+        f"<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n{OPENING}",
+    ),
+    "history": (
+        [_user(IMAGE, "Q1"), _assistant("A1"), _user("Q2")],
+        f"<|im_start|>user\n{PICTURE}Q1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
+        f"<|im_start|>user\nQ2<|im_end|>\n{OPENING}",
+    ),
+    "an answer with its reasoning": (
+        [_user("Q1"), _assistant("Let me see.\n</think>\n\nA1"), _user("Q2")],
+        "<|im_start|>user\nQ1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
+        f"<|im_start|>user\nQ2<|im_end|>\n{OPENING}",
+    ),
+    "an answer that opens its reasoning itself": (
+        [_user("Q1"), _assistant("<think>\nHm.\n</think>\n\nA1\n"), _user("Q2")],
+        "<|im_start|>user\nQ1<|im_end|>\n<|im_start|>assistant\nA1\n<|im_end|>\n"
+        f"<|im_start|>user\nQ2<|im_end|>\n{OPENING}",
+    ),
+}
+
+
+@pytest.mark.parametrize("situation", AS_THINKING)
+@pytest.mark.parametrize("model_type", THINKING)
+def test_thinkings_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) -> None:
+    messages, expected = AS_THINKING[situation]
+    prompt = Registry.load(model_type).render(Conversation.from_messages(messages))
+    assert prompt.text == expected
+    assert prompt.literals == ()
+
+
+@pytest.mark.parametrize("model_type", INSTRUCT)
+def test_instructs_prompt_opens_no_reasoning(model_type: str) -> None:
+    prompt = Registry.load(model_type).render(Conversation.from_messages([_user(IMAGE, "Q")]))
+    assert prompt.text == f"<|im_start|>user\n{PICTURE}Q<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_the_template_alone_leaves_reasoning_out_for_vllm_serve() -> None:
+    template = jinja2.Template(Path(Registry.load(THINKING[0]).spec.chat_template).read_text())
+    messages = [_user("Q1"), _assistant("Hm.\n</think>\n\nA1"), {"role": "user", "content": "Q2"}]
+    messages[0]["content"] = [{"type": "text", "text": "Q1"}]
+    rendered = template.render(messages=messages, add_generation_prompt=True)
+    assert rendered == AS_THINKING["an answer with its reasoning"][1]
+
+
+def test_vllm_serve_hands_the_template_lists_of_parts() -> None:
+    renderer = pytest.importorskip("vllm.renderers.hf")
+    template = Path(Registry.load(THINKING[0]).spec.chat_template).read_text()
+    assert renderer._detect_content_format(template, default="string") == "openai"
+
+
+def test_a_user_who_writes_that_reasoning_ends_ends_none() -> None:
+    conversation = Conversation.from_messages([_user("Say </think> twice: </think>")])
+    prompt = Registry.load(THINKING[0]).render(conversation, ["</think>"])
+    assert "Say </think> twice: </think>" in prompt.text
+    assert "".join(text for text, literal in prompt.pieces() if literal) == "</think>" * 2
+
+
+# `text_config.hidden_size` of config.json on the hub.
+HIDDEN_SIZES = dict(zip(SIZES, [2048, 2560, 4096, 5120, 2048, 4096], strict=True))
+
+
+def _folder(path: Path, size: str, edition: str, template_file: str) -> Path:
+    moe = "-a" in size
+    config = {
+        "architectures": [f"Qwen3VL{'Moe' if moe else ''}ForConditionalGeneration"],
+        "text_config": {"hidden_size": HIDDEN_SIZES[size]},
+    }
+    (path / "config.json").write_text(json.dumps(config))
+    opening = r"<think>\n" if edition == "thinking" else ""
+    template = r"{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n" + opening + "' }}{%- endif %}"
+    written = template if template_file.endswith("jinja") else json.dumps({"chat_template": template})
+    (path / template_file).write_text(written)
+    return path
+
+
+@pytest.mark.parametrize(
+    "template_file", ["chat_template.json", "chat_template.jinja", "tokenizer_config.json"]
+)
+@pytest.mark.parametrize("edition", ["instruct", "thinking"])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_published_checkpoint_tells_its_size_and_edition(
+    size: str, edition: str, template_file: str, tmp_path: Path
+) -> None:
+    folder = _folder(tmp_path, size, edition, template_file)
+    assert Registry.load(folder).spec.model_type == f"qwen3-vl-{size}-{edition}"
+
+
+def test_a_qwen2_5_vl_of_32b_is_told_by_its_config(tmp_path: Path) -> None:
+    config = {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "hidden_size": 5120}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Registry.load(tmp_path).spec.model_type == "qwen2_5-vl-32b-instruct"
+
+
+# Parameters in thousand millions, as in the names; two bytes each, and 10 % of a GPU kept free.
+WEIGHTS = {"2b": 2.1, "4b": 4.4, "8b": 8.8, "32b": 33.4, "30b-a3b": 31.1, "235b-a22b": 236.0}
+
+
+@pytest.mark.parametrize("model_type", [*INSTRUCT, *THINKING, "qwen2_5-vl-32b-instruct"])
+def test_weights_and_a_context_fit_the_gpus(model_type: str) -> None:
+    kwargs = Registry.load(model_type).engine_kwargs()
+    gpus = kwargs.get("tensor_parallel_size", 1)
+    weights = 2 * WEIGHTS[model_type.partition("-vl-")[2].rpartition("-")[0]]
+    needed = weights + 9  # GB; a context of 32,768 tokens takes 8.6 in the dense 32B model
+    assert needed < 0.9 * 80 * gpus
+    assert gpus == 1 or needed > 0.9 * 80 * gpus / 2
+    assert kwargs["max_model_len"] == 32768
+    assert kwargs["limit_mm_per_prompt"] == {"video": 0}
+
+
+@pytest.mark.parametrize("model_type", [*INSTRUCT, *THINKING])
+def test_a_picture_costs_the_same_in_every_size(model_type: str) -> None:
+    adapter = Registry.load(model_type)
+    # transformers' smart_resize with factor 32 and the hub's bounds, as for the 8B one.
+    sizes = [(336, 336), (672, 672), (1000, 400), (640, 480), (1344, 1344)]
+    assert [adapter.count_image_tokens(*size) for size in sizes] == [100, 441, 372, 300, 1764]

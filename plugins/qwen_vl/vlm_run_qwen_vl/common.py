@@ -1,0 +1,69 @@
+"""What Qwen2-VL and its successors have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vlm_run import ModelSpec
+
+# Tokens 151643 to 151656: `added_tokens_decoder` of Qwen2-VL's tokenizer_config.json.
+CONTROL_TOKENS_2 = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+# Tokens 151657 to 151664, which Qwen2.5 added.
+CONTROL_TOKENS_2_5 = (
+    *CONTROL_TOKENS_2,
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+)
+# Tokens 151665 to 151668, which Qwen3 added.
+CONTROL_TOKENS_3 = (*CONTROL_TOKENS_2_5, "<tool_response>", "</tool_response>", "<think>", "</think>")
+
+
+def spec(name: str, hidden_size: int, gpus: int = 1, **differs: Any) -> ModelSpec:
+    """A spec with what all have in common.
+
+    Args:
+        name: The repository's name on the hub.
+        hidden_size: Of the language model, in config.json.
+        gpus: How many of 80 GB the weights in bfloat16 need, with room for a whole context.
+        differs: What tells the generations apart.
+    """
+    return ModelSpec(
+        # ms-swift 2.x writes a point in a name as `_`: `qwen2_5-7b-instruct`.
+        model_type=name.lower().replace(".", "_"),
+        hf_id=f"Qwen/{name}",
+        # Configurations saved by transformers 4.52 or later nest the language model's part.
+        config_match={"hidden_size": hidden_size, "text_config.hidden_size": hidden_size},
+        image_placeholder="<|vision_start|><|image_pad|><|vision_end|>",
+        engine_kwargs={
+            # Qwen2-VL's whole context, room for the largest picture's 16,384 tokens. The later
+            # generations take more, at the price of the memory for it: give `max_model_len`.
+            "max_model_len": 32768,
+            # Without this vLLM measures its memory with a video.
+            "limit_mm_per_prompt": {"video": 0},
+            **({"tensor_parallel_size": gpus} if gpus > 1 else {}),
+        },
+        # eos_token_id of config.json is the first; ms-swift 2.6.1 stops at the second, too.
+        stop=("<|im_end|>", "<|endoftext|>"),
+        **differs,
+    )

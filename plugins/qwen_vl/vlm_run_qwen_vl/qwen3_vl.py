@@ -1,0 +1,70 @@
+"""Qwen3-VL: dense and mixture-of-experts models, each as Instruct and as Thinking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vlm_run import DynamicResolution, ModelSpec
+from vlm_run_qwen_vl.common import CONTROL_TOKENS_3, spec
+
+# preprocessor_config.json of Qwen/Qwen3-VL-8B-Instruct: `size` from 65536 to 16777216.
+_VISION = DynamicResolution(patch_size=16, merge_size=2, min_pixels=65536, max_pixels=16777216)
+
+_REASONING_END = "</think>"
+# What an edition's chat template says of itself, beside what both have. Their config.json is the same.
+_EDITIONS: dict[str, dict[str, Any]] = {
+    "Instruct": {
+        "chat_template": "templates/qwen3-vl.jinja",
+        "control_tokens": CONTROL_TOKENS_3,
+    },
+    "Thinking": {
+        "chat_template": "templates/qwen3-vl-thinking.jinja",
+        # The last statement of the template, as Jinja writes it: the answer's reasoning has begun.
+        "template_match": r"'<|im_start|>assistant\n<think>\n'",
+        "reasoning_end": _REASONING_END,
+        # Read in an answer. In what a user wrote, the tokenizer's own list keeps it text.
+        "control_tokens": tuple(token for token in CONTROL_TOKENS_3 if token != _REASONING_END),
+    },
+}
+
+
+def specs() -> list[ModelSpec]:
+    """The model types: sizes in the order of the collection on the hub."""
+    return [
+        model
+        for edition in _EDITIONS
+        for model in (
+            # `text_config.hidden_size`; of 2B and the mixtures, that of the Qwen3 they began from.
+            _dense("2B", 2048, edition),
+            _dense("4B", 2560, edition),
+            _dense("8B", 4096, edition),
+            # 33B parameters are 67 GB, which leaves one GPU no room for a context.
+            _dense("32B", 5120, edition, gpus=2),
+            # 62 GB, and 3 GB for a context.
+            _mixture("30B-A3B", 2048, edition),
+            # "A minimum of 8 GPUs, each with at least 80 GB": vLLM's recipe for Qwen3-VL.
+            _mixture("235B-A22B", 4096, edition, gpus=8),
+        )
+    ]
+
+
+def _dense(size: str, hidden_size: int, edition: str, gpus: int = 1) -> ModelSpec:
+    return _spec(size, hidden_size, edition, gpus, "Qwen3VLForConditionalGeneration")
+
+
+def _mixture(size: str, hidden_size: int, edition: str, gpus: int = 1) -> ModelSpec:
+    return _spec(size, hidden_size, edition, gpus, "Qwen3VLMoeForConditionalGeneration")
+
+
+def _spec(size: str, hidden_size: int, edition: str, gpus: int, architecture: str) -> ModelSpec:
+    name = f"Qwen3-VL-{size}-{edition}"
+    return spec(
+        name,
+        hidden_size,
+        gpus,
+        modelscope_id=f"Qwen/{name}",  # ms-swift 4.x
+        architecture=architecture,
+        vision=_VISION,
+        context_length=262144,  # text_config.max_position_embeddings
+        **_EDITIONS[edition],
+    )
