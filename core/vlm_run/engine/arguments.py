@@ -58,7 +58,7 @@ def vllm_config(adapter: Adapter, options: Mapping[str, Any]) -> VllmConfig:
     from vllm.usage.usage_lib import UsageContext
 
     try:
-        return arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
+        return arguments.create_engine_config(UsageContext.LLM_CLASS)
     except (OSError, ValueError) as error:
         raise EngineError(
             f"vLLM cannot configure '{adapter.spec.model_type}' from {adapter.source}: {_first_line(error)}",
