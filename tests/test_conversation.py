@@ -211,7 +211,11 @@ MISTAKES: dict[str, tuple[Any, str, int | None]] = {
     "no message": ([], "the conversation has no message", None),
     "a string as a message": ([_user("Q"), "Q"], "a message needs 'role' and 'content'", 1),
     "no role": ([{"content": "Q"}], "a message needs 'role' and 'content'", 0),
-    "an unknown role": ([{"role": "tool", "content": "Q"}], "unknown role 'tool'. Known: system, user", 0),
+    "an unknown role": (
+        [{"role": "function", "content": "Q"}],
+        "unknown role 'function'. Known: system, user",
+        0,
+    ),
     "a role that is no word": ([{"role": ["user"], "content": "Q"}], "unknown role ['user']", 0),
     "no content": ([{"role": "user"}], "'content' must be a string or a list of parts", 0),
     "bytes as content": ([_user(b"Q")], "'content' must be a string or a list of parts", 0),

@@ -68,21 +68,26 @@ class Renderer:
             config.multimodal_config and config.multimodal_config.get_limit_per_prompt("image")
         )
 
-    async def render(self, conversation: Conversation) -> Rendered:
+    async def render(self, conversation: Conversation, *, skip_cache: bool = False) -> Rendered:
         """The engine's input for a conversation.
+
+        Args:
+            conversation: What to render.
+            skip_cache: Leave vLLM's cache of processed images alone, as is needed for what the
+                engine will not be sent: it must hold what this one holds.
 
         Raises:
             RequestError: The conversation, one of its images or its length is at fault.
         """
+        self.check_image_count(conversation)
         places = conversation.image_places()
-        self._check_image_count(len(places))
         prompt = self._adapter.render(conversation, self._control)
         ids = await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
         self._check_length(ids, ())
         images = await asyncio.gather(
             *(self._load(source, message, image) for image, (message, source) in enumerate(places))
         )
-        engine_input = await self._process(ids, images)
+        engine_input = await self._process(ids, images, skip_cache)
         rendered = _measure(engine_input)
         self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens)
         return rendered
@@ -94,7 +99,7 @@ class Renderer:
         except MediaError as error:
             raise MediaError(error.cause, hint=error.hint, message_index=message, image_index=image) from None
 
-    async def _process(self, ids: list[int], images: Sequence[Image.Image]) -> Any:
+    async def _process(self, ids: list[int], images: Sequence[Image.Image], skip_cache: bool) -> Any:
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
         if images:
             prompt["multi_modal_data"] = {"image": list(images)}
@@ -102,12 +107,14 @@ class Renderer:
                 names = await asyncio.to_thread(lambda: [_content_name(image) for image in images])
                 prompt["multi_modal_uuids"] = {"image": names}
         try:
-            (engine_input,) = await self._vllm.render_cmpl_async([prompt])
+            (engine_input,) = await self._vllm.render_cmpl_async([prompt], skip_mm_cache=skip_cache)
         except request_errors() as error:
             raise RequestError(f"vLLM cannot process the request: {error}") from error
         return engine_input
 
-    def _check_image_count(self, count: int) -> None:
+    def check_image_count(self, conversation: Conversation) -> None:
+        """Raise `ConversationError` for more images than the engine takes."""
+        count = len(conversation.image_places())
         if self._max_images is not None and count > self._max_images:
             raise ConversationError(
                 f"the request has {count} images, but the engine takes {self._max_images} at most",

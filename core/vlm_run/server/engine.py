@@ -1,0 +1,102 @@
+"""vLLM's engine with the model type's own ends of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from vlm_run.engine.pool import RendererPool, default_pool_size
+from vlm_run.engine.tokenize import stop_conditions
+from vlm_run.errors import EngineError
+from vlm_run.media import MediaPolicy
+from vlm_run.server.renderer import serve_with
+
+if TYPE_CHECKING:
+    from vlm_run.adapter import Adapter
+
+
+class ServingEngine(AsyncLLM):  # type: ignore[misc]
+    """vLLM's engine; every answer also ends where the model type's answers do.
+
+    Attributes:
+        stop: The model type's `stop`.
+    """
+
+    stop: tuple[str, ...] = ()
+
+    def generate(self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any) -> Any:
+        """vLLM's method of this name."""
+        return super().generate(prompt, self._with_stop(sampling_params), *args, **kwargs)
+
+    def _with_stop(self, params: SamplingParams) -> SamplingParams:
+        if not self.stop or params.ignore_eos:
+            return params
+        ids, strings = stop_conditions(self.get_tokenizer(), self.stop)
+        return msgspec.structs.replace(
+            params,
+            stop=[*params.stop, *(text for text in strings if params.detokenize and text not in params.stop)],
+            stop_token_ids=[*params.stop_token_ids, *ids],
+        )
+
+
+@asynccontextmanager
+async def running_engine(
+    adapter: Adapter, args: Namespace, policy: MediaPolicy, renderers: int | None
+) -> AsyncIterator[ServingEngine]:
+    """The engine, and the processes that prepare pictures for it, until the block ends.
+
+    Args:
+        adapter: The model.
+        args: vLLM's server arguments.
+        policy: What images may be fetched, and how large they may be.
+        renderers: Processes that prepare requests with images; None for as many as the machine's
+            cores suggest, 0 for none.
+
+    Raises:
+        EngineError: vLLM could not start.
+    """
+    options = AsyncEngineArgs.from_cli_args(args)
+    try:
+        config = options.create_engine_config(UsageContext.OPENAI_API_SERVER)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"vLLM cannot configure '{adapter.spec.model_type}': {error}") from error
+    served = adapter.under({"mm_processor_kwargs": args.mm_processor_kwargs})
+    size = default_pool_size() if renderers is None else renderers
+    pool = RendererPool(served, config, policy, size) if size else None
+    engine: ServingEngine | None = None
+    try:
+        serve_with(served, policy, pool)
+        engine = await _start(config, options)
+        engine.stop = served.spec.stop
+        yield engine
+    finally:
+        if engine is not None:
+            await asyncio.to_thread(engine.shutdown)
+        if pool is not None:
+            await asyncio.to_thread(pool.shutdown)
+
+
+async def _start(config: Any, options: AsyncEngineArgs) -> ServingEngine:
+    try:
+        engine: ServingEngine = ServingEngine.from_vllm_config(
+            config,
+            usage_context=UsageContext.OPENAI_API_SERVER,
+            enable_log_requests=options.enable_log_requests,
+            aggregate_engine_logging=options.aggregate_engine_logging,
+            disable_log_stats=options.disable_log_stats,
+        )
+    except Exception as error:
+        raise EngineError(
+            f"vLLM could not start: {type(error).__name__}: {error}", hint="Its own log, above, says why."
+        ) from error
+    await engine.reset_mm_cache()  # which the profiling run filled
+    return engine
