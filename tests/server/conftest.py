@@ -21,20 +21,31 @@ from PIL import Image
 
 from vlm_run_demo.drawing import COLOURS, Scene, Shape, paint
 
+from ..media.conftest import Server as PictureServer
+
 START_SECONDS = 180
+SEED_MODELS = ("llava1_6-vicuna-13b-instruct", "phi3-vision-128k-instruct")
 MODEL = "demo-llava"
 QUESTION = "How many red circles are there?"
 _READY = re.compile(r"is served at (http://\S+)/v1")
 
 
-def picture(red_circles: int, seed: float = 0.0) -> Image.Image:
-    """A picture with so many red circles and, up to four shapes, blue squares; unique for its seed."""
+def picture(red_circles: int) -> Image.Image:
+    """A picture with so many red circles and, up to four shapes, blue squares."""
     kinds = [("red", "circle")] * red_circles + [("blue", "square")] * (4 - red_circles)
     shapes = tuple(
-        Shape(kind, colour, 24.0 + 36 * place, 64 + seed % 17, 12.0, 0.0, COLOURS[colour])
+        Shape(kind, colour, 24.0 + 36 * place, 64, 12.0, 0.0, COLOURS[colour])
         for place, (colour, kind) in enumerate(kinds)
     )
-    return paint(Scene(160, 128, (190, 190, 190), 0.3 + seed % 0.1, (0, 0), shapes))
+    return paint(Scene(160, 128, (190, 190, 190), 0.3, (0, 0), shapes))
+
+
+def unique_picture(seed: int) -> tuple[str, str]:
+    """A picture that no other seed gives, as base64, and the number of its red circles."""
+    count = seed % 5
+    image = picture(count)
+    image.putpixel((0, 0), (seed % 256, seed // 256 % 256, 77))
+    return base64_of(image), str(count)
 
 
 def png(image: Image.Image) -> bytes:
@@ -133,4 +144,13 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 @pytest.fixture(scope="session")
 def server(start_server: StartServer) -> Server:
     """The server that most tests share; it may fetch pictures from this machine."""
-    return start_server("--allow-private-media", "--max-model-len", "2048")
+    names = [flag for name in (MODEL, *SEED_MODELS) for flag in ("--served-model-name", name)]
+    return start_server("--allow-private-media", "--max-model-len", "2048", *names)
+
+
+@pytest.fixture
+def pictures() -> Iterator[PictureServer]:
+    """A server of pictures on this machine."""
+    server = PictureServer()
+    yield server
+    server.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ class Rendered:
     engine_input: EngineInput
     prompt_tokens: int
     image_tokens: tuple[int, ...]
+    seconds: float = 0.0
+    """How long decoding and processing took."""
 
 
 class Renderer:
@@ -68,17 +71,13 @@ class Renderer:
             config.multimodal_config and config.multimodal_config.get_limit_per_prompt("image")
         )
 
-    async def render(self, conversation: Conversation, *, skip_cache: bool = False) -> Rendered:
+    async def render(self, conversation: Conversation) -> Rendered:
         """The engine's input for a conversation.
-
-        Args:
-            conversation: What to render.
-            skip_cache: Leave vLLM's cache of processed images alone, as is needed for what the
-                engine will not be sent: it must hold what this one holds.
 
         Raises:
             RequestError: The conversation, one of its images or its length is at fault.
         """
+        started = time.perf_counter()
         self.check_image_count(conversation)
         places = conversation.image_places()
         prompt = self._adapter.render(conversation, self._control)
@@ -87,8 +86,8 @@ class Renderer:
         images = await asyncio.gather(
             *(self._load(source, message, image) for image, (message, source) in enumerate(places))
         )
-        engine_input = await self._process(ids, images, skip_cache)
-        rendered = _measure(engine_input)
+        engine_input = await self._process(ids, images)
+        rendered = _measure(engine_input, time.perf_counter() - started)
         self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens)
         return rendered
 
@@ -99,7 +98,7 @@ class Renderer:
         except MediaError as error:
             raise MediaError(error.cause, hint=error.hint, message_index=message, image_index=image) from None
 
-    async def _process(self, ids: list[int], images: Sequence[Image.Image], skip_cache: bool) -> Any:
+    async def _process(self, ids: list[int], images: Sequence[Image.Image]) -> Any:
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
         if images:
             prompt["multi_modal_data"] = {"image": list(images)}
@@ -107,7 +106,9 @@ class Renderer:
                 names = await asyncio.to_thread(lambda: [_content_name(image) for image in images])
                 prompt["multi_modal_uuids"] = {"image": names}
         try:
-            (engine_input,) = await self._vllm.render_cmpl_async([prompt], skip_mm_cache=skip_cache)
+            # Not through the cache whose images are sent to the engine once: what is refused below, or
+            # given up by its caller, never gets there, and the engine would miss it in later requests.
+            (engine_input,) = await self._vllm.render_cmpl_async([prompt], skip_mm_cache=True)
         except request_errors() as error:
             raise RequestError(f"vLLM cannot process the request: {error}") from error
         return engine_input
@@ -140,10 +141,11 @@ def _content_name(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _measure(engine_input: Any) -> Rendered:
+def _measure(engine_input: Any, seconds: float) -> Rendered:
     images = engine_input.get("mm_placeholders", {}).get("image", ())
     return Rendered(
         engine_input=engine_input,
         prompt_tokens=len(engine_input["prompt_token_ids"]),
         image_tokens=tuple(span.length for span in images),
+        seconds=seconds,
     )

@@ -67,6 +67,15 @@ def request_errors() -> tuple[type[Exception], ...]:
     return (client_error, ValueError)
 
 
+def processed_image_cache(renderer: Any) -> Any:
+    """A vLLM renderer's cache of processed images that the engine does not share; None if it is off.
+
+    It has a processor of its own until 0.31.
+    """
+    cache = getattr(renderer, "_mm_processor_only_cache", None)
+    return cache or getattr(getattr(renderer, "_readonly_mm_processor", None), "cache", None)
+
+
 def server_home(name: str) -> Any:
     """A function of vLLM's server, which moves between modules.
 

@@ -5,29 +5,32 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp
 
+from vlm_run.adapter import Adapter
 from vlm_run.engine.versions import server_home
 from vlm_run.errors import VlmRunError
-from vlm_run.server import chat
+from vlm_run.server import adapter_info, chat
 from vlm_run.server.engine import ServingEngine
 from vlm_run.server.errors import answer_error
 from vlm_run.server.middleware import BodyLimit, Keys, RequestIds
 
 
-async def build(engine: ServingEngine, args: Namespace) -> FastAPI:
+async def build(adapter: Adapter, engine: ServingEngine, args: Namespace) -> FastAPI:
     """The application for a running engine.
 
     Args:
+        adapter: The model.
         engine: The engine.
         args: vLLM's server arguments.
     """
     tasks = await engine.get_supported_tasks()
     app: FastAPI = server_home("build_app")(args, tasks, engine.model_config)
     await server_home("init_app_state")(engine, app.state, args, tasks)
-    _put_first(app, chat.router)
+    app.state.vlm_run = adapter
+    _put_first(app, chat.router, adapter_info.router)
     app.add_exception_handler(VlmRunError, answer_error)
     if app.middleware_stack is not None:  # vLLM's SageMaker support has built it already
         app.middleware_stack = app.build_middleware_stack()
@@ -49,10 +52,11 @@ def api_keys(args: Namespace) -> list[str]:
     return [key for key in (args.api_key or [envs.VLLM_API_KEY]) if key]
 
 
-def _put_first(app: FastAPI, router: Any) -> None:
-    """Let a router's endpoints go before vLLM's of the same paths, in the schema too."""
+def _put_first(app: FastAPI, *routers: APIRouter) -> None:
+    """Let routers' endpoints go before vLLM's of the same paths, in the schema too."""
     before = len(app.router.routes)
-    app.include_router(router)
+    for router in routers:
+        app.include_router(router)
     own = app.router.routes[before:]
     app.router.routes[:] = [*own, *app.router.routes[:before]]
 

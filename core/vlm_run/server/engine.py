@@ -64,13 +64,16 @@ async def running_engine(
     Raises:
         EngineError: vLLM could not start.
     """
+    size = default_pool_size() if renderers is None else renderers
+    if size:
+        # vLLM's cache of processed images works in its own process only.
+        args.mm_processor_cache_gb = 0
     options = AsyncEngineArgs.from_cli_args(args)
     try:
         config = options.create_engine_config(UsageContext.OPENAI_API_SERVER)
     except (OSError, ValueError) as error:
         raise EngineError(f"vLLM cannot configure '{adapter.spec.model_type}': {error}") from error
     served = adapter.under({"mm_processor_kwargs": args.mm_processor_kwargs})
-    size = default_pool_size() if renderers is None else renderers
     pool = RendererPool(served, config, policy, size) if size else None
     engine: ServingEngine | None = None
     try:

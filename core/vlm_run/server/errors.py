@@ -8,11 +8,15 @@ from fastapi import Request
 from starlette.responses import JSONResponse
 
 from vlm_run.errors import EngineError, RequestError, VlmRunError
+from vlm_run.server.logs import logger
+from vlm_run.server.metrics import count_rejection
 
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:
     """The answer to a request that met `error`: 400 where the request is at fault."""
     assert isinstance(error, VlmRunError)
+    count_rejection(error)
+    logger.info("refused: %s", error)
     return error_response(status_of(error), str(error), param=_parameter(error))
 
 

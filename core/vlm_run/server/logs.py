@@ -6,6 +6,9 @@ import logging
 from contextvars import ContextVar
 from typing import Any
 
+logger = logging.getLogger("vllm.vlm_run")
+"""Below vLLM's, whose level and form it shares."""
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Of the request that is being answered here."""
 

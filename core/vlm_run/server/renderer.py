@@ -21,6 +21,7 @@ from vlm_run.engine.prefetch import prefetch
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.errors import RequestError
 from vlm_run.media import MediaPolicy
+from vlm_run.server import metrics
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -79,15 +80,13 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
         _refuse_own_options(chat_params, extras)
         parsed = [_conversation(messages, chat_params) for messages in conversations]
         inputs = await asyncio.gather(
-            *(self._render(each, tok_params, extras.get("cache_salt"), skip_mm_cache) for each in parsed)
+            *(self._render(each, tok_params, extras.get("cache_salt")) for each in parsed)
         )
         return [_as_vllm_keeps_it(each) for each in parsed], list(inputs)
 
-    async def _render(
-        self, conversation: Conversation, tok_params: Any, cache_salt: str | None, skip_mm_cache: bool
-    ) -> Any:
+    async def _render(self, conversation: Conversation, tok_params: Any, cache_salt: str | None) -> Any:
         arrived = time.time()
-        rendered = await self._with_images(conversation, skip_mm_cache)
+        rendered = await self._with_images(conversation)
         engine_input = rendered.engine_input
         if tok_params is not None and tok_params.truncate_prompt_tokens is not None:
             _truncate(engine_input, tok_params, self.tokenizer)
@@ -96,14 +95,18 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
             engine_input["cache_salt"] = cache_salt
         return engine_input
 
-    async def _with_images(self, conversation: Conversation, skip_mm_cache: bool) -> Rendered:
+    async def _with_images(self, conversation: Conversation) -> Rendered:
         if not conversation.image_places():
             return await self._own.render(conversation)
         self._own.check_image_count(conversation)
-        conversation = await prefetch(conversation, self._served.policy)
-        if self._served.pool is not None:
-            return await self._served.pool.render(conversation)
-        return await self._own.render(conversation, skip_cache=skip_mm_cache)
+        with metrics.FETCH_SECONDS.time():
+            conversation = await prefetch(conversation, self._served.policy)
+        pool = self._served.pool
+        rendered = await (self._own if pool is None else pool).render(conversation)
+        metrics.count_rendered(rendered)
+        if pool is None:
+            metrics.count_cache(self)
+        return rendered
 
 
 def _refuse_own_options(params: Any, extras: Mapping[str, Any]) -> None:

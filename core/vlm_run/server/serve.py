@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import copy
 import ipaddress
-import logging
 import os
 import signal
 import socket
@@ -24,12 +23,10 @@ from vlm_run.engine.versions import server_home
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
 from vlm_run.server.arguments import server_arguments, take_media_policy
-from vlm_run.server.logs import access_log, name_requests_in_logs
+from vlm_run.server.logs import access_log, logger, name_requests_in_logs
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
-
-logger = logging.getLogger("vllm.vlm_run")
 
 # How often the engine is looked at, and how long a dead one is shown in /health before the end.
 _WATCH_SECONDS = 0.5
@@ -89,7 +86,7 @@ async def _serve(
     from vlm_run.server.engine import running_engine
 
     async with running_engine(adapter, args, policy, renderers) as engine:
-        app = await build(engine, args)
+        app = await build(adapter, engine, args)
         # vLLM would end the server at once where a request meets a dead engine; `_watch` does it later.
         app.state.server = SimpleNamespace(should_exit=False)
         config = _uvicorn_config(guarded(app, args, max_body_bytes=max_body_bytes), args, shutdown_seconds)
