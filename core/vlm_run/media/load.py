@@ -78,7 +78,7 @@ async def _content(source: ImageSource, policy: MediaPolicy) -> bytes:
         return _limited(_from_data_uri(source, policy), policy)
     if scheme := _SCHEME.match(source):
         return await _from_url(scheme[1].lower(), source, policy)
-    if policy.allow_local_files and _exists(source):
+    if policy.allow_local_files and _exists(source, policy.allowed_local_path):
         return await asyncio.to_thread(_read_file, Path(source), policy)
     return _limited(_from_base64(source, policy), policy)
 
@@ -102,9 +102,9 @@ def _read_file(path: Path, policy: MediaPolicy) -> bytes:
         raise MediaError("local files are not allowed")
     below = policy.allowed_local_path
     try:
-        path = path.expanduser().resolve()
+        given, path = path, path.expanduser().resolve()
         if below is not None and not path.is_relative_to(below.resolve()):
-            raise MediaError(f"{path} is not below the allowed folder")
+            raise MediaError(f"{given} is not below the allowed folder")
         if not path.is_file():
             raise MediaError(f"{path} is no file")
         if path.stat().st_size > policy.max_bytes:
@@ -127,7 +127,8 @@ def _from_data_uri(uri: str, policy: MediaPolicy) -> bytes:
 def _from_base64(text: str, policy: MediaPolicy) -> bytes:
     if len(text) > policy.max_bytes * 4 // 3 + 4:
         raise MediaError(f"the image is larger than {policy.max_bytes / MIB:g} MiB")
-    kinds = "a file, a URL or base64" if policy.allow_local_files else "a URL or base64"
+    file = "a file, " if policy.allowed_local_path is None else "a file below the allowed folder, "
+    kinds = f"{file if policy.allow_local_files else ''}a URL or base64"
     neither = MediaError(f"'{_start(text)}' is not {kinds}", hint="Check the path, or the data.")
     compact = "".join(text.split())
     if len(compact) < _SHORTEST_BASE64 or not _BASE64.fullmatch(compact):
@@ -147,9 +148,13 @@ def _limited(content: bytes, policy: MediaPolicy) -> bytes:
     return content
 
 
-def _exists(source: str) -> bool:
+def _exists(source: str, below: Path | None) -> bool:
+    """Whether a text names something on this machine. Of what is not `below` nothing is told."""
     try:
-        return bool(source) and Path(source).expanduser().exists()
+        path = Path(source).expanduser()
+        if below is not None and not path.resolve().is_relative_to(below.resolve()):
+            return False
+        return bool(source) and path.exists()
     except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL in it, or no such ~user
         return False
 

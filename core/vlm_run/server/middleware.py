@@ -98,7 +98,7 @@ class BodyLimit:
             await self._refusal()(scope, receive, send)
             return
         received = 0
-        started = False
+        refused = False
 
         async def receive_limited() -> Message:
             nonlocal received
@@ -108,16 +108,16 @@ class BodyLimit:
                 raise _TooLarge
             return message
 
-        async def send_noting(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive_limited, send_noting)
-        except _TooLarge:
-            if not started:
+        async def send_limited(message: Message) -> None:
+            # FastAPI makes an error of its own of what stops it reading.
+            nonlocal refused
+            if received <= self._max_bytes:
+                await send(message)
+            elif not refused:
+                refused = True
                 await self._refusal()(scope, receive, send)
+
+        await self._app(scope, receive_limited, send_limited)
 
     def _refusal(self) -> ASGIApp:
         return error_response(

@@ -134,8 +134,10 @@ def _conversation(messages: Sequence[Mapping[str, Any]], params: Any) -> Convers
     )
 
 
-def _without_tags(message: Mapping[str, Any]) -> Mapping[str, Any]:
+def _without_tags(message: Any) -> Any:
     """A message whose text is text: shorthands are read where a request comes in, and only there."""
+    if not isinstance(message, Mapping):  # one of OpenAI's Harmony format, which vLLM takes for gpt-oss
+        return message
     content = message.get("content")
     if isinstance(content, str):
         return {**message, "content": [{"type": "text", "text": content}]} if content else message
