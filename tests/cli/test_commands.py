@@ -28,7 +28,16 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["infer", "--help"], ["models"], ["plugins"], ["models", "--json"], ["--version"]]
+    "words",
+    [
+        ["--help"],
+        ["infer", "--help"],
+        ["serve", "--help"],
+        ["models"],
+        ["plugins"],
+        ["models", "--json"],
+        ["--version"],
+    ],
 )
 def test_listing_and_help_import_no_model_library(words: list[str]) -> None:
     probe = (

@@ -73,7 +73,7 @@ class Server:
                 [*command, "serve", model, "--port", "0", *flags],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **env},
+                env={**os.environ, "VLLM_LOGGING_LEVEL": "INFO", **env},
             )
         self.url = self._wait()
         self.openai = OpenAI(api_key="EMPTY", base_url=f"{self.url}/v1", max_retries=0, timeout=120)
@@ -145,7 +145,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 def server(start_server: StartServer) -> Server:
     """The server that most tests share; it may fetch pictures from this machine."""
     names = [flag for name in (MODEL, *SEED_MODELS) for flag in ("--served-model-name", name)]
-    return start_server("--allow-private-media", "--max-model-len", "2048", *names)
+    tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    return start_server("--allow-private-media", "--max_model_len", "2048", *names, "--", *tools)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from typing import Any
 
 import httpx
@@ -188,6 +190,25 @@ def test_vllms_own_features_work_with_images(server: Server) -> None:
     assert [choice["message"]["content"].strip() for choice in two] == ["2", "2"]
 
 
+def test_a_tool_is_called_and_its_result_answered_about(server: Server) -> None:
+    shapes = {"type": "object", "properties": {"red": {"enum": [1, 2]}}, "required": ["red"]}
+    tools = [{"type": "function", "function": {"name": "count", "strict": True, "parameters": shapes}}]
+    choice = {"type": "function", "function": {"name": "count"}}
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+    # JSON allows blanks without end, and this model was never shown any JSON.
+    bias = {str(token): -100 for token in range(len(tokenizer)) if tokenizer.decode([token]).isspace()}
+    answer = server.chat(images=[TWO], tools=tools, tool_choice=choice, max_tokens=60, logit_bias=bias).json()
+    (call,) = answer["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] == "count"
+    assert json.loads(call["function"]["arguments"])["red"] in (1, 2)
+    turns = [
+        user([part(TWO), text(QUESTION)]),
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call["id"], "content": "two"},
+    ]
+    assert server.chat(messages=turns, tools=tools, tool_choice="none").status_code == 200
+
+
 def test_other_endpoints_read_images_too(server: Server) -> None:
     asked = [{"type": "input_text", "text": QUESTION}, {"type": "input_image", "image_url": data_uri(TWO)}]
     response = server.http.post(
@@ -268,8 +289,6 @@ def test_a_request_keeps_its_id_in_answer_and_log(server: Server) -> None:
 
 
 def test_the_start_up_line_has_a_curl_that_works(server: Server) -> None:
-    import subprocess
-
     command = next(line for line in server.log.splitlines() if line.startswith("  curl "))
     done = subprocess.run(
         ["bash", "-c", command.strip() + " -sS"], capture_output=True, timeout=60, check=True
