@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -97,3 +98,22 @@ def test_an_address_that_is_taken_is_an_error_at_once(server: Server, start_serv
     with pytest.raises(AssertionError, match=r"cannot listen at 127\.0\.0\.1:"):
         start_server("--port", port)
     assert time.monotonic() - started < 40
+
+
+def test_several_api_processes_share_an_address_and_end_together(start_server: StartServer) -> None:
+    server = start_server("--port", free_port(), "--", "--api-server-count", "2")
+    pictures = [unique_picture(number) for number in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda picture: server.ask(images=[picture[0]]), pictures))
+    assert answers == [count for _, count in pictures]
+    assert "message 1, image 1" in server.refusal(images=["x"])
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    assert server.stop() == 0
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])

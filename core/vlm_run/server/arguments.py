@@ -66,11 +66,6 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
     for name, advice in _UNSUPPORTED.items():
         if getattr(args, name, None):
             raise EngineError(f"--{name.replace('_', '-')} is not a flag for vLLM here", hint=advice)
-    if (args.api_server_count or 1) > 1:
-        raise EngineError(
-            "several API processes in one server are not supported",
-            hint="Prepare pictures in more processes with --renderers, or start several servers.",
-        )
     if args.tokenizer_mode not in ("auto", "hf"):
         raise EngineError(f"--tokenizer-mode {args.tokenizer_mode} does not go with the adapter's prompts")
     return args

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,10 @@ from vlm_run.server.renderer import serve_with
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
+
+
+# What vLLM hands to an API process beside addresses.
+_COUNTS = ("client_count", "client_index", "api_server_loads")
 
 
 class ServingEngine(AsyncLLM):  # type: ignore[misc]
@@ -50,7 +54,11 @@ class ServingEngine(AsyncLLM):  # type: ignore[misc]
 
 @asynccontextmanager
 async def running_engine(
-    adapter: Adapter, args: Namespace, policy: MediaPolicy, renderers: int | None
+    adapter: Adapter,
+    args: Namespace,
+    policy: MediaPolicy,
+    renderers: int | None,
+    client: Mapping[str, Any],
 ) -> AsyncIterator[ServingEngine]:
     """The engine, and the processes that prepare pictures for it, until the block ends.
 
@@ -60,15 +68,19 @@ async def running_engine(
         policy: What images may be fetched, and how large they may be.
         renderers: Processes that prepare requests with images; None for as many as the machine's
             cores suggest, 0 for none.
+        client: Where the engine is, if another process has started it; in vLLM's form.
 
     Raises:
         EngineError: vLLM could not start.
     """
-    size = default_pool_size() if renderers is None else renderers
+    processes = client.get("client_count", 1)
+    size = default_pool_size() // processes if renderers is None else renderers
     if size:
         # vLLM's cache of processed images works in its own process only.
         args.mm_processor_cache_gb = 0
     options = AsyncEngineArgs.from_cli_args(args)
+    options._api_process_count = processes
+    options._api_process_rank = client.get("client_index", 0)
     try:
         config = options.create_engine_config(UsageContext.OPENAI_API_SERVER)
     except (OSError, ValueError) as error:
@@ -78,7 +90,7 @@ async def running_engine(
     engine: ServingEngine | None = None
     try:
         serve_with(served, policy, pool)
-        engine = await _start(config, options)
+        engine = await _start(config, options, client)
         engine.stop = served.spec.stop
         yield engine
     finally:
@@ -88,7 +100,7 @@ async def running_engine(
             await asyncio.to_thread(pool.shutdown)
 
 
-async def _start(config: Any, options: AsyncEngineArgs) -> ServingEngine:
+async def _start(config: Any, options: AsyncEngineArgs, client: Mapping[str, Any]) -> ServingEngine:
     try:
         engine: ServingEngine = ServingEngine.from_vllm_config(
             config,
@@ -96,6 +108,9 @@ async def _start(config: Any, options: AsyncEngineArgs) -> ServingEngine:
             enable_log_requests=options.enable_log_requests,
             aggregate_engine_logging=options.aggregate_engine_logging,
             disable_log_stats=options.disable_log_stats,
+            client_addresses={name: value for name, value in client.items() if name not in _COUNTS},
+            client_count=client.get("client_count", 1),
+            client_index=client.get("client_index", 0),
         )
     except Exception as error:
         raise EngineError(

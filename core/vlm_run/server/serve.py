@@ -11,6 +11,7 @@ import signal
 import socket
 from argparse import Namespace
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -62,35 +63,57 @@ def serve(
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     args = server_arguments(adapter, options or {}, flags)
     policy = take_media_policy(args, media or {})
-    listener = _listen(args)
-    name_requests_in_logs()
+    setup = Setup(adapter, args, policy, renderers, shutdown_seconds, max_body_bytes)
     warn_if_open(args)
+    if (args.api_server_count or 1) > 1:
+        from vlm_run.server.processes import serve_in_several
+
+        return serve_in_several(setup)
+    with contextlib.closing(_listen(args)) as listener:
+        return serve_at(listener, setup)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a server is run with, in this process or in several."""
+
+    adapter: Adapter
+    args: Namespace
+    policy: MediaPolicy
+    renderers: int | None
+    shutdown_seconds: float
+    max_body_bytes: int
+
+
+def serve_at(listener: socket.socket, setup: Setup, client: Mapping[str, Any] | None = None) -> int:
+    """Serve at a bound socket, in this process; its exit code.
+
+    Args:
+        listener: The socket.
+        setup: What to run.
+        client: Where the engine is, if another process has started it for several; in vLLM's form.
+    """
+    name_requests_in_logs()
     # While vLLM starts, its loop is busy; then the server takes the signals over.
     signal.signal(signal.SIGTERM, _leave)
-    with contextlib.closing(listener), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(
-            _serve(adapter, args, policy, listener, renderers, shutdown_seconds, max_body_bytes)
-        )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(listener, setup, client or {}))
 
 
-async def _serve(
-    adapter: Adapter,
-    args: Namespace,
-    policy: MediaPolicy,
-    listener: socket.socket,
-    renderers: int | None,
-    shutdown_seconds: float,
-    max_body_bytes: int,
-) -> int:
+async def _serve(listener: socket.socket, setup: Setup, client: Mapping[str, Any]) -> int:
     from vlm_run.server.app import build, guarded
     from vlm_run.server.engine import running_engine
 
-    async with running_engine(adapter, args, policy, renderers) as engine:
-        app = await build(adapter, engine, args)
+    args = setup.args
+    async with running_engine(setup.adapter, args, setup.policy, setup.renderers, client) as engine:
+        app = await build(setup.adapter, engine, args)
         # vLLM would end the server at once where a request meets a dead engine; `_watch` does it later.
         app.state.server = SimpleNamespace(should_exit=False)
-        config = _uvicorn_config(guarded(app, args, max_body_bytes=max_body_bytes), args, shutdown_seconds)
-        server = _Server(config, address_of(args, listener), args)
+        config = _uvicorn_config(
+            guarded(app, args, max_body_bytes=setup.max_body_bytes), args, setup.shutdown_seconds
+        )
+        says = "" if client.get("client_index") else ready_message(address_of(args, listener), args)
+        server = _Server(config, says)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, server.stop)
@@ -106,12 +129,11 @@ async def _serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says where it listens, and leaves signals to `_serve`."""
+    """uvicorn's server, which says when it listens, and leaves signals to `_serve`."""
 
-    def __init__(self, config: uvicorn.Config, address: str, args: Namespace) -> None:
+    def __init__(self, config: uvicorn.Config, says: str) -> None:
         super().__init__(config)
-        self._address = address
-        self._args = args
+        self._says = says
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -120,8 +142,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
-            typer.echo(ready_message(self._address, self._args), err=True)
+        if self.started and self._says:
+            typer.echo(self._says, err=True)
 
     def stop(self) -> None:
         """Accept nothing more, finish what runs, end; at the second call, end at once."""
