@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -286,6 +287,17 @@ def test_a_request_keeps_its_id_in_answer_and_log(server: Server) -> None:
     assert "[case-42.a] 127.0.0.1" in server.log
     forged = server.http.get("/v1/models", headers={"X-Request-Id": "a b]\tforged"})
     assert len(forged.headers["x-request-id"]) == 32
+
+
+def test_requests_at_once_may_have_the_same_id(server: Server) -> None:
+    body = {"model": MODEL, "messages": [user("What can you do?")]}
+
+    def ask(_: int) -> int:
+        headers = {"X-Request-Id": "twin"}
+        return server.http.post("/v1/chat/completions", json=body, headers=headers).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(4))) == [200] * 4
 
 
 def test_the_start_up_line_has_a_curl_that_works(server: Server) -> None:

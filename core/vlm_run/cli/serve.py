@@ -130,8 +130,8 @@ def serve(
     name, surplus = name_and_question(typed, model_type or None, model)
     if surplus is not None:
         raise VlmRunError(f"unexpected '{surplus}'", hint="Flags of vLLM stand behind `--`.")
+    from vlm_run.engine.versions import check_serves
     from vlm_run.registry import Registry
-    from vlm_run.server.serve import serve as run
     from vlm_run.specs import Limits
 
     options = {
@@ -157,8 +157,12 @@ def serve(
         "max_bytes": max_image_mib * MIB,
         "max_pixels": max_image_pixels,
     }
+    adapter = Registry.load(name, checkpoint=model, chat_template=chat_template, limits=limits)
+    check_serves(adapter.spec)  # before the server's modules, which need vLLM
+    from vlm_run.server.serve import serve as run
+
     code = run(
-        Registry.load(name, checkpoint=model, chat_template=chat_template, limits=limits),
+        adapter,
         options={
             **engine_options(engine or []),
             **{option: value for option, value in options.items() if value not in (None, [])},

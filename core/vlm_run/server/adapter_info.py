@@ -26,7 +26,10 @@ async def adapter_info(request: Request, width: Side = 640, height: Side = 480) 
     adapter: Adapter = state.vlm_run
     config = state.vllm_config.model_config
     multimodal = config.multimodal_config
-    explained = await asyncio.to_thread(_explain, adapter, width, height, config.max_model_len)
+    options: dict[str, Any] = {"max_model_len": config.max_model_len}
+    if multimodal and multimodal.mm_processor_kwargs:
+        options["mm_processor_kwargs"] = multimodal.mm_processor_kwargs
+    explained = await asyncio.to_thread(_explain, adapter, width, height, options)
     return {
         "model_type": adapter.spec.model_type,
         "family": adapter.spec.family,
@@ -51,6 +54,6 @@ async def adapter_info(request: Request, width: Side = 640, height: Side = 480) 
     }
 
 
-def _explain(adapter: Adapter, width: int, height: int, max_model_len: int) -> Explanation:
+def _explain(adapter: Adapter, width: int, height: int, options: dict[str, Any]) -> Explanation:
     conversation = Conversation.from_query(_QUESTION, images=[f"{width}x{height}"])
-    return explain(adapter, conversation, max_model_len=max_model_len)
+    return explain(adapter, conversation, **options)

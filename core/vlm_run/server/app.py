@@ -13,6 +13,7 @@ from vlm_run.adapter import Adapter
 from vlm_run.engine.versions import server_home
 from vlm_run.errors import VlmRunError
 from vlm_run.server import adapter_info, chat
+from vlm_run.server.arguments import api_keys
 from vlm_run.server.engine import ServingEngine
 from vlm_run.server.errors import answer_error
 from vlm_run.server.middleware import BodyLimit, Keys, RequestIds
@@ -43,13 +44,6 @@ def guarded(app: ASGIApp, args: Namespace, *, max_body_bytes: int) -> ASGIApp:
     if keys := api_keys(args):
         app = Keys(app, keys)
     return RequestIds(app)
-
-
-def api_keys(args: Namespace) -> list[str]:
-    """The keys in force, vLLM's variable `VLLM_API_KEY` included."""
-    from vllm import envs
-
-    return [key for key in (args.api_key or [envs.VLLM_API_KEY]) if key]
 
 
 def _put_first(app: FastAPI, *routers: APIRouter) -> None:

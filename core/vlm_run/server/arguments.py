@@ -97,6 +97,13 @@ def take_media_policy(args: Namespace, limits: Mapping[str, Any]) -> MediaPolicy
     return MediaPolicy.model_validate({**policy.model_dump(), **limits})
 
 
+def api_keys(args: Namespace) -> list[str]:
+    """The keys in force, vLLM's variable `VLLM_API_KEY` included."""
+    from vllm import envs
+
+    return [key for key in (args.api_key or [envs.VLLM_API_KEY]) if key]
+
+
 def _check_names(options: Mapping[str, Any], known: set[str]) -> None:
     for name in options:
         if name not in known:

@@ -8,6 +8,7 @@ is the adapter's, what a user wrote stays text, and pictures are fetched under v
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
             self._served.policy,
             name_images=self.mm_processor_cache is None,
         )
+        # vLLM processes one picture at a time; more would only lie in memory, decoded, and wait.
+        self._at_once = asyncio.Semaphore(len(os.sched_getaffinity(0)) + 1)
 
     async def render_chat_async(
         self,
@@ -102,10 +105,13 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
         with metrics.FETCH_SECONDS.time():
             conversation = await prefetch(conversation, self._served.policy)
         pool = self._served.pool
-        rendered = await (self._own if pool is None else pool).render(conversation)
-        metrics.count_rendered(rendered)
-        if pool is None:
+        if pool is not None:
+            rendered = await pool.render(conversation)
+        else:
+            async with self._at_once:
+                rendered = await self._own.render(conversation)
             metrics.count_cache(self)
+        metrics.count_rendered(rendered)
         return rendered
 
 

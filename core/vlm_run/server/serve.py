@@ -23,7 +23,7 @@ from uvicorn.config import LOGGING_CONFIG
 from vlm_run.engine.versions import server_home
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
-from vlm_run.server.arguments import server_arguments, take_media_policy
+from vlm_run.server.arguments import api_keys, server_arguments, take_media_policy
 from vlm_run.server.logs import access_log, logger, name_requests_in_logs
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def ready_message(address: str, args: Namespace) -> str:
         f'"images": ["{_PICTURE}"]}}'
     )
     where = f"--unix-socket {args.uds} http://localhost" if args.uds else address
-    key = "-H 'Authorization: Bearer KEY' " if args.api_key else ""
+    key = "-H 'Authorization: Bearer KEY' " if api_keys(args) else ""
     return (
         f"{name} is served at {address}/v1\n"
         f"  curl {where}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
@@ -223,8 +223,6 @@ _PICTURE = (
 
 def warn_if_open(args: Namespace) -> None:
     """Warn of an address that others can reach where no key is asked for."""
-    from vlm_run.server.app import api_keys
-
     if args.uds or api_keys(args) or _is_loopback(args.host):
         return
     typer.secho(
