@@ -9,6 +9,7 @@ from vlm_run.conversation import Conversation, Image, ImageSource
 from vlm_run.errors import MediaError
 from vlm_run.media import MediaPolicy
 from vlm_run.media.fetch import fetch
+from vlm_run.media.load import is_remote
 
 
 async def prefetch(conversation: Conversation, policy: MediaPolicy) -> Conversation:
@@ -17,6 +18,8 @@ async def prefetch(conversation: Conversation, policy: MediaPolicy) -> Conversat
     Raises:
         MediaError: One cannot be fetched, or the policy forbids it; names the message and the image.
     """
+    if not any(map(is_remote, conversation.images)):
+        return conversation
     tasks = [
         asyncio.create_task(_content(source, policy, message, image))
         for image, (message, source) in enumerate(conversation.image_places())
@@ -41,9 +44,9 @@ async def prefetch(conversation: Conversation, policy: MediaPolicy) -> Conversat
 
 
 async def _content(source: ImageSource, policy: MediaPolicy, message: int, image: int) -> ImageSource:
-    if not (isinstance(source, str) and source[:8].lower().startswith(("http://", "https://"))):
+    if not is_remote(source):
         return source
     try:
-        return await fetch(source, policy)
+        return await fetch(str(source), policy)
     except MediaError as error:
         raise MediaError(error.cause, hint=error.hint, message_index=message, image_index=image) from None

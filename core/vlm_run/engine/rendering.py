@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from vlm_run.conversation import Conversation
 from vlm_run.engine.tokenize import control_tokens, encode
 from vlm_run.engine.versions import request_errors
-from vlm_run.errors import ContextOverflowError, ConversationError, MediaError, RequestError
+from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
 from vlm_run.media import MediaPolicy, load_image_async
+from vlm_run.prompt import Prompt
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from vllm.renderers import BaseRenderer
 
     from vlm_run.adapter import Adapter
-    from vlm_run.conversation import ImageSource
+
+_SHORT_TEXT = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +83,30 @@ class Renderer:
         self.check_image_count(conversation)
         places = conversation.image_places()
         prompt = self._adapter.render(conversation, self._control)
-        ids = await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
+        ids = await self._encode(prompt)
         self._check_length(ids, ())
         images = await asyncio.gather(
-            *(self._load(source, message, image) for image, (message, source) in enumerate(places))
+            *(
+                load_image_async(
+                    source,
+                    self._policy,
+                    message_index=message,
+                    image_index=image,
+                    prepare=self._adapter.preprocess,
+                )
+                for image, (message, source) in enumerate(places)
+            )
         )
         engine_input = await self._process(ids, images)
         rendered = _measure(engine_input, time.perf_counter() - started)
         self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens)
         return rendered
 
-    async def _load(self, source: ImageSource, message: int, image: int) -> Image.Image:
-        picture = await load_image_async(source, self._policy, message_index=message, image_index=image)
-        try:
-            return await asyncio.to_thread(self._adapter.preprocess, picture)
-        except MediaError as error:
-            raise MediaError(error.cause, hint=error.hint, message_index=message, image_index=image) from None
+    async def _encode(self, prompt: Prompt) -> list[int]:
+        # A short text is tokenized sooner than a thread is woken.
+        if len(prompt.text) <= _SHORT_TEXT:
+            return encode(prompt, self._tokenizer, self._adapter.spec)
+        return await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
 
     async def _process(self, ids: list[int], images: Sequence[Image.Image]) -> Any:
         prompt: dict[str, Any] = {"prompt_token_ids": ids}

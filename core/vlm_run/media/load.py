@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
@@ -49,26 +50,52 @@ async def load_image_async(
     *,
     message_index: int | None = None,
     image_index: int | None = None,
+    prepare: Callable[[Image.Image], Image.Image] | None = None,
 ) -> Image.Image:
-    """As `load_image`, for use in an event loop: slow hosts and decoding hold up nothing else."""
+    """As `load_image`, for use in an event loop: slow hosts and decoding hold up nothing else.
+
+    Args:
+        source: As for `load_image`, and so on.
+        policy: What is allowed.
+        message_index: Named in errors.
+        image_index: Named in errors.
+        prepare: What to do to the picture, in the thread that decodes it.
+    """
     policy = policy or MediaPolicy()
     try:
-        if isinstance(source, Image.Image):
-            return await asyncio.to_thread(check_picture, source, policy)
-        content = await _content(source, policy)
-        return await asyncio.to_thread(decode, content, policy)
+        if is_remote(source):
+            from vlm_run.media.fetch import fetch
+
+            source = await fetch(str(source), policy)
+        return await asyncio.to_thread(_load, source, policy, prepare)
     except MediaError as error:
         raise MediaError(
             error.cause, hint=error.hint, message_index=message_index, image_index=image_index
         ) from None
 
 
-async def _content(source: ImageSource, policy: MediaPolicy) -> bytes:
+def is_remote(source: ImageSource) -> bool:
+    """Whether a source is an http or https URL."""
+    scheme = _SCHEME.match(source) if isinstance(source, str) and source[:4].lower() == "http" else None
+    return scheme is not None and scheme[1].lower() in ("http", "https")
+
+
+def _load(
+    source: ImageSource, policy: MediaPolicy, prepare: Callable[[Image.Image], Image.Image] | None
+) -> Image.Image:
+    if isinstance(source, Image.Image):
+        picture = check_picture(source, policy)
+    else:
+        picture = decode(_content(source, policy), policy)
+    return picture if prepare is None else prepare(picture)
+
+
+def _content(source: ImageSource, policy: MediaPolicy) -> bytes:
     """The encoded image."""
     if isinstance(source, bytes):
         return _limited(source, policy)
     if isinstance(source, Path):
-        return await asyncio.to_thread(_read_file, source, policy)
+        return _read_file(source, policy)
     if not isinstance(source, str):
         raise MediaError(
             f"an image cannot be of type {type(source).__name__}",
@@ -77,23 +104,19 @@ async def _content(source: ImageSource, policy: MediaPolicy) -> bytes:
     if source[:5].lower() == "data:":
         return _limited(_from_data_uri(source, policy), policy)
     if scheme := _SCHEME.match(source):
-        return await _from_url(scheme[1].lower(), source, policy)
+        return _from_url(scheme[1].lower(), source, policy)
     if policy.allow_local_files and _exists(source, policy.allowed_local_path):
-        return await asyncio.to_thread(_read_file, Path(source), policy)
+        return _read_file(Path(source), policy)
     return _limited(_from_base64(source, policy), policy)
 
 
-async def _from_url(scheme: str, url: str, policy: MediaPolicy) -> bytes:
-    if scheme in ("http", "https"):
-        from vlm_run.media.fetch import fetch
-
-        return await fetch(url, policy)
+def _from_url(scheme: str, url: str, policy: MediaPolicy) -> bytes:
     if scheme == "file":
         try:
             path = Path(unquote(urlsplit(url).path))
         except ValueError as error:
             raise MediaError(f"'{_start(url)}' is no URL: {error}") from None
-        return await asyncio.to_thread(_read_file, path, policy)
+        return _read_file(path, policy)
     raise MediaError(f"unknown scheme '{scheme}' in '{_start(url)}'", hint="Known: http, https, file, data.")
 
 
