@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,23 +32,25 @@ class ServingEngine(AsyncLLM):  # type: ignore[misc]
     """vLLM's engine; every answer also ends where the model type's answers do.
 
     Attributes:
-        stop: The model type's `stop`.
+        stop_token_ids: Of the model type's stops, those that are one token.
+        stop_strings: The others.
     """
 
-    stop: tuple[str, ...] = ()
+    stop_token_ids: Sequence[int] = ()
+    stop_strings: Sequence[str] = ()
 
     def generate(self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any) -> Any:
         """vLLM's method of this name."""
         return super().generate(prompt, self._with_stop(sampling_params), *args, **kwargs)
 
     def _with_stop(self, params: SamplingParams) -> SamplingParams:
-        if not self.stop or params.ignore_eos:
+        if params.ignore_eos or not (self.stop_token_ids or self.stop_strings):
             return params
-        ids, strings = stop_conditions(self.get_tokenizer(), self.stop)
+        strings = self.stop_strings if params.detokenize else ()
         return msgspec.structs.replace(
             params,
-            stop=[*params.stop, *(text for text in strings if params.detokenize and text not in params.stop)],
-            stop_token_ids=[*params.stop_token_ids, *ids],
+            stop=list(dict.fromkeys([*params.stop, *strings])),
+            stop_token_ids=[*params.stop_token_ids, *self.stop_token_ids],
         )
 
 
@@ -91,7 +93,7 @@ async def running_engine(
     try:
         serve_with(served, policy, pool)
         engine = await _start(config, options, client)
-        engine.stop = served.spec.stop
+        engine.stop_token_ids, engine.stop_strings = stop_conditions(engine.get_tokenizer(), served.spec.stop)
         yield engine
     finally:
         if engine is not None:
