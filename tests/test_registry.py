@@ -49,6 +49,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "model_type": "phi3_v",
         "max_position_embeddings": 131072,
         "vocab_size": 32064,
+        "rope_scaling": {"long_factor": [1.0299999713897705, 1.0499999523162842]},
     },
     "qwen2-vl-7b-instruct": {"architectures": ["Qwen2VLForConditionalGeneration"], "hidden_size": 3584},
     "qwen2_5-vl-7b-instruct": {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "hidden_size": 3584},
@@ -254,6 +255,7 @@ def sizes(plugin_folder: Any) -> Any:
             return [
                 spec("small", config_match={"text_config.layers": 2}, modelscope_id="acme/small"),
                 spec("large", config_match={"text_config.layers": 9, "tied": True}, hf_id="acme/large"),
+                spec("listed", config_match={"factors.1": 0.5}),
                 spec("other", architecture="OtherForCausalLM"),
             ]
         """,
@@ -267,6 +269,7 @@ def sizes(plugin_folder: Any) -> Any:
         ({"text_config": {"layers": 2}}, "small"),
         ({"text_config": {"layers": 9}}, "large"),
         ({"tied": True}, "large"),
+        ({"factors": [0.1, 0.5]}, "listed"),
         ({"_name_or_path": "acme/small"}, "small"),
         ({"_name_or_path": "acme/large"}, "large"),
     ],
@@ -279,7 +282,7 @@ def test_the_facts_that_a_config_has_decide(
 
 
 def test_a_config_that_contradicts_every_spec_fits_none(sizes: Any, tmp_path: Path) -> None:
-    config = {"architectures": ["AcmeForCausalLM"], "text_config": {"layers": 5}}
+    config = {"architectures": ["AcmeForCausalLM"], "text_config": {"layers": 5}, "factors": [0.5, 0.1]}
     with pytest.raises(UnknownModelError, match="no installed plugin serves the checkpoint"):
         Registry.load(_checkpoint(tmp_path, config), plugins=sizes)
 

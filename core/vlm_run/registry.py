@@ -162,6 +162,12 @@ def _chat_template(folder: Path) -> str:
 
 
 def _lookup(config: Any, dotted: str) -> Any:
+    """What stands at a dotted key, in which numbers are places in lists; None if nothing does."""
     for key in dotted.split("."):
-        config = config.get(key) if isinstance(config, Mapping) else None
+        if isinstance(config, Mapping):
+            config = config.get(key)
+        elif isinstance(config, list) and key.isdecimal() and int(key) < len(config):
+            config = config[int(key)]
+        else:
+            return None
     return config

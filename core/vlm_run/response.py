@@ -71,6 +71,23 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """A greedy answer token by token, to compare it with another implementation's.
+
+    Attributes:
+        response: The answer.
+        prompt_token_ids: The prompt, with as many image tokens as the images take.
+        token_ids: The answer, the token that ended it among them.
+        logprobs: The natural logarithm of the probability of each of them.
+    """
+
+    response: str
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of a streamed answer; the last one carries the whole response."""
 

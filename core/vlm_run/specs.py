@@ -69,8 +69,8 @@ class ModelSpec(BaseModel):
     checkpoint: str | None = None
     """A checkpoint folder that the plugin ships, relative to its package folder."""
     config_match: Mapping[str, Any] = Field(default_factory=dict)
-    """Dotted keys of `config.json` and their values, which tell this model type from others of
-    the same architecture when a checkpoint folder is given."""
+    """Dotted keys of `config.json` (`rope_scaling.long_factor.0`) and their values, which tell this
+    model type from others of the same architecture when a checkpoint folder is given."""
     template_match: str | None = None
     """A text that the checkpoint's own chat template must have, where other model types have the
     same `config.json` and not this text."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vlm_run.testing.subject import PluginSubject
-from vlm_run.testing.suite import Result, run_suite
+from vlm_run.testing.suite import MODEL_CHECKS, PLUGIN_CHECKS, Result, run_suite
 
 from .conftest import TEMPLATE
 
@@ -32,6 +32,16 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "out of order",
     ),
     ("one_placeholder_for_each_image", "", TEMPLATE.replace("<image>", "<image><image>"), "2 placeholders"),
+    (
+        "one_placeholder_for_each_image",
+        """
+        @hookimpl
+        def placeholder():
+            return ""
+        """,
+        TEMPLATE,
+        "the placeholder of an image is empty",
+    ),
     ("one_placeholder_for_each_image", "", TEMPLATE + "<image>", "with 0 images, gives a prompt with 1"),
     (
         "one_placeholder_for_each_image",
@@ -123,6 +133,28 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "`count_image_tokens` refuses it",
     ),
     (
+        "pictures_have_a_token_count",
+        """
+        import itertools
+        numbers = itertools.count(1)
+        @hookimpl
+        def count_image_tokens():
+            return next(numbers)
+        """,
+        TEMPLATE,
+        "takes 1 tokens once and 2 the next time",
+    ),
+    (
+        "pictures_have_a_token_count",
+        """
+        @hookimpl
+        def preprocess_image():
+            raise MediaError("not today")
+        """,
+        TEMPLATE,
+        "no picture is taken",
+    ),
+    (
         "limits_reach_the_engine",
         """
         @hookimpl
@@ -163,6 +195,101 @@ VLLM_FAULTS: list[tuple[str, str, str, str]] = [
         TEMPLATE,
         "when it is called again: AssertionError: once is enough",
     ),
+    (
+        "vllm_knows_the_architecture",
+        """
+        @hookimpl
+        def register_with_vllm():
+            import no_such_module
+        """,
+        TEMPLATE,
+        "`register_with_vllm` fails: ModuleNotFoundError",
+    ),
+]
+
+# Found with a checkpoint folder.
+CHECKPOINT_FAULTS: list[tuple[str, str, str, str]] = [
+    (
+        "prompt_agrees_with_checkpoint",
+        "",
+        TEMPLATE.replace("<|im_end|>", "<|im_end|>."),
+        "but the checkpoint's template '<|im_start|>user",
+    ),
+    (
+        "prompt_agrees_with_checkpoint",
+        "",
+        "{% if messages | length > 2 %}{{ raise_exception('no history') }}{% endif %}" + TEMPLATE,
+        "the conversation 'history' is refused",
+    ),
+    (
+        "tokenizer_keeps_text_as_text",
+        """
+        @hookimpl(wrapper=True)
+        def render_prompt(conversation):
+            forged = any(not part.text.isascii() for part in conversation.messages[-1].parts[1:])
+            return (yield) + "<|im_end|>" * forged
+        """,
+        TEMPLATE,
+        "in a question becomes a control token",
+    ),
+    (
+        "counts_agree_with_vllm",
+        """
+        @hookimpl
+        def count_image_tokens(width, height):
+            return 577 if width == 2000 else 576
+        """,
+        TEMPLATE,
+        "2000 x 30 pixels counts 577 tokens, but vLLM's processor makes 576 of it",
+    ),
+]
+
+# Found of the plugin as a whole.
+PLUGIN_FAULTS: list[tuple[str, str, str, str]] = [
+    (
+        "specs_are_valid_and_unique",
+        """
+        @hookimpl
+        def model_specs():
+            return [ModelSpec(**FACTS), ModelSpec(**{**FACTS, "model_type": "acme_7b"})]
+        """,
+        TEMPLATE,
+        "'acme_7b' is already served",
+    ),
+    (
+        "specs_are_valid_and_unique",
+        """
+        @hookimpl
+        def model_specs():
+            return []
+        """,
+        TEMPLATE,
+        "returns no model type",
+    ),
+    ("import_is_light", "import torch", TEMPLATE, "imports torch"),
+    (
+        "import_is_light",
+        "import sys; assert 'pytest' in sys.modules, 'import pytest first'",
+        TEMPLATE,
+        "cannot be imported alone: AssertionError: import pytest first",
+    ),
+]
+
+# What is no fault, but is said: a check, what the plugin leaves out, and what the check says of it.
+SKIPS: list[tuple[str, str, str, str]] = [
+    ("contract_is_stated", "del vlm_run_contract", TEMPLATE, "which contract it was written for"),
+    (
+        "pictures_have_a_token_count",
+        "FACTS['vision'] = None",
+        TEMPLATE,
+        "no `vision`, and the plugin no `count_image_tokens`",
+    ),
+    (
+        "vllm_knows_the_architecture",
+        "FACTS['architecture'] = 'NoSuchForCausalLM'",
+        TEMPLATE,
+        "has no NoSuchForCausalLM, and the plugin registers none",
+    ),
 ]
 
 
@@ -197,43 +324,42 @@ def test_a_healthy_plugin_passes_every_check(plugin: Make, checkpoint: Path) -> 
     assert {result.check for result in found if result.outcome == "skipped"} == set()
 
 
-def test_an_import_of_torch_is_found(plugin: Make) -> None:
-    pytest.importorskip("torch")
-    result = result_of(plugin("import torch"), "import_is_light")
-    assert result.outcome == "failed"
-    assert "imports torch" in result.detail
-
-
-def test_a_model_type_that_another_of_its_own_has_is_found(plugin: Make) -> None:
-    result = result_of(
-        plugin("""
-        @hookimpl
-        def model_specs():
-            return [ModelSpec(**FACTS), ModelSpec(**{**FACTS, "model_type": "acme_7b"})]
-        """),
-        "specs_are_valid_and_unique",
-    )
-    assert result.outcome == "failed"
-    assert "'acme_7b' is already served" in result.detail
-
-
-def test_another_template_than_the_checkpoints_is_found(plugin: Make, checkpoint: Path) -> None:
-    subject = plugin(template=TEMPLATE.replace("<|im_end|>", "<|im_end|>."))
-    result = result_of(subject, "prompt_agrees_with_checkpoint", checkpoint)
-    assert result.outcome == "failed"
-    assert "but the checkpoint's template '<|im_start|>user" in result.detail
-
-
-def test_a_count_that_is_not_vllms_is_found(plugin: Make, checkpoint: Path) -> None:
+@pytest.mark.parametrize(
+    ("check", "source", "template", "message"), CHECKPOINT_FAULTS, ids=ids(CHECKPOINT_FAULTS)
+)
+def test_a_fault_beside_a_checkpoint_is_found(
+    plugin: Make, checkpoint: Path, check: str, source: str, template: str, message: str
+) -> None:
     pytest.importorskip("vllm")
-    subject = plugin("""
-        @hookimpl
-        def count_image_tokens(width, height):
-            return 577 if width == 2000 else 576
-    """)
-    result = result_of(subject, "counts_agree_with_vllm", checkpoint)
-    assert result.outcome == "failed"
-    assert "2000 x 30 pixels counts 577 tokens, but vLLM's processor makes 576 of it" in result.detail
+    result = result_of(plugin(source, template), check, checkpoint)
+    assert (result.outcome, result.model_type) == ("failed", "acme-7b")
+    assert message in result.detail
+
+
+@pytest.mark.parametrize(("check", "source", "template", "message"), PLUGIN_FAULTS, ids=ids(PLUGIN_FAULTS))
+def test_a_fault_of_the_whole_plugin_is_found(
+    plugin: Make, check: str, source: str, template: str, message: str
+) -> None:
+    if "torch" in source:
+        pytest.importorskip("torch")
+    result = result_of(plugin(source, template), check)
+    assert (result.outcome, result.model_type) == ("failed", None)
+    assert message in result.detail
+
+
+@pytest.mark.parametrize(("check", "source", "template", "message"), SKIPS, ids=ids(SKIPS))
+def test_what_is_no_fault_is_said(plugin: Make, check: str, source: str, template: str, message: str) -> None:
+    pytest.importorskip("vllm")
+    result = result_of(plugin(source, template), check)
+    assert result.outcome == "skipped"
+    assert message in result.detail
+
+
+def test_every_check_has_a_plugin_that_breaks_it() -> None:
+    proven = {fault[0] for fault in [*FAULTS, *VLLM_FAULTS, *CHECKPOINT_FAULTS, *PLUGIN_FAULTS]}
+    # A range that leaves this contract out keeps the plugin from being loaded: test_contract_version.py.
+    proven.add("contract_is_stated")
+    assert proven == {check.__name__ for check in [*PLUGIN_CHECKS, *MODEL_CHECKS]}
 
 
 def test_a_template_for_text_alone_is_compared_where_it_can_be(

@@ -20,7 +20,7 @@ from vlm_run.engine.versions import request_errors
 from vlm_run.errors import EngineError, RequestError, VlmRunError
 from vlm_run.media import MediaPolicy
 from vlm_run.request import Request, Sampling
-from vlm_run.response import Delta, Response, Usage
+from vlm_run.response import Delta, Response, Trace, Usage
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -128,6 +128,25 @@ class Engine:
         self._check_running()
         return self._thread.iterate_async(self._stream(request, Sampling.parse(sampling)))
 
+    def trace(self, requests: Iterable[RequestLike], max_tokens: int) -> list[Trace]:
+        """Greedy answers token by token, in the order of the requests.
+
+        Args:
+            requests: Each in any shape that `Request.parse` takes; their sampling is not looked at.
+            max_tokens: Most tokens in an answer.
+
+        Raises:
+            RequestError: One of the requests cannot be served.
+            EngineError: The engine has died.
+        """
+        self._check_running()
+        return self._thread.run(self._traces(list(requests), Sampling(max_tokens=max_tokens)))
+
+    @property
+    def dtype(self) -> str:
+        """Of weights and activations, as in `bfloat16`."""
+        return str(self._config.model_config.dtype).removeprefix("torch.")
+
     def using(self, adapter: Adapter) -> Engine:
         """The same running model behind another adapter, to try a chat template without loading again.
 
@@ -232,7 +251,38 @@ class Engine:
         except request_errors() as error:
             raise RequestError(f"vLLM refuses the request: {error}") from error
 
-    def _sampling_params(self, sampling: Sampling, rendered: Rendered) -> SamplingParams:
+    async def _traces(self, requests: list[RequestLike], sampling: Sampling) -> list[Trace]:
+        tasks = [asyncio.create_task(self._trace(request, sampling)) for request in requests]
+        try:
+            return await asyncio.gather(*tasks)
+        except VlmRunError:
+            for task in tasks:
+                task.cancel()
+            raise
+
+    async def _trace(self, request: RequestLike, sampling: Sampling) -> Trace:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        parsed = Request.parse(request)
+        try:
+            async with self._in_flight:
+                rendered = await self._render(parsed.conversation)
+                params = self._sampling_params(sampling, rendered, logprobs=0)  # of the chosen token alone
+                async for output in self._llm.generate(rendered.engine_input, params, uuid.uuid4().hex):
+                    answer = output.outputs[0]
+        except EngineDeadError as error:
+            raise EngineError("the vLLM engine has died", hint="Its own log says why.") from error
+        except request_errors() as error:
+            raise RequestError(f"vLLM refuses the request: {error}") from error
+        steps = zip(answer.token_ids, answer.logprobs, strict=True)
+        return Trace(
+            response=answer.text.lstrip(),
+            prompt_token_ids=tuple(rendered.engine_input["prompt_token_ids"]),
+            token_ids=tuple(answer.token_ids),
+            logprobs=tuple(step[token].logprob for token, step in steps),
+        )
+
+    def _sampling_params(self, sampling: Sampling, rendered: Rendered, **more: Any) -> SamplingParams:
         from vllm import SamplingParams
 
         room = self._config.model_config.max_model_len - rendered.prompt_tokens
@@ -242,6 +292,7 @@ class Engine:
             max_tokens=min(room, sampling.max_tokens or room),
             stop=strings,
             stop_token_ids=ids,
+            **more,
         )
 
 

@@ -20,6 +20,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phi3-vision")
     vocabulary = _write_tokenizer(folder)
     config = {
+        "_name_or_path": "microsoft/Phi-3-vision-128k-instruct",
         "architectures": ["Phi3VForCausalLM"],
         "model_type": "phi3_v",
         "torch_dtype": "float32",

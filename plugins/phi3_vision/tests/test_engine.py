@@ -26,6 +26,7 @@ SPECIAL = {
     "<|image|>": 32044,
 }
 CONFIG: dict[str, Any] = {
+    "_name_or_path": "microsoft/Phi-3-vision-128k-instruct",  # as fine-tunes have it
     "architectures": ["Phi3VForCausalLM"],
     "model_type": "phi3_v",
     # As on the hub, where this is code to be downloaded and run.

@@ -31,9 +31,10 @@ def test_worked_sizes(num_crops: int) -> None:
     assert [facts.count_image_tokens(*size) for size in SIZES] == WORKED[num_crops]
 
 
-def test_the_checkpoint_has_sixteen_crops() -> None:
-    adapter = Registry.load(MODEL_TYPE)
-    assert [adapter.count_image_tokens(*size) for size in SIZES] == WORKED[16]
+@pytest.mark.parametrize(("model_type", "num_crops"), [(MODEL_TYPE, 16), ("phi3_5-vision-instruct", 4)])
+def test_each_checkpoint_has_its_number_of_crops(model_type: str, num_crops: int) -> None:
+    adapter = Registry.load(model_type)
+    assert [adapter.count_image_tokens(*size) for size in SIZES] == WORKED[num_crops]
 
 
 def _published(width: int, height: int, num_crops: int) -> tuple[tuple[int, int], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,14 @@ def test_the_number_of_crops_is_the_checkpoints_or_the_users(checkpoint: Path) -
     four = Phi3VProcessor.from_pretrained(str(checkpoint), num_crops=4)
     assert four.image_processor.facts.num_crops == 4
     assert four.calc_num_image_tokens_from_image_size(width=1300, height=876) == 757
+
+
+def test_a_checkpoint_of_phi_3_5_has_the_crops_that_its_spec_says(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "preprocessor_config.json").write_text('{"num_crops": 4}')
+    assert Phi3VProcessor.from_pretrained(str(tmp_path)).image_processor.facts == (
+        Registry.load("phi3_5-vision-instruct").spec.vision
+    )
 
 
 def test_text_becomes_ids_in_which_an_image_is_one_token(processor: Phi3VProcessor) -> None:

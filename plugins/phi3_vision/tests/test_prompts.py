@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vlm_run import Conversation, Registry
 
 MODEL_TYPE = "phi3-vision-128k-instruct"
+MODEL_TYPES = [MODEL_TYPE, "phi3_5-vision-instruct"]
 IMAGE = {"type": "image", "image": "picture.png"}
 
 
@@ -29,7 +30,8 @@ def _assistant(text: str) -> dict[str, Any]:
 
 
 # The chat template in tokenizer_config.json of microsoft/Phi-3-vision-128k-instruct, read in copies of
-# it (llama.cpp's tests), with `<|image_1|>\n` before the text, as on the model's card.
+# it (llama.cpp's tests), and of microsoft/Phi-3.5-vision-instruct (OpenVINO/Phi-3.5-vision-instruct-fp16-ov),
+# with `<|image_1|>\n` before the text, as on the model's card.
 PUBLISHED: dict[str, tuple[list[dict[str, Any]], str]] = {
     "text alone": ([_user(_text("Q"))], "<|user|>\nQ<|end|>\n<|assistant|>\n"),
     "one image": ([_user(IMAGE, _text("Q"))], "<|user|>\n<|image_1|>\nQ<|end|>\n<|assistant|>\n"),
@@ -57,9 +59,12 @@ PUBLISHED: dict[str, tuple[list[dict[str, Any]], str]] = {
 }
 
 
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize(("messages", "published"), PUBLISHED.values(), ids=PUBLISHED)
-def test_prompt_is_that_of_the_checkpoint(messages: list[dict[str, Any]], published: str) -> None:
-    prompt = Registry.load(MODEL_TYPE).render(Conversation.from_messages(messages))
+def test_prompt_is_that_of_the_checkpoint(
+    messages: list[dict[str, Any]], published: str, model_type: str
+) -> None:
+    prompt = Registry.load(model_type).render(Conversation.from_messages(messages))
     assert prompt.text == published
     assert prompt.literals == ()
 

@@ -1,4 +1,4 @@
-"""Phi-3-vision, as published by Microsoft, without the code that comes with its checkpoint."""
+"""Phi-3-vision and Phi-3.5-vision, as published by Microsoft, without their checkpoints' code."""
 
 from __future__ import annotations
 
@@ -8,40 +8,53 @@ from vlm_run_phi3_vision.vision import HDTransform
 vlm_run_contract = ">=1,<2"
 
 
+# added_tokens of tokenizer_config.json that its template or its processor uses.
+_CONTROL_TOKENS = (
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<|endoftext|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<|end|>",
+    "<|user|>",
+    "<|image|>",
+)
+
+
 @hookimpl
 def model_specs() -> list[ModelSpec]:
     return [
-        ModelSpec(
-            model_type="phi3-vision-128k-instruct",
-            hf_id="microsoft/Phi-3-vision-128k-instruct",
-            modelscope_id="LLM-Research/Phi-3-vision-128k-instruct",  # ms-swift 2.6.1, supported models
-            architecture="Phi3VForCausalLM",
-            chat_template="templates/phi3-vision.jinja",
-            image_placeholder="<|image_{index}|>",
-            # To the tokenizer the placeholder is plain text; `<|image|>` is its token 32044.
-            image_token="<|image|>",
-            vision=HDTransform(num_crops=16),  # preprocessor_config.json
-            context_length=131072,  # max_position_embeddings of config.json
-            # Of the 131,072 tokens a KV cache beside the weights on 80 GB would hold one sequence.
-            # An image takes up to 2,653 tokens; num_crops 4 in mm_processor_kwargs makes that 781.
-            engine_kwargs={"max_model_len": 16384, "limit_mm_per_prompt": {"image": 5}},
-            # added_tokens of tokenizer_config.json that its template or its processor uses.
-            control_tokens=(
-                "<s>",
-                "</s>",
-                "<unk>",
-                "<|endoftext|>",
-                "<|assistant|>",
-                "<|system|>",
-                "<|end|>",
-                "<|user|>",
-                "<|image|>",
-            ),
-            stop=("<|end|>", "<|endoftext|>"),
-            bos_token="<s>",  # written by the tokenizer, not by the template
-            eos_token="<|endoftext|>",
-        )
+        # An image takes up to 2,653 tokens; num_crops 4 in mm_processor_kwargs makes that 781.
+        _spec("phi3-vision-128k-instruct", "Phi-3-vision-128k-instruct", 1.0299999713897705, 16, images=5),
+        # Up to 781 tokens each; Microsoft's card asks for 16 crops where there is one image.
+        _spec("phi3_5-vision-instruct", "Phi-3.5-vision-instruct", 1.0800000429153442, 4, images=16),
     ]
+
+
+def _spec(model_type: str, name: str, long_factor: float, num_crops: int, images: int) -> ModelSpec:
+    return ModelSpec(
+        model_type=model_type,  # this and the next but one: ms-swift 2.6.1, supported models
+        hf_id=f"microsoft/{name}",
+        modelscope_id=f"LLM-Research/{name}",
+        architecture="Phi3VForCausalLM",
+        # Their config.json differ in name and RoPE factors alone; fine-tunes change the name.
+        config_match={"rope_scaling.long_factor.0": long_factor},
+        # Both tokenizer_config.json have the same chat_template.
+        chat_template="templates/phi3-vision.jinja",
+        image_placeholder="<|image_{index}|>",
+        # To the tokenizer the placeholder is plain text; `<|image|>` is its token 32044.
+        image_token="<|image|>",
+        vision=HDTransform(num_crops=num_crops),  # preprocessor_config.json
+        context_length=131072,  # max_position_embeddings of config.json
+        # Of the 131,072 tokens a KV cache beside the weights on 80 GB would hold one sequence.
+        engine_kwargs={"max_model_len": 16384, "limit_mm_per_prompt": {"image": images}},
+        control_tokens=_CONTROL_TOKENS,
+        # eos_token_id of config.json and generation_config.json is 2, which no answer ends with.
+        stop=("<|end|>", "<|endoftext|>"),
+        bos_token="<s>",  # written by the tokenizer, not by the template
+        eos_token="<|endoftext|>",
+    )
 
 
 @hookimpl

@@ -1,0 +1,51 @@
+"""docs/models.md says what the specs of the plugins in this repository say."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlm_run import Conversation, Registry
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def tool() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "tools/models_page.py"))
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return (ROOT / "docs/models.md").read_text(encoding="utf-8")
+
+
+def test_the_page_is_up_to_date(tool: dict[str, Any], page: str) -> None:
+    assert page == tool["page"](), "run python tools/models_page.py"
+
+
+def test_every_model_type_has_a_row_a_prompt_and_a_cost(tool: dict[str, Any], page: str) -> None:
+    prompts = re.findall(r"^(`.+`): \[.+\n\n```json\n(.+)\n```$", page, re.MULTILINE)
+    tables = [rest.partition("\n## ")[0] for rest in page.split("### Pictures")[1:]]
+    costs = [line for table in tables for line in table.splitlines() if line.startswith("| `")]
+    question = Conversation.from_query("Q", images=["picture.png"])
+    for plugin in tool["plugins"]():
+        for spec in plugin.specs:
+            name = f"`{spec.model_type}`"
+            assert re.search(rf"^\| {re.escape(name)} \| (\[|with the plugin)", page, re.MULTILINE), name
+            (prompt,) = [text for names, text in prompts if name in names.split(", ")]
+            assert json.loads(prompt) == Registry.load(spec.model_type).render(question).text
+            (row,) = [line for line in costs if name in line.split(" | ")[0].removeprefix("| ").split(", ")]
+            assert f" | {Registry.load(spec.model_type).count_image_tokens(1000, 400):,} | " in row
+
+
+def test_its_links_into_the_repository_lead_somewhere(page: str) -> None:
+    targets = re.findall(r"\]\((?!https:)([^)]+)\)", page)
+    assert targets
+    for target in targets:
+        assert (ROOT / "docs" / target).exists(), target

@@ -1,0 +1,193 @@
+"""Write docs/models.md from the specs of the plugins here: python tools/models_page.py [--check]"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm_run import Conversation, ModelSpec, Registry, VisionFacts
+from vlm_run.discovery import Plugin, installed_plugins
+
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "docs/models.md"
+
+SIZES = ((336, 336), (1000, 400), (1920, 1080))
+"""Width and height in pixels of the pictures whose cost is shown."""
+
+HEAD = """<!-- Written by tools/models_page.py from the specs; change them in the plugins. -->
+
+# The model types of the plugins in this repository
+
+The source of each fact stands beside it, as a comment in the plugin's code. `vlm-run explain MODEL` shows
+what a request of your own becomes.
+
+- **Context** is the checkpoint's native one, in tokens. **Engine options** are what the engine starts with
+  unless told otherwise, on as many GPUs of 80 GB as the last column says.
+- **Prompts** are written as JSON strings, for one picture and the question “Q”: what the checkpoint's own
+  chat template renders, before the tokenizer adds its BOS where it does.
+- **Pictures** says what the image processor is, what pictures of three sizes in pixels cost in tokens, and
+  how many one conversation may have at most.
+"""
+
+
+def main() -> None:
+    text = page()
+    if "--check" not in sys.argv:
+        TARGET.write_text(text, encoding="utf-8")
+    elif not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != text:
+        sys.exit(f"{TARGET} is out of date: run python tools/models_page.py")
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n\n".join([HEAD.rstrip(), *map(_section, plugins())]) + "\n"
+
+
+def plugins() -> list[Plugin]:
+    """The plugins of this repository, sorted by name.
+
+    Raises:
+        SystemExit: One of them is not installed, or was left out.
+    """
+    folders = _folders()
+    found = [plugin for plugin in installed_plugins().healthy if plugin.name in folders]
+    if missing := sorted(folders.keys() - {plugin.name for plugin in found}):
+        sys.exit(f"not installed, or broken (see `vlm-run plugins`): {', '.join(missing)}")
+    return sorted(found, key=lambda plugin: plugin.name)
+
+
+def _folders() -> dict[str, str]:
+    """Where each plugin of this repository has its package, relative to docs/, by distribution."""
+    folders = {}
+    for file in sorted(ROOT.glob("plugins/*/pyproject.toml")):
+        name = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["name"]
+        folders[name] = f"../plugins/{file.parent.name}/{name.replace('-', '_')}"
+    return folders
+
+
+def _section(plugin: Plugin) -> str:
+    folder = _folders()[plugin.name]
+    served = [spec for spec in plugin.specs if spec.replaced_by is None]
+    listed = [spec for spec in plugin.specs if spec.replaced_by is not None]
+    parts = [f"## {plugin.name}", f"Source: [{folder.removeprefix('../')}]({folder})"]
+    parts += [
+        _table(["Model type", "Weights", "Architecture", "Context", "Engine options", "GPUs"], served, _row)
+    ]
+    if listed:
+        parts += [
+            "Listed, and refused when started, as no vLLM that vlm-run works with serves them:",
+            _table(
+                ["Model type", "Weights", "Architecture", "Context", "vLLM", "Use instead"], listed, _old_row
+            ),
+        ]
+    parts += [
+        "### Prompts",
+        *(_prompt(plugin, folder, list(group)) for group in _alike(plugin.specs, _prompt_key)),
+    ]
+    parts += ["### Pictures", _pictures(plugin.specs)]
+    return "\n\n".join(parts)
+
+
+def _row(spec: ModelSpec) -> list[str]:
+    options = dict(spec.engine_kwargs)
+    gpus = options.pop("tensor_parallel_size", 1)
+    shown = ", ".join(f"`{name}={json.dumps(value)}`" for name, value in options.items())
+    return [*_common(spec), shown, str(gpus)]
+
+
+def _old_row(spec: ModelSpec) -> list[str]:
+    return [*_common(spec), f"`{spec.vllm}`", f"`{spec.replaced_by}`"]
+
+
+def _common(spec: ModelSpec) -> list[str]:
+    return [f"`{spec.model_type}`", _weights(spec), f"`{spec.architecture}`", f"{spec.context_length or 0:,}"]
+
+
+def _weights(spec: ModelSpec) -> str:
+    hubs = []
+    if spec.hf_id:
+        hubs.append(f"[{spec.hf_id}](https://huggingface.co/{spec.hf_id})")
+    if spec.modelscope_id:
+        hubs.append(f"[ModelScope](https://modelscope.cn/models/{spec.modelscope_id})")
+    return ", ".join(hubs) or "with the plugin"
+
+
+def _prompt_key(spec: ModelSpec) -> Hashable:
+    return (spec.chat_template, spec.image_placeholder, spec.stop, spec.reasoning_end)
+
+
+def _prompt(plugin: Plugin, folder: str, specs: Sequence[ModelSpec]) -> str:
+    first = specs[0]
+    template = Path(first.chat_template).relative_to(Path(plugin.module.__file__).parent)
+    conversation = Conversation.from_query("Q", images=["picture.png"])
+    rendered = Registry.load(first.model_type).render(conversation).text
+    ends = ", ".join(f"`{stop}`" for stop in first.stop) or "the checkpoint's EOS"
+    reasoning = f" The reasoning in it ends at `{first.reasoning_end}`." if first.reasoning_end else ""
+    return (
+        f"{_names(specs)}: [{template.name}]({folder}/{template}), an image is "
+        f"`{first.image_placeholder}`, an answer ends at {ends}.{reasoning}\n\n"
+        f"```json\n{json.dumps(rendered, ensure_ascii=False)}\n```"
+    )
+
+
+def _pictures(specs: Iterable[ModelSpec]) -> str:
+    header = ["Model types", "Facts", *(f"{width} × {height}" for width, height in SIZES), "At most"]
+    groups = _alike(specs, lambda spec: (repr(spec.vision), spec.max_images))
+    return _table(header, [list(group) for group in groups], _picture_row)
+
+
+def _picture_row(specs: Sequence[ModelSpec]) -> list[str]:
+    adapter = Registry.load(specs[0].model_type)
+    costs = [f"{adapter.count_image_tokens(width, height):,}" for width, height in SIZES]
+    most = specs[0].max_images
+    return [
+        _names(specs),
+        _facts(specs[0].vision),
+        *costs,
+        "as the context allows" if most is None else str(most),
+    ]
+
+
+def _facts(vision: VisionFacts | None) -> str:
+    if vision is None:
+        return "`count_image_tokens` of the plugin"
+    own = type(vision).model_fields.keys() - VisionFacts.model_fields.keys()
+    fields = (f"`{name}` {_value(value)}" for name, value in vision if name in own and value is not None)
+    return f"{type(vision).__name__}: {', '.join(fields)}"
+
+
+def _value(value: Any) -> str:
+    """A number, or how many sizes (height and width) there are and the largest of them."""
+    if isinstance(value, tuple):
+        height, width = max(value, key=lambda size: size[0] * size[1])
+        return f"{len(value)} sizes up to {width} × {height}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _names(specs: Iterable[ModelSpec]) -> str:
+    return ", ".join(f"`{spec.model_type}`" for spec in specs)
+
+
+def _alike(specs: Iterable[ModelSpec], key: Callable[[ModelSpec], Hashable]) -> Iterator[Iterable[ModelSpec]]:
+    """The specs in groups of one key, in the order of each group's first."""
+    specs = list(specs)
+    places: dict[Hashable, int] = {}
+    for spec in specs:
+        places.setdefault(key(spec), len(places))
+    ordered = sorted(specs, key=lambda spec: places[key(spec)])
+    for _, group in itertools.groupby(ordered, key):
+        yield list(group)
+
+
+def _table(header: Sequence[str], items: Iterable[Any], row: Callable[[Any], Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *map(row, items)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
