@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 
 from vlm_run import Conversation
-from vlm_run.conversation import Image, Message, Text
+from vlm_run.conversation import Image, Message, Text, with_image_parts
 from vlm_run.errors import ConversationError
 
 
@@ -211,7 +212,11 @@ MISTAKES: dict[str, tuple[Any, str, int | None]] = {
     "no message": ([], "the conversation has no message", None),
     "a string as a message": ([_user("Q"), "Q"], "a message needs 'role' and 'content'", 1),
     "no role": ([{"content": "Q"}], "a message needs 'role' and 'content'", 0),
-    "an unknown role": ([{"role": "tool", "content": "Q"}], "unknown role 'tool'. Known: system, user", 0),
+    "an unknown role": (
+        [{"role": "function", "content": "Q"}],
+        "unknown role 'function'. Known: system, user",
+        0,
+    ),
     "a role that is no word": ([{"role": ["user"], "content": "Q"}], "unknown role ['user']", 0),
     "no content": ([{"role": "user"}], "'content' must be a string or a list of parts", 0),
     "bytes as content": ([_user(b"Q")], "'content' must be a string or a list of parts", 0),
@@ -390,3 +395,65 @@ def test_a_history_keeps_tags_as_they_were_written() -> None:
 def test_messages_of_one_side_in_a_row_are_one_turn_of_a_history() -> None:
     messages = [_user("Q1"), _user("Q2"), ANSWER, {"role": "assistant", "content": "B"}, _user("Q3")]
     assert Conversation.from_messages(messages).to_history("C") == [["Q1\nQ2", "AB"], ["Q3", "C"]]
+
+
+# --- Tools, and answers that are continued
+
+
+def test_a_tools_result_may_end_the_conversation_and_keeps_its_fields() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turns = [
+        {"role": "developer", "content": "Be brief."},
+        _user("Q"),
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "42"},
+    ]
+    system, _, calling, result = Conversation.from_messages(
+        turns, tools=[{"type": "function"}]
+    ).template_messages()
+    assert system["role"] == "system"
+    assert calling == {"role": "assistant", "content": [], "tool_calls": [call]}
+    assert result == {"role": "tool", "content": [{"type": "text", "text": "42"}], "tool_call_id": "c1"}
+
+
+def test_only_an_answer_can_be_continued() -> None:
+    assert Conversation.from_messages([_user("Q"), ANSWER], continued=True).continued
+    with pytest.raises(ConversationError, match="no answer to continue: the last message is of role 'user'"):
+        Conversation.from_messages([_user("Q")], continued=True)
+
+
+# --- Shorthands as parts
+
+
+def test_shorthands_become_parts_and_what_has_none_stays_as_it_is() -> None:
+    plain = {"role": "tool", "tool_call_id": "c1", "content": "<img>x</img>", "own": 1}
+    question = {"role": "user", "content": "<img>a</img>A<image>B", "name": "Ann"}
+    done = with_image_parts([plain, question], ["b"])
+    assert done[0] == plain
+    a, b = ({"type": "image_url", "image_url": {"url": url}} for url in "ab")
+    text_a, text_b = ({"type": "text", "text": text} for text in "AB")
+    assert done[1] == {"role": "user", "content": [a, text_a, b, text_b], "name": "Ann"}
+
+
+@given(
+    questions=st.lists(TEXT, min_size=1, max_size=3),
+    images=st.lists(st.none() | st.just("a.png"), max_size=3),
+)
+def test_parts_hold_the_conversation_that_the_shorthands_stood_for(
+    questions: list[str], images: list[str | None]
+) -> None:
+    turns = [turn for question in questions for turn in (_user(question), ANSWER)][:-1]
+    try:
+        read = Conversation.from_messages(turns, images)
+    except ConversationError as error:
+        with pytest.raises(ConversationError, match=re.escape(str(error))):
+            with_image_parts(turns, images)
+        return
+    in_parts = Conversation.from_messages(with_image_parts(turns, images))
+    assert in_parts.template_messages() == read.template_messages()
+    assert in_parts.image_places() == read.image_places()
+
+
+def test_images_need_a_users_message() -> None:
+    with pytest.raises(ConversationError, match="images are given, but no message of a user"):
+        with_image_parts([{"role": "system", "content": "S"}], ["a.png"])

@@ -1,4 +1,4 @@
-"""The commands and the Python in the guide for plugin authors."""
+"""The commands and the Python in the guide for plugin authors, and the commands of serving."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from vlm_run import scaffold
 from vlm_run.cli import app
@@ -17,8 +18,13 @@ from vlm_run.specs import ModelSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
 GUIDE = (DOCS / "plugin-authors.md").read_text()
+SERVING = (DOCS / "serving.md").read_text()
+SERVICES = DOCS.parent / "examples" / "serving"
 COMMANDS = [
-    line for block in re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL) for line in block.splitlines() if line
+    line
+    for block in re.findall(r"```sh\n(.*?)```", GUIDE + SERVING, re.DOTALL)
+    for line in block.splitlines()
+    if line
 ]
 
 
@@ -66,3 +72,38 @@ def test_its_python_parses_and_its_fields_exist() -> None:
 def test_its_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", GUIDE):
         assert (DOCS / target).exists(), target
+
+
+def test_the_options_that_serving_and_its_files_name_exist() -> None:
+    options = {name for option in serve_command().params for name in option.opts}
+    files = [path.read_text() for path in SERVICES.iterdir()]
+    ours = re.sub(r"-- --[^`]*`|`--headless`", "", SERVING.split("## Running it as a service")[0]).replace(
+        "_", "-"
+    )
+    named = set(re.findall(r"(?<=[ `(\"])--[a-z][a-z-]+", ours))
+    named |= {
+        flag
+        for text in files
+        for flag in re.findall(r"(?<=[\s\"])--(?:host|shutdown|max-request|port)[a-z-]*", text)
+    }
+    assert len(named) > 15
+    assert named - options == set()
+
+
+def test_the_service_files_parse_and_wait_longer_than_the_server() -> None:
+    compose = yaml.safe_load((SERVICES / "compose.yaml").read_text())["services"]["vlm"]
+    pod = yaml.safe_load((SERVICES / "kubernetes.yaml").read_text())["spec"]["template"]["spec"]
+    unit = (SERVICES / "vlm-run.service").read_text()
+    seconds = {
+        "compose": (compose["stop_grace_period"], " ".join(compose["command"])),
+        "kubernetes": (str(pod["terminationGracePeriodSeconds"]), " ".join(pod["containers"][0]["args"])),
+        "systemd": (re.findall(r"TimeoutStopSec=(\d+)", unit)[0], unit),
+    }
+    for given, command in seconds.values():
+        asked = re.findall(r"--shutdown-timeout (\d+)", command)
+        assert int(given.removesuffix("s")) > int(asked[0])
+
+
+def serve_command() -> Any:
+    group: Any = typer.main.get_command(app)
+    return group.commands["serve"]

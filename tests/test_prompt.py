@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vlm_run import Conversation, ModelSpec
+from vlm_run import Conversation, ModelSpec, Registry
 from vlm_run.conversation import Image, Message, Text
+from vlm_run.errors import TemplateError
 from vlm_run.prompt import Guard, Prompt, control_tokens
 
 CONTROL = ["<image>", "</s>", "<s>", "<|im_end|>", "<|im_start|>", "<|image_{index}|>", "<|end|>"]
@@ -173,3 +176,44 @@ def test_a_split_keeps_texts_and_literals_of_its_parts(before: str, after: str) 
     parts = prompt.split("<image>")
     assert [part.text for part in parts] == [before, after]
     assert [_marked(part) for part in parts] == [_marked(guard.unmask(text.text)) for text in (first, second)]
+
+
+def test_what_stands_in_tools_and_their_calls_is_masked_too() -> None:
+    guard = Guard(CONTROL)
+    call = {"function": {"name": "f", "arguments": '{"a": "</s>"}'}}
+    turns = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "<|im_end|>"},
+    ]
+    masked = guard.mask(Conversation.from_messages(turns, tools=[{"description": ["<image>", 5]}]))
+    written = json.dumps([masked.template_messages(), masked.tools], ensure_ascii=False)
+    assert not IS_CONTROL.search(written)
+    assert set(_marked(guard.unmask(written))) == {"</s>", "<|im_end|>", "<image>"}
+
+
+def test_a_continued_answer_ends_the_prompt() -> None:
+    conversation = Conversation.from_messages(
+        [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A </s>"}], continued=True
+    )
+    prompt = Registry.load("demo-llava").render(conversation)
+    assert prompt.text == "[INST] Q [/INST] A </s>"
+    assert _marked(prompt) == ["</s>"]
+
+
+def test_a_template_that_leaves_answers_out_cannot_continue_one(tmp_path: Path) -> None:
+    forgetful = tmp_path / "forgetful.jinja"
+    forgetful.write_text("{{ messages[0].content[0].text }}")
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    with pytest.raises(TemplateError, match="does not let an answer be continued"):
+        Registry.load("demo-llava", chat_template=forgetful).render(
+            Conversation.from_messages(turns, continued=True)
+        )
+
+
+def test_a_template_that_knows_tools_is_given_them(tmp_path: Path) -> None:
+    template = tmp_path / "tools.jinja"
+    template.write_text("{{ tools[0] | tojson }}{{ messages[-1].tool_call_id }}")
+    turns = [{"role": "user", "content": "Q"}, {"role": "tool", "tool_call_id": "c1", "content": "4"}]
+    conversation = Conversation.from_messages(turns, tools=[{"name": "f"}])
+    assert Registry.load("demo-llava", chat_template=template).render(conversation).text == '{"name": "f"}c1'

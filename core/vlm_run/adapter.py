@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlm_run.discovery import Plugin, Plugins, installed_plugins
 from vlm_run.errors import PluginError, VlmRunError
-from vlm_run.prompt import Guard, Prompt, control_tokens
+from vlm_run.prompt import Guard, Prompt, control_tokens, cut_at_end_mark, with_end_mark
 from vlm_run.specs import Limits, ModelSpec
 
 if TYPE_CHECKING:
@@ -69,7 +69,10 @@ class Adapter:
             conversation = conversation.without_reasoning(self.spec.reasoning_end)
         guard = Guard({*control_tokens(self.spec), *control})
         masked = guard.mask(conversation)
-        return guard.unmask(self._call("render_prompt", str, model=self.spec, conversation=masked))
+        if conversation.continued:
+            masked = with_end_mark(masked)
+        prompt = self._call("render_prompt", str, model=self.spec, conversation=masked)
+        return guard.unmask(cut_at_end_mark(prompt) if conversation.continued else prompt)
 
     def preprocess(self, image: Image.Image) -> Image.Image:
         """The picture as vLLM's processor for the model should get it.

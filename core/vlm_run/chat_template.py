@@ -8,7 +8,7 @@ can be shown with no model library at hand. The same template files work with
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +43,7 @@ def render(
     *,
     bos_token: str = "",
     eos_token: str = "",
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The prompt up to where the model's answer begins.
 
@@ -51,6 +52,7 @@ def render(
         messages: What the template sees as `messages`; content is a list of parts.
         bos_token: What the template sees as `bos_token`.
         eos_token: What the template sees as `eos_token`.
+        tools: What the template sees as `tools`.
 
     Raises:
         TemplateError: The template refused the messages by `raise_exception`.
@@ -59,7 +61,7 @@ def render(
     try:
         return _compiled(template).render(
             messages=messages,
-            tools=None,  # None, not undefined: templates tell the two apart
+            tools=list(tools) or None,  # None, not undefined: templates tell the two apart
             documents=None,
             bos_token=bos_token,
             eos_token=eos_token,

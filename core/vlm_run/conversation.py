@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 ImageSource: TypeAlias = "str | bytes | Path | PILImage.Image"
 """A URL, a path, base64 text, a data URI, encoded bytes, or a decoded picture."""
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
+_ALIASES = {"developer": "system"}  # OpenAI's newer name
+# What OpenAI's messages carry beside role and content, for the templates that know it.
+_FIELDS = ("name", "tool_calls", "tool_call_id")
 
 _TAG = re.compile(r"(?P<image><image>)\n?|<img>(?P<source>.*?)</img>\n?", re.DOTALL)
 
@@ -57,27 +60,40 @@ class Message:
     """What one side says.
 
     Attributes:
-        role: `system`, `user` or `assistant`.
+        role: `system`, `user`, `assistant` or `tool`.
         parts: Text and images in order.
         written: The text as the user wrote it, with its tags.
+        fields: `name`, `tool_calls` and `tool_call_id`, where OpenAI's message has them.
     """
 
     role: str
     parts: tuple[Part, ...]
     written: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages, the last of which the model answers."""
+    """Messages, the last of which the model answers.
+
+    Attributes:
+        messages: In order.
+        tools: What the model may call, as in OpenAI's `tools`, for the templates that know them.
+        continued: Whether the last message is the beginning of the model's own answer.
+    """
 
     messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    continued: bool = False
 
     @classmethod
     def from_messages(
         cls,
         messages: Iterable[Mapping[str, Any]],
         images: Sequence[ImageSource | None] | ImageSource | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        continued: bool = False,
     ) -> Conversation:
         """From OpenAI-style messages.
 
@@ -86,19 +102,15 @@ class Conversation:
                 `text`, `image_url` (OpenAI), `image` (Hugging Face), `input_text` or
                 `input_image` (OpenAI's responses).
             images: For the `<image>` tags in string contents, or for the turns.
+            tools: What the model may call, as in OpenAI's `tools`.
+            continued: Whether the last message, of the assistant, is the beginning of the answer.
 
         Raises:
             ConversationError: Something is malformed, or tags and images do not match.
         """
-        if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
-            raise ConversationError("'messages' must be a list of messages")
-        read_image_tags = images is not None
-        parsed = [_message(index, message, read_image_tags) for index, message in enumerate(messages)]
-        if images is None:
-            images = []
-        elif not isinstance(images, (list, tuple)):
-            images = [images]  # type: ignore[list-item]
-        return _checked(parsed, images)
+        parsed = tuple(_parsed(messages, images))
+        _check_end(parsed, continued)
+        return cls(parsed, tuple(tools or ()), continued)
 
     @classmethod
     def from_query(
@@ -158,6 +170,7 @@ class Conversation:
                     {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": "image"}
                     for part in message.parts
                 ],
+                **message.fields,
             }
             for message in self.messages
         ]
@@ -193,24 +206,74 @@ def _is_pair(turn: Any) -> bool:
     return isinstance(turn, (list, tuple)) and len(turn) == 2 and all(isinstance(side, str) for side in turn)
 
 
+def with_image_parts(
+    messages: Sequence[Mapping[str, Any]],
+    images: Sequence[ImageSource | None] | ImageSource | None = None,
+) -> list[dict[str, Any]]:
+    """OpenAI-style messages without shorthands: every tag and every entry of `images` is a part.
+
+    >>> with_image_parts([{"role": "user", "content": "<img>a.png</img>What is this?"}])[0]["content"]
+    [{'type': 'image_url', 'image_url': {'url': 'a.png'}}, {'type': 'text', 'text': 'What is this?'}]
+
+    Raises:
+        ConversationError: Something is malformed, or tags and images do not match.
+    """
+    parsed = _parsed(messages, images)
+    return [
+        {**message, "content": [_as_openai(part) for part in done.parts]}
+        if any(isinstance(part, Image) for part in done.parts)
+        else dict(message)
+        for message, done in zip(messages, parsed, strict=True)
+    ]
+
+
+def _as_openai(part: Part) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    return {"type": "image_url", "image_url": {"url": part.source}}
+
+
+def _parsed(
+    messages: Iterable[Mapping[str, Any]], images: Sequence[ImageSource | None] | ImageSource | None
+) -> list[Message]:
+    """The messages with every image at its place."""
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
+        raise ConversationError("'messages' must be a list of messages")
+    read_image_tags = images is not None
+    parsed = [_message(index, message, read_image_tags) for index, message in enumerate(messages)]
+    if images is None:
+        images = []
+    elif not isinstance(images, (list, tuple)):
+        images = [images]  # type: ignore[list-item]
+    if not parsed:
+        raise ConversationError("the conversation has no message")
+    if any(part.source is _SLOT for message in parsed for part in message.parts if isinstance(part, Image)):
+        return _fill_slots(parsed, images)
+    return _give_to_turns(parsed, images)
+
+
 def _message(index: int, message: Mapping[str, Any], read_image_tags: bool) -> Message:
     if not isinstance(message, Mapping) or "role" not in message:
         raise ConversationError("a message needs 'role' and 'content'", message_index=index)
     role, content = message["role"], message.get("content")
+    role = _ALIASES.get(role, role) if isinstance(role, str) else role
     if role not in ROLES:
         raise ConversationError(
             f"unknown role {role!r}", hint=f"Known: {', '.join(ROLES)}.", message_index=index
         )
+    fields = {name: message[name] for name in _FIELDS if message.get(name) is not None}
+    if content is None and "tool_calls" in fields:
+        content = ""
     if isinstance(content, str):
         parts = _read_tags(content, read_image_tags, index) if role == "user" else _text(content)
-        return Message(role, tuple(parts), content)
+        return Message(role, tuple(parts), content, fields)
     if isinstance(content, (bytes, Mapping)) or not isinstance(content, Sequence):
         raise ConversationError("'content' must be a string or a list of parts", message_index=index)
     parts = [_part(index, number, part) for number, part in enumerate(content, 1)]
     if role != "user" and any(isinstance(part, Image) for part in parts):
         raise ConversationError(f"a message of role '{role}' cannot hold images", message_index=index)
     written = "".join(part.text for part in parts if isinstance(part, Text))
-    return Message(role, tuple(parts), written)
+    return Message(role, tuple(parts), written, fields)
 
 
 def _part(index: int, number: int, part: Any) -> Part:
@@ -264,18 +327,20 @@ def _read_tags(content: str, read_image_tags: bool, index: int) -> list[Part]:
     return parts + _text(content[position:])
 
 
-def _checked(messages: list[Message], images: Sequence[ImageSource | None]) -> Conversation:
-    if not messages:
-        raise ConversationError("the conversation has no message")
-    if messages[-1].role != "user":
+def _check_end(messages: Sequence[Message], continued: bool) -> None:
+    """Raise unless the model's answer, or the rest of it, comes next."""
+    last = messages[-1].role
+    if continued and last != "assistant":
         raise ConversationError(
-            f"the last message is of role '{messages[-1].role}'",
+            f"there is no answer to continue: the last message is of role '{last}'",
+            message_index=len(messages) - 1,
+        )
+    if not continued and last not in ("user", "tool"):
+        raise ConversationError(
+            f"the last message is of role '{last}'",
             hint="The model answers a user: end with a user's message.",
             message_index=len(messages) - 1,
         )
-    if any(part.source is _SLOT for message in messages for part in message.parts if isinstance(part, Image)):
-        return Conversation(tuple(_fill_slots(messages, images)))
-    return Conversation(tuple(_give_to_turns(messages, images)))
 
 
 def _fill_slots(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:
@@ -315,6 +380,8 @@ def _fill_slots(messages: list[Message], images: Sequence[ImageSource | None]) -
 def _give_to_turns(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:
     """The messages with images put before the text of the turns they belong to."""
     turns = [index for index, message in enumerate(messages) if message.role == "user"]
+    if images and not turns:
+        raise ConversationError("images are given, but no message of a user")
     if len(images) == len(turns):
         owners = turns
     elif None in images:

@@ -25,6 +25,7 @@ def render_prompt(model: ModelSpec, conversation: Conversation) -> str:
         conversation.template_messages(),
         bos_token=model.bos_token,
         eos_token=model.eos_token,
+        tools=conversation.tools,
     )
 
 

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from vlm_run.conversation import Conversation, Message, Part, Text
+from vlm_run.errors import TemplateError
 from vlm_run.specs import ModelSpec
 
 # Plane 16 is private use and the least likely to be in real text; what is there is masked too,
 # so that unmasking is exact.
 _FIRST = 0x100000
 _PLANE_16 = re.compile("[\U00100000-\U0010ffff]")
+# Behind the beginning of an answer; the last of the masks, which no conversation has so many of.
+_END_MARK = "\U0010ffff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,11 @@ class Guard:
 
     def mask(self, conversation: Conversation) -> Conversation:
         """The conversation with every control token in its texts masked."""
-        return replace(conversation, messages=tuple(map(self._mask_message, conversation.messages)))
+        return replace(
+            conversation,
+            messages=tuple(map(self._mask_message, conversation.messages)),
+            tools=tuple(self._mask_inside(tool) for tool in conversation.tools),
+        )
 
     def unmask(self, rendered: str) -> Prompt:
         """The prompt with the masked strings back in their places."""
@@ -113,7 +121,17 @@ class Guard:
                 start = end
             else:
                 parts.append(part)
-        return replace(message, parts=tuple(parts))
+        return replace(message, parts=tuple(parts), fields=self._mask_inside(message.fields))
+
+    def _mask_inside(self, value: Any) -> Any:
+        """A value as JSON knows it, with all its strings masked."""
+        if isinstance(value, str):
+            return self._control.sub(lambda found: self._mask_of(found.group()), value)
+        if isinstance(value, Mapping):
+            return {self._mask_inside(key): self._mask_inside(inner) for key, inner in value.items()}
+        if isinstance(value, Iterable):
+            return [self._mask_inside(inner) for inner in value]
+        return value
 
     def _mask_between(self, whole: str, start: int, end: int, found: deque[tuple[int, int]]) -> str:
         """`whole[start:end]` masked; takes what ends there from `found`."""
@@ -129,6 +147,25 @@ class Guard:
 
     def _mask_of(self, original: str) -> str:
         return self._masks.setdefault(original, chr(_FIRST + len(self._masks)))
+
+
+def with_end_mark(conversation: Conversation) -> Conversation:
+    """The masked conversation with a mark behind its last message, an answer to be continued."""
+    *messages, last = conversation.messages
+    ended = replace(last, parts=(*last.parts, Text(_END_MARK)))
+    return replace(conversation, messages=(*messages, ended))
+
+
+def cut_at_end_mark(rendered: str) -> str:
+    """The prompt up to the mark, where the answer goes on.
+
+    Raises:
+        TemplateError: The template leaves the mark out, and so the answer's end.
+    """
+    before, mark, _ = rendered.rpartition(_END_MARK)
+    if not mark:
+        raise TemplateError("the chat template does not let an answer be continued")
+    return before
 
 
 def control_tokens(model: ModelSpec) -> set[str]:

@@ -32,6 +32,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ["--help"],
         ["infer", "--help"],
+        ["serve", "--help"],
         ["verify", "--help"],
         ["models"],
         ["plugins"],

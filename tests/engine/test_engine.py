@@ -32,6 +32,7 @@ def picture(*shapes: tuple[str, str], width: int = 160, height: int = 128) -> Im
     return paint(Scene(width, height, (190, 190, 190), 0.3, (0, 0), drawn))
 
 
+TOKENIZER = AutoTokenizer.from_pretrained(CHECKPOINT)
 TWO_RED = picture(("red", "circle"), ("blue", "square"), ("red", "circle"))
 ONE_RED = picture(("green", "star"), ("red", "circle"))
 
@@ -90,12 +91,11 @@ def test_answers_without_a_picture_and_with_a_system_message(engine: Engine) -> 
 
 def test_usage_counts_every_token(engine: Engine) -> None:
     (answer,) = engine.infer([{"query": RED_CIRCLES, "images": [TWO_RED]}])
-    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
     image_tokens = engine.adapter.count_image_tokens(*TWO_RED.size)
-    one_each = len(tokenizer(f"[INST] <image>\n{RED_CIRCLES} [/INST]").input_ids)
+    one_each = len(TOKENIZER(f"[INST] <image>\n{RED_CIRCLES} [/INST]").input_ids)
     assert answer.usage.image_tokens == (image_tokens,)
     assert answer.usage.prompt_tokens == one_each - 1 + image_tokens
-    assert answer.usage.completion_tokens == len(tokenizer(" 2</s>", add_special_tokens=False).input_ids)
+    assert answer.usage.completion_tokens == len(TOKENIZER(" 2</s>", add_special_tokens=False).input_ids)
 
 
 def test_bad_requests_fail_alone_and_in_their_places(engine: Engine) -> None:
@@ -132,6 +132,16 @@ def test_a_prompt_that_cannot_fit_fails_with_the_count_of_each_picture(engine: E
     image_tokens = engine.adapter.count_image_tokens(*TWO_RED.size)
     assert str(image_tokens) in str(answer.error)
     assert "2048" in str(answer.error).replace(",", "")
+
+
+def test_a_picture_of_a_refused_request_is_answered_about_in_a_later_one(engine: Engine) -> None:
+    count = next(n for n in range(2048) if len(TOKENIZER("shapes " * n).input_ids) > 1900)
+    unseen = picture(("red", "circle"), ("green", "star"), ("blue", "square"))
+    refused, answered = [
+        engine.infer([{"query": query, "images": [unseen]}])[0] for query in ("shapes " * count, RED_CIRCLES)
+    ]
+    assert isinstance(refused.error, ContextOverflowError)
+    assert answered.response == "1"
 
 
 def test_more_pictures_than_the_model_takes_are_refused(engine: Engine) -> None:

@@ -210,8 +210,8 @@ def test_only_files_below_the_allowed_folder_are_read(tmp_path: Path, png: bytes
     for inside in (allowed / "deep" / "a.png", tmp_path / "way-in" / "deep" / "a.png"):
         assert _is_it(load_image(inside, policy))
     for outside in (secret, allowed / "link.png", allowed / ".." / "allowed-not" / "secret.png"):
-        assert _refused(outside, policy) == f"{secret} is not below the allowed folder"
-        assert _refused(str(outside), policy) == f"{secret} is not below the allowed folder"
+        assert _refused(outside, policy) == f"{outside} is not below the allowed folder"
+        assert " is not a file below the allowed folder, a URL or base64" in _refused(str(outside), policy)
 
 
 @pytest.mark.parametrize("kind", ["path", "Path", "file URL", "bytes", "base64", "data URI"])

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from vlm_run.cli import demo, explain, infer, models, plugin_check, plugin_new, plugins, verify
+from vlm_run.cli import demo, explain, infer, models, plugin_check, plugin_new, plugins, serve, verify
 from vlm_run.errors import VlmRunError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
     },
 )
 app.command("infer")(infer.infer)
+app.command("serve")(serve.serve)
+app.command("deploy", hidden=True)(serve.serve)
 app.command("explain")(explain.explain)
 app.command("models")(models.models)
 app.command("plugins")(plugins.plugins)

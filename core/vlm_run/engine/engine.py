@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from vlm_run.conversation import Conversation
 from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.loop import LoopThread
+from vlm_run.engine.prefetch import prefetch
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.engine.tokenize import stop_conditions
 from vlm_run.engine.versions import request_errors
@@ -185,7 +186,9 @@ class Engine:
     async def _render(self, conversation: Conversation) -> Rendered:
         # Text alone is quick to render, and a way through another process is not.
         if self._pool is not None and conversation.image_places():
-            return await self._pool.render(conversation)
+            self._renderer.check_image_count(conversation)
+            # Here, since a worker that waits for a slow host would keep others' requests waiting.
+            return await self._pool.render(await prefetch(conversation, self._policy))
         return await self._renderer.render(conversation)
 
     def _check_running(self) -> None:

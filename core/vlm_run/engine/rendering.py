@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from vlm_run.conversation import Conversation
 from vlm_run.engine.tokenize import control_tokens, encode
 from vlm_run.engine.versions import request_errors
-from vlm_run.errors import ContextOverflowError, ConversationError, MediaError, RequestError
+from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
 from vlm_run.media import MediaPolicy, load_image_async
+from vlm_run.prompt import Prompt
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from vllm.renderers import BaseRenderer
 
     from vlm_run.adapter import Adapter
-    from vlm_run.conversation import ImageSource
+
+_SHORT_TEXT = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Rendered:
     engine_input: EngineInput
     prompt_tokens: int
     image_tokens: tuple[int, ...]
+    seconds: float = 0.0
+    """How long decoding and processing took."""
 
 
 class Renderer:
@@ -74,25 +79,34 @@ class Renderer:
         Raises:
             RequestError: The conversation, one of its images or its length is at fault.
         """
+        started = time.perf_counter()
+        self.check_image_count(conversation)
         places = conversation.image_places()
-        self._check_image_count(len(places))
         prompt = self._adapter.render(conversation, self._control)
-        ids = await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
+        ids = await self._encode(prompt)
         self._check_length(ids, ())
         images = await asyncio.gather(
-            *(self._load(source, message, image) for image, (message, source) in enumerate(places))
+            *(
+                load_image_async(
+                    source,
+                    self._policy,
+                    message_index=message,
+                    image_index=image,
+                    prepare=self._adapter.preprocess,
+                )
+                for image, (message, source) in enumerate(places)
+            )
         )
         engine_input = await self._process(ids, images)
-        rendered = _measure(engine_input)
+        rendered = _measure(engine_input, time.perf_counter() - started)
         self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens)
         return rendered
 
-    async def _load(self, source: ImageSource, message: int, image: int) -> Image.Image:
-        picture = await load_image_async(source, self._policy, message_index=message, image_index=image)
-        try:
-            return await asyncio.to_thread(self._adapter.preprocess, picture)
-        except MediaError as error:
-            raise MediaError(error.cause, hint=error.hint, message_index=message, image_index=image) from None
+    async def _encode(self, prompt: Prompt) -> list[int]:
+        # A short text is tokenized sooner than a thread is woken.
+        if len(prompt.text) <= _SHORT_TEXT:
+            return encode(prompt, self._tokenizer, self._adapter.spec)
+        return await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
 
     async def _process(self, ids: list[int], images: Sequence[Image.Image]) -> Any:
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
@@ -102,12 +116,16 @@ class Renderer:
                 names = await asyncio.to_thread(lambda: [_content_name(image) for image in images])
                 prompt["multi_modal_uuids"] = {"image": names}
         try:
-            (engine_input,) = await self._vllm.render_cmpl_async([prompt])
+            # Not through the cache whose images are sent to the engine once: what is refused below, or
+            # given up by its caller, never gets there, and the engine would miss it in later requests.
+            (engine_input,) = await self._vllm.render_cmpl_async([prompt], skip_mm_cache=True)
         except request_errors() as error:
             raise RequestError(f"vLLM cannot process the request: {error}") from error
         return engine_input
 
-    def _check_image_count(self, count: int) -> None:
+    def check_image_count(self, conversation: Conversation) -> None:
+        """Raise `ConversationError` for more images than the engine takes."""
+        count = len(conversation.image_places())
         if self._max_images is not None and count > self._max_images:
             raise ConversationError(
                 f"the request has {count} images, but the engine takes {self._max_images} at most",
@@ -133,10 +151,11 @@ def _content_name(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _measure(engine_input: Any) -> Rendered:
+def _measure(engine_input: Any, seconds: float) -> Rendered:
     images = engine_input.get("mm_placeholders", {}).get("image", ())
     return Rendered(
         engine_input=engine_input,
         prompt_tokens=len(engine_input["prompt_token_ids"]),
         image_tokens=tuple(span.length for span in images),
+        seconds=seconds,
     )

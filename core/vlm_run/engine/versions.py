@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
@@ -62,3 +65,45 @@ def request_errors() -> tuple[type[Exception], ...]:
 
     client_error = getattr(exceptions, "VLLMClientError", exceptions.VLLMValidationError)
     return (client_error, ValueError)
+
+
+def processed_image_cache(renderer: Any) -> Any:
+    """A vLLM renderer's cache of processed images that the engine does not share; None if it is off.
+
+    It has a processor of its own until 0.31.
+    """
+    cache = getattr(renderer, "_mm_processor_only_cache", None)
+    return cache or getattr(getattr(renderer, "_readonly_mm_processor", None), "cache", None)
+
+
+def server_home(name: str) -> Any:
+    """A function of vLLM's server, which moves between modules.
+
+    `vllm.entrypoints.openai` until 0.31, `vllm.entrypoints.launchers` since 0.32, from where the
+    arguments went on to `vllm.entrypoints.common` in 0.33.
+
+    Raises:
+        EngineError: It is in none of them.
+    """
+    for home in _SERVER_HOMES:
+        try:
+            module = import_module(f"vllm.entrypoints.{home}")
+        except ImportError:
+            continue
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise EngineError(f"vLLM {vllm_version()} has no '{name}' where vlm-run looks for it")
+
+
+_SERVER_HOMES = (
+    "common.cli_args",
+    "launchers.cli_args",
+    "launchers.app",
+    "launchers.api_server.app_state",
+    "launchers.launcher",
+    "launchers.utils.server_utils",
+    "openai.cli_args",
+    "openai.api_server",
+    "openai.server_utils",
+    "serve.utils.server_utils",
+)

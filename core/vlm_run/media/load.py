@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
@@ -49,26 +50,52 @@ async def load_image_async(
     *,
     message_index: int | None = None,
     image_index: int | None = None,
+    prepare: Callable[[Image.Image], Image.Image] | None = None,
 ) -> Image.Image:
-    """As `load_image`, for use in an event loop: slow hosts and decoding hold up nothing else."""
+    """As `load_image`, for use in an event loop: slow hosts and decoding hold up nothing else.
+
+    Args:
+        source: As for `load_image`, and so on.
+        policy: What is allowed.
+        message_index: Named in errors.
+        image_index: Named in errors.
+        prepare: What to do to the picture, in the thread that decodes it.
+    """
     policy = policy or MediaPolicy()
     try:
-        if isinstance(source, Image.Image):
-            return await asyncio.to_thread(check_picture, source, policy)
-        content = await _content(source, policy)
-        return await asyncio.to_thread(decode, content, policy)
+        if is_remote(source):
+            from vlm_run.media.fetch import fetch
+
+            source = await fetch(str(source), policy)
+        return await asyncio.to_thread(_load, source, policy, prepare)
     except MediaError as error:
         raise MediaError(
             error.cause, hint=error.hint, message_index=message_index, image_index=image_index
         ) from None
 
 
-async def _content(source: ImageSource, policy: MediaPolicy) -> bytes:
+def is_remote(source: ImageSource) -> bool:
+    """Whether a source is an http or https URL."""
+    scheme = _SCHEME.match(source) if isinstance(source, str) and source[:4].lower() == "http" else None
+    return scheme is not None and scheme[1].lower() in ("http", "https")
+
+
+def _load(
+    source: ImageSource, policy: MediaPolicy, prepare: Callable[[Image.Image], Image.Image] | None
+) -> Image.Image:
+    if isinstance(source, Image.Image):
+        picture = check_picture(source, policy)
+    else:
+        picture = decode(_content(source, policy), policy)
+    return picture if prepare is None else prepare(picture)
+
+
+def _content(source: ImageSource, policy: MediaPolicy) -> bytes:
     """The encoded image."""
     if isinstance(source, bytes):
         return _limited(source, policy)
     if isinstance(source, Path):
-        return await asyncio.to_thread(_read_file, source, policy)
+        return _read_file(source, policy)
     if not isinstance(source, str):
         raise MediaError(
             f"an image cannot be of type {type(source).__name__}",
@@ -77,23 +104,19 @@ async def _content(source: ImageSource, policy: MediaPolicy) -> bytes:
     if source[:5].lower() == "data:":
         return _limited(_from_data_uri(source, policy), policy)
     if scheme := _SCHEME.match(source):
-        return await _from_url(scheme[1].lower(), source, policy)
-    if policy.allow_local_files and _exists(source):
-        return await asyncio.to_thread(_read_file, Path(source), policy)
+        return _from_url(scheme[1].lower(), source, policy)
+    if policy.allow_local_files and _exists(source, policy.allowed_local_path):
+        return _read_file(Path(source), policy)
     return _limited(_from_base64(source, policy), policy)
 
 
-async def _from_url(scheme: str, url: str, policy: MediaPolicy) -> bytes:
-    if scheme in ("http", "https"):
-        from vlm_run.media.fetch import fetch
-
-        return await fetch(url, policy)
+def _from_url(scheme: str, url: str, policy: MediaPolicy) -> bytes:
     if scheme == "file":
         try:
             path = Path(unquote(urlsplit(url).path))
         except ValueError as error:
             raise MediaError(f"'{_start(url)}' is no URL: {error}") from None
-        return await asyncio.to_thread(_read_file, path, policy)
+        return _read_file(path, policy)
     raise MediaError(f"unknown scheme '{scheme}' in '{_start(url)}'", hint="Known: http, https, file, data.")
 
 
@@ -102,9 +125,9 @@ def _read_file(path: Path, policy: MediaPolicy) -> bytes:
         raise MediaError("local files are not allowed")
     below = policy.allowed_local_path
     try:
-        path = path.expanduser().resolve()
+        given, path = path, path.expanduser().resolve()
         if below is not None and not path.is_relative_to(below.resolve()):
-            raise MediaError(f"{path} is not below the allowed folder")
+            raise MediaError(f"{given} is not below the allowed folder")
         if not path.is_file():
             raise MediaError(f"{path} is no file")
         if path.stat().st_size > policy.max_bytes:
@@ -127,7 +150,8 @@ def _from_data_uri(uri: str, policy: MediaPolicy) -> bytes:
 def _from_base64(text: str, policy: MediaPolicy) -> bytes:
     if len(text) > policy.max_bytes * 4 // 3 + 4:
         raise MediaError(f"the image is larger than {policy.max_bytes / MIB:g} MiB")
-    kinds = "a file, a URL or base64" if policy.allow_local_files else "a URL or base64"
+    file = "a file, " if policy.allowed_local_path is None else "a file below the allowed folder, "
+    kinds = f"{file if policy.allow_local_files else ''}a URL or base64"
     neither = MediaError(f"'{_start(text)}' is not {kinds}", hint="Check the path, or the data.")
     compact = "".join(text.split())
     if len(compact) < _SHORTEST_BASE64 or not _BASE64.fullmatch(compact):
@@ -147,9 +171,13 @@ def _limited(content: bytes, policy: MediaPolicy) -> bytes:
     return content
 
 
-def _exists(source: str) -> bool:
+def _exists(source: str, below: Path | None) -> bool:
+    """Whether a text names something on this machine. Of what is not `below` nothing is told."""
     try:
-        return bool(source) and Path(source).expanduser().exists()
+        path = Path(source).expanduser()
+        if below is not None and not path.resolve().is_relative_to(below.resolve()):
+            return False
+        return bool(source) and path.exists()
     except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL in it, or no such ~user
         return False
 

@@ -1,0 +1,114 @@
+"""What the server is started with: the plugin's options, the command's, and vLLM's own flags on top."""
+
+from __future__ import annotations
+
+import difflib
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from vlm_run.engine.versions import check_serves, server_home
+from vlm_run.errors import EngineError
+from vlm_run.media import MediaPolicy
+
+if TYPE_CHECKING:
+    from vlm_run.adapter import Adapter
+
+# Where vLLM would look for pictures, if it were ever asked to fetch one: nowhere.
+_NOWHERE = "fetched-by-vlm-run.invalid"
+_UNSUPPORTED = {
+    "chat_template": "Give --chat-template before the `--`.",
+    "headless": "Start `vllm serve --headless` on the other nodes; see docs/serving.md.",
+    "grpc": "vlm-run serves HTTP.",
+}
+
+
+def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequence[str]) -> Namespace:
+    """vLLM's server arguments for an adapter.
+
+    Args:
+        adapter: The model.
+        options: In vLLM's names, on top of the plugin's.
+        flags: As on vLLM's own command line, on top of all.
+
+    Raises:
+        EngineError: vLLM is missing or out of range, or does not take an option or a flag.
+    """
+    check_serves(adapter.spec)
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    def refuse(message: str) -> NoReturn:
+        raise EngineError(
+            f"vLLM's server refuses its flags: {message}",
+            hint="`vllm serve --help=all` lists them; they stand behind `--`.",
+        )
+
+    parser = FlexibleArgumentParser(prog="vllm serve", add_help=False)
+    parser.error = refuse
+    parser = server_home("make_arg_parser")(parser)
+    defaults = {
+        "host": "127.0.0.1",
+        "served_model_name": [adapter.spec.model_type],
+        **adapter.engine_kwargs(),
+        **options,
+    }
+    _check_names(defaults, {action.dest for action in parser._actions})
+    parser.set_defaults(**defaults)
+    try:
+        args: Namespace = parser.parse_args(list(flags))
+        server_home("validate_parsed_serve_args")(args)
+        server_home("validate_api_server_args")(args)
+    except (TypeError, ValueError, KeyError, OSError) as error:
+        refuse(str(error.args[0] if error.args else error))
+    if args.model_tag is not None:
+        refuse(f"unrecognized argument: {args.model_tag}")
+    for name, advice in _UNSUPPORTED.items():
+        if getattr(args, name, None):
+            raise EngineError(f"--{name.replace('_', '-')} is not a flag for vLLM here", hint=advice)
+    if args.tokenizer_mode not in ("auto", "hf"):
+        raise EngineError(f"--tokenizer-mode {args.tokenizer_mode} does not go with the adapter's prompts")
+    return args
+
+
+def take_media_policy(args: Namespace, limits: Mapping[str, Any]) -> MediaPolicy:
+    """The policy for pictures of requests, after which vLLM itself may fetch none.
+
+    Args:
+        args: vLLM's arguments. Its `allowed_media_domains` and `allowed_local_media_path` become
+            the policy's.
+        limits: Further fields of `MediaPolicy`.
+
+    Raises:
+        EngineError: The local path is no folder.
+    """
+    folder = args.allowed_local_media_path
+    if folder and not Path(folder).is_dir():
+        raise EngineError(f"--allowed-local-media-path {folder} is no folder")
+    policy = MediaPolicy.for_server().model_copy(
+        update={
+            "allow_local_files": bool(folder),
+            "allowed_local_path": Path(folder) if folder else None,
+            "allowed_domains": tuple(args.allowed_media_domains) if args.allowed_media_domains else None,
+        }
+    )
+    args.allowed_local_media_path = ""
+    args.allowed_media_domains = [_NOWHERE]
+    return MediaPolicy.model_validate({**policy.model_dump(), **limits})
+
+
+def api_keys(args: Namespace) -> list[str]:
+    """The keys in force, vLLM's variable `VLLM_API_KEY` included."""
+    from vllm import envs
+
+    return [key for key in (args.api_key or [envs.VLLM_API_KEY]) if key]
+
+
+def _check_names(options: Mapping[str, Any], known: set[str]) -> None:
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise EngineError(
+                f"vLLM's server has no option '{name}'",
+                hint=f"Did you mean '{near[0]}'?" if near else "`vllm serve --help=all` lists them.",
+            )

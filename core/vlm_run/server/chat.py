@@ -1,0 +1,70 @@
+"""`/v1/chat/completions` with ms-swift's shorthands: OpenAI's and vLLM's request, and `images` beside it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import Field, model_validator
+from vllm.entrypoints.openai.chat_completion.api_router import create_chat_completion
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request
+
+from vlm_run.conversation import with_image_parts
+from vlm_run.errors import ConversationError
+
+router = APIRouter()
+
+
+class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
+    """vLLM's chat request, in which images may also be given as ms-swift's servers take them."""
+
+    field_names: ClassVar[set[str] | None] = None  # vLLM keeps the names of known fields here
+
+    images: list[str | None] | str | None = Field(
+        default=None,
+        description=(
+            "Images, each a URL, base64, a data URI, or a local path if the server allows it. They stand "
+            "for the `<image>` tags in the text of the messages; without tags they belong to the last "
+            "user message, or, with as many entries as the user has turns, to the turns in order, null "
+            "for a turn without an image. Text may also bring images of its own as `<img>URL</img>`."
+        ),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_shorthands(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        images, messages = data.get("images"), data.get("messages")
+        _check_images(images)
+        if not isinstance(messages, list) or (images is None and not _has_tag(messages)):
+            return data
+        return {**data, "messages": with_image_parts(messages, images), "images": None}
+
+
+@router.post("/v1/chat/completions", dependencies=[Depends(validate_json_request)])
+async def chat_completions(request: ChatRequest, raw_request: Request) -> Any:
+    """Answer a conversation about images; OpenAI's chat completions."""
+    return await create_chat_completion(request, raw_request)
+
+
+def _has_tag(messages: list[Any]) -> bool:
+    return any(
+        isinstance(message, dict)
+        and isinstance(message.get("content"), str)
+        and "<img>" in message["content"]
+        for message in messages
+    )
+
+
+def _check_images(images: Any) -> None:
+    if images is not None and not isinstance(images, (list, str)):
+        raise ConversationError("'images' must be a list")
+    for index, image in enumerate(images if isinstance(images, list) else []):
+        if image is not None and not isinstance(image, str):
+            raise ConversationError(
+                f"an entry of 'images' cannot be of type {type(image).__name__}",
+                hint="Give a URL, base64, a data URI or null.",
+                image_index=index,
+            )

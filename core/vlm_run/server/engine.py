@@ -1,0 +1,122 @@
+"""vLLM's engine with the model type's own ends of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from vlm_run.engine.pool import RendererPool, default_pool_size
+from vlm_run.engine.tokenize import stop_conditions
+from vlm_run.errors import EngineError
+from vlm_run.media import MediaPolicy
+from vlm_run.server.renderer import serve_with
+
+if TYPE_CHECKING:
+    from vlm_run.adapter import Adapter
+
+
+# What vLLM hands to an API process beside addresses.
+_COUNTS = ("client_count", "client_index", "api_server_loads")
+
+
+class ServingEngine(AsyncLLM):  # type: ignore[misc]
+    """vLLM's engine; every answer also ends where the model type's answers do.
+
+    Attributes:
+        stop_token_ids: Of the model type's stops, those that are one token.
+        stop_strings: The others.
+    """
+
+    stop_token_ids: Sequence[int] = ()
+    stop_strings: Sequence[str] = ()
+
+    def generate(self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any) -> Any:
+        """vLLM's method of this name."""
+        return super().generate(prompt, self._with_stop(sampling_params), *args, **kwargs)
+
+    def _with_stop(self, params: SamplingParams) -> SamplingParams:
+        if params.ignore_eos or not (self.stop_token_ids or self.stop_strings):
+            return params
+        strings = self.stop_strings if params.detokenize else ()
+        return msgspec.structs.replace(
+            params,
+            stop=list(dict.fromkeys([*params.stop, *strings])),
+            stop_token_ids=[*params.stop_token_ids, *self.stop_token_ids],
+        )
+
+
+@asynccontextmanager
+async def running_engine(
+    adapter: Adapter,
+    args: Namespace,
+    policy: MediaPolicy,
+    renderers: int | None,
+    client: Mapping[str, Any],
+) -> AsyncIterator[ServingEngine]:
+    """The engine, and the processes that prepare pictures for it, until the block ends.
+
+    Args:
+        adapter: The model.
+        args: vLLM's server arguments.
+        policy: What images may be fetched, and how large they may be.
+        renderers: Processes that prepare requests with images; None for as many as the machine's
+            cores suggest, 0 for none.
+        client: Where the engine is, if another process has started it; in vLLM's form.
+
+    Raises:
+        EngineError: vLLM could not start.
+    """
+    processes = client.get("client_count", 1)
+    size = default_pool_size() // processes if renderers is None else renderers
+    if size:
+        # vLLM's cache of processed images works in its own process only.
+        args.mm_processor_cache_gb = 0
+    options = AsyncEngineArgs.from_cli_args(args)
+    options._api_process_count = processes
+    options._api_process_rank = client.get("client_index", 0)
+    try:
+        config = options.create_engine_config(UsageContext.OPENAI_API_SERVER)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"vLLM cannot configure '{adapter.spec.model_type}': {error}") from error
+    served = adapter.under({"mm_processor_kwargs": args.mm_processor_kwargs})
+    pool = RendererPool(served, config, policy, size) if size else None
+    engine: ServingEngine | None = None
+    try:
+        serve_with(served, policy, pool)
+        engine = await _start(config, options, client)
+        engine.stop_token_ids, engine.stop_strings = stop_conditions(engine.get_tokenizer(), served.spec.stop)
+        yield engine
+    finally:
+        if engine is not None:
+            await asyncio.to_thread(engine.shutdown)
+        if pool is not None:
+            await asyncio.to_thread(pool.shutdown)
+
+
+async def _start(config: Any, options: AsyncEngineArgs, client: Mapping[str, Any]) -> ServingEngine:
+    try:
+        engine: ServingEngine = ServingEngine.from_vllm_config(
+            config,
+            usage_context=UsageContext.OPENAI_API_SERVER,
+            enable_log_requests=options.enable_log_requests,
+            aggregate_engine_logging=options.aggregate_engine_logging,
+            disable_log_stats=options.disable_log_stats,
+            client_addresses={name: value for name, value in client.items() if name not in _COUNTS},
+            client_count=client.get("client_count", 1),
+            client_index=client.get("client_index", 0),
+        )
+    except Exception as error:
+        raise EngineError(
+            f"vLLM could not start: {type(error).__name__}: {error}", hint="Its own log, above, says why."
+        ) from error
+    await engine.reset_mm_cache()  # which the profiling run filled
+    return engine

@@ -1,0 +1,49 @@
+"""What vlm-run measures, beside vLLM's own metrics at `/metrics`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+
+from vlm_run.engine.rendering import Rendered
+from vlm_run.engine.versions import processed_image_cache
+from vlm_run.errors import VlmRunError
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+FETCH_SECONDS = Histogram(
+    "vlm_run:image_fetch_seconds", "Fetching all remote images of a request.", buckets=_SECONDS
+)
+_RENDER_SECONDS = Histogram(
+    "vlm_run:render_seconds",
+    "Decoding and processing the images of a request, and tokenizing its prompt.",
+    buckets=_SECONDS,
+)
+_IMAGES = Counter("vlm_run:images", "Images handed to the engine.")
+_IMAGE_TOKENS = Counter("vlm_run:image_tokens", "Prompt tokens that images took up.")
+_CACHE_QUERIES = Counter("vlm_run:image_cache_queries", "Images looked up among those processed before.")
+_CACHE_HITS = Counter("vlm_run:image_cache_hits", "Images found among those processed before.")
+_REJECTIONS = Counter("vlm_run:rejected_requests", "Requests refused by vlm-run, by the error.", ["reason"])
+
+
+def count_rendered(rendered: Rendered) -> None:
+    """Count a request that is ready for the engine."""
+    _RENDER_SECONDS.observe(rendered.seconds)
+    _IMAGES.inc(len(rendered.image_tokens))
+    _IMAGE_TOKENS.inc(sum(rendered.image_tokens))
+
+
+def count_cache(vllm_renderer: Any) -> None:
+    """Count what a renderer's cache of processed images did since the last call."""
+    if (cache := processed_image_cache(vllm_renderer)) is not None:
+        done = cache.make_stats(delta=True)
+        _CACHE_QUERIES.inc(done.total)
+        _CACHE_HITS.inc(done.hits)
+
+
+def count_rejection(error: VlmRunError) -> None:
+    """Count a request that met an error; the reason is its class, as in `context_overflow`."""
+    words = re.findall("[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
+    _REJECTIONS.labels("_".join(words).lower()).inc()

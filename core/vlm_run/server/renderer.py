@@ -1,0 +1,164 @@
+"""vLLM's renderer for chat messages with the adapter in it.
+
+vLLM makes its renderer itself, by a name in its registry; `serve_with` puts this one in the place of
+the one for Hugging Face tokenizers. Every endpoint that takes messages comes through here: the prompt
+is the adapter's, what a user wrote stays text, and pictures are fetched under vlm-run's own policy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vllm.renderers.hf import HfRenderer
+from vllm.renderers.registry import RENDERER_REGISTRY
+
+from vlm_run.conversation import Conversation
+from vlm_run.engine.prefetch import prefetch
+from vlm_run.engine.rendering import Rendered, Renderer
+from vlm_run.errors import RequestError
+from vlm_run.media import MediaPolicy
+from vlm_run.server import metrics
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+    from vlm_run.adapter import Adapter
+    from vlm_run.engine.pool import RendererPool
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What this process serves."""
+
+    adapter: Adapter
+    policy: MediaPolicy
+    pool: RendererPool | None
+
+
+_served: list[Served] = []
+
+
+def serve_with(adapter: Adapter, policy: MediaPolicy, pool: RendererPool | None) -> None:
+    """Let vLLM's next renderer in this process be the adapter's."""
+    _served[:] = [Served(adapter, policy, pool)]
+    RENDERER_REGISTRY.renderers["hf"] = (__name__, AdapterRenderer.__name__)
+
+
+class AdapterRenderer(HfRenderer):  # type: ignore[misc]
+    """Renders chat messages with the adapter; everything else as vLLM does."""
+
+    def __init__(self, config: VllmConfig, tokenizer: Any) -> None:
+        super().__init__(config, tokenizer)
+        (self._served,) = _served
+        # With vLLM's cache on, it names the pictures itself.
+        self._own = Renderer(
+            self._served.adapter,
+            self,
+            self._served.policy,
+            name_images=self.mm_processor_cache is None,
+        )
+        # vLLM processes one picture at a time; more would only lie in memory, decoded, and wait.
+        self._at_once = asyncio.Semaphore(len(os.sched_getaffinity(0)) + 1)
+
+    async def render_chat_async(
+        self,
+        conversations: Sequence[list[Any]],
+        chat_params: Any,
+        tok_params: Any = None,
+        *,
+        prompt_extras: Mapping[str, Any] | None = None,
+        skip_mm_cache: bool = False,
+    ) -> tuple[list[list[dict[str, Any]]], list[Any]]:
+        """vLLM's method of this name: conversations as vLLM keeps them, and the engine's inputs.
+
+        Raises:
+            RequestError: A conversation, one of its images or its length is at fault.
+        """
+        extras = dict(prompt_extras or {})
+        _refuse_own_options(chat_params, extras)
+        parsed = [_conversation(messages, chat_params) for messages in conversations]
+        inputs = await asyncio.gather(
+            *(self._render(each, tok_params, extras.get("cache_salt")) for each in parsed)
+        )
+        return [_as_vllm_keeps_it(each) for each in parsed], list(inputs)
+
+    async def _render(self, conversation: Conversation, tok_params: Any, cache_salt: str | None) -> Any:
+        arrived = time.time()
+        rendered = await self._with_images(conversation)
+        engine_input = rendered.engine_input
+        if tok_params is not None and tok_params.truncate_prompt_tokens is not None:
+            _truncate(engine_input, tok_params, self.tokenizer)
+        engine_input["arrival_time"] = arrived
+        if cache_salt is not None:
+            engine_input["cache_salt"] = cache_salt
+        return engine_input
+
+    async def _with_images(self, conversation: Conversation) -> Rendered:
+        if not conversation.image_places():
+            return await self._own.render(conversation)
+        self._own.check_image_count(conversation)
+        with metrics.FETCH_SECONDS.time():
+            conversation = await prefetch(conversation, self._served.policy)
+        pool = self._served.pool
+        if pool is not None:
+            rendered = await pool.render(conversation)
+        else:
+            async with self._at_once:
+                rendered = await self._own.render(conversation)
+            metrics.count_cache(self)
+        metrics.count_rendered(rendered)
+        return rendered
+
+
+def _refuse_own_options(params: Any, extras: Mapping[str, Any]) -> None:
+    """Refuse what would render a prompt in another way than the adapter's."""
+    if params.chat_template is not None:
+        raise RequestError(
+            "'chat_template' cannot be given in a request", hint="Start the server with --chat-template."
+        )
+    if params.mm_processor_kwargs or extras.get("mm_processor_kwargs"):
+        raise RequestError(
+            "'mm_processor_kwargs' cannot be given in a request",
+            hint="Start the server with `-- --mm-processor-kwargs`.",
+        )
+    options = params.chat_template_kwargs
+    if not (options.get("add_generation_prompt", True) or options.get("continue_final_message")):
+        raise RequestError("'add_generation_prompt' cannot be false unless 'continue_final_message' is true")
+
+
+def _conversation(messages: Sequence[Mapping[str, Any]], params: Any) -> Conversation:
+    options = params.chat_template_kwargs
+    return Conversation.from_messages(
+        [_without_tags(message) for message in messages],
+        tools=options.get("tools"),
+        continued=bool(options.get("continue_final_message")),
+    )
+
+
+def _without_tags(message: Any) -> Any:
+    """A message whose text is text: shorthands are read where a request comes in, and only there."""
+    if not isinstance(message, Mapping):  # one of OpenAI's Harmony format, which vLLM takes for gpt-oss
+        return message
+    content = message.get("content")
+    if isinstance(content, str):
+        return {**message, "content": [{"type": "text", "text": content}]} if content else message
+    # pydantic hands lists on as iterators that can be read once.
+    return message if content is None else {**message, "content": list(content)}
+
+
+def _as_vllm_keeps_it(conversation: Conversation) -> list[dict[str, Any]]:
+    return [{"role": message.role, "content": message.written} for message in conversation.messages]
+
+
+def _truncate(engine_input: Any, tok_params: Any, tokenizer: Any) -> None:
+    if "mm_placeholders" in engine_input:
+        raise RequestError("'truncate_prompt_tokens' cannot be used with images")
+    prompt = {"prompt_token_ids": engine_input["prompt_token_ids"]}
+    engine_input["prompt_token_ids"] = tok_params.apply_post_tokenization(tokenizer, prompt)[
+        "prompt_token_ids"
+    ]

@@ -1,0 +1,38 @@
+"""What can be said of `vlm-run serve` without a server; tests/server has the rest."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([VLM_RUN, *words], capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("command", ["serve", "deploy"])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "no model is given"),
+        (["nonesuch"], "no installed plugin serves the model type 'nonesuch'"),
+        (["demo-llava", "surplus"], "unexpected 'surplus'"),
+        (["--model_type", "demo_llava", "--infer_backend", "pt"], "unknown --infer-backend 'pt'"),
+    ],
+)
+def test_a_wrong_command_is_told_before_anything_starts(command: str, words: list[str], says: str) -> None:
+    done = run(command, *words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_flags_of_vllm_stand_behind_two_dashes_in_either_spelling() -> None:
+    done = run("deploy", "--model_type", "demo-llava", "--max_model_len", "512", "--", "--nonesuch_flag")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --nonesuch-flag" in done.stderr

@@ -1,0 +1,157 @@
+"""A real server on real vLLM with the demo model, and pictures to ask it about."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+from PIL import Image
+
+from vlm_run_demo.drawing import COLOURS, Scene, Shape, paint
+
+from ..media.conftest import Server as PictureServer
+
+START_SECONDS = 180
+SEED_MODELS = ("llava1_6-vicuna-13b-instruct", "phi3-vision-128k-instruct")
+MODEL = "demo-llava"
+QUESTION = "How many red circles are there?"
+_READY = re.compile(r"is served at (http://\S+)/v1")
+
+
+def picture(red_circles: int) -> Image.Image:
+    """A picture with so many red circles and, up to four shapes, blue squares."""
+    kinds = [("red", "circle")] * red_circles + [("blue", "square")] * (4 - red_circles)
+    shapes = tuple(
+        Shape(kind, colour, 24.0 + 36 * place, 64, 12.0, 0.0, COLOURS[colour])
+        for place, (colour, kind) in enumerate(kinds)
+    )
+    return paint(Scene(160, 128, (190, 190, 190), 0.3, (0, 0), shapes))
+
+
+def unique_picture(seed: int) -> tuple[str, str]:
+    """A picture that no other seed gives, as base64, and the number of its red circles."""
+    count = seed % 5
+    image = picture(count)
+    image.putpixel((0, 0), (seed % 256, seed // 256 % 256, 77))
+    return base64_of(image), str(count)
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def base64_of(image: Image.Image) -> str:
+    return base64.b64encode(png(image)).decode()
+
+
+class Server:
+    """`vlm-run serve` in a process of its own."""
+
+    def __init__(self, log: Path, *flags: str, prelude: str = "", model: str = MODEL, **env: str) -> None:
+        self.log_file = log
+        command = [
+            sys.executable,
+            "-c",
+            f"{prelude}\nfrom vlm_run.cli import main\nif __name__ == '__main__':\n    main()",
+        ]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*command, "serve", model, "--port", "0", *flags],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "VLLM_LOGGING_LEVEL": "INFO", **env},
+            )
+        self.url = self._wait()
+        self.openai = OpenAI(api_key="EMPTY", base_url=f"{self.url}/v1", max_retries=0, timeout=120)
+        self.http = httpx.Client(base_url=self.url, timeout=120)
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def _wait(self) -> str:
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and self.process.poll() is None:
+            if ready := _READY.search(self.log):
+                return ready[1]
+            time.sleep(0.1)
+        self.process.kill()
+        raise AssertionError(f"the server did not start:\n{self.log[-4000:]}")
+
+    def chat(self, content: Any = QUESTION, **fields: Any) -> httpx.Response:
+        """The answer to one question, or to `messages`."""
+        body = {"model": MODEL, "temperature": 0, "messages": [{"role": "user", "content": content}]}
+        return self.http.post("/v1/chat/completions", json={**body, **fields})
+
+    def ask(self, content: Any = QUESTION, **fields: Any) -> str:
+        """The text of the answer."""
+        response = self.chat(content, **fields)
+        assert response.status_code == 200, response.text
+        text: str = response.json()["choices"][0]["message"]["content"]
+        return text.strip()
+
+    def refusal(self, content: Any = QUESTION, **fields: Any) -> str:
+        """The message of a refused question, whose answer is shaped as OpenAI's."""
+        response = self.chat(content, **fields)
+        assert response.status_code == 400, response.text
+        error = response.json()["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["code"] == 400
+        message: str = error["message"]
+        return message
+
+    def stop(self, seconds: float = 60) -> int:
+        """The exit code after SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """A function that starts a server with flags; all are stopped at the end."""
+    started: list[Server] = []
+
+    def start(*flags: str, **options: str) -> Server:
+        log = tmp_path_factory.mktemp("server") / "log"
+        server = Server(log, *flags, **options)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def server(start_server: StartServer) -> Server:
+    """The server that most tests share; it may fetch pictures from this machine."""
+    names = [flag for name in (MODEL, *SEED_MODELS) for flag in ("--served-model-name", name)]
+    tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    return start_server("--allow-private-media", "--max_model_len", "2048", *names, "--", *tools)
+
+
+@pytest.fixture
+def pictures() -> Iterator[PictureServer]:
+    """A server of pictures on this machine."""
+    server = PictureServer()
+    yield server
+    server.close()

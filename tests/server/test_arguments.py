@@ -1,0 +1,81 @@
+"""The plugin's options, the command's and vLLM's own flags come together as vLLM takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlm_run import Limits, Registry
+from vlm_run.errors import EngineError
+from vlm_run.server.arguments import server_arguments, take_media_policy
+
+
+def arguments(*flags: str, limits: Limits | None = None, **options: Any) -> Any:
+    return server_arguments(Registry.load("demo-llava", limits=limits), options, flags)
+
+
+def test_the_plugins_options_are_the_defaults() -> None:
+    args = arguments()
+    assert args.max_num_seqs == 32
+    assert args.limit_mm_per_prompt == {"image": 2}
+    assert args.served_model_name == ["demo-llava"]
+    assert (args.host, args.port) == ("127.0.0.1", 8000)
+    assert args.trust_remote_code is False
+
+
+def test_options_go_before_the_plugin_and_flags_before_both() -> None:
+    args = arguments("--max-num-seqs", "3", limits=Limits(max_model_len=999), max_num_seqs=5, port=9)
+    assert (args.max_num_seqs, args.max_model_len, args.port) == (3, 999, 9)
+    assert arguments("--max_model_len=512", "--no-enforce-eager").enforce_eager is False
+    assert arguments("--api-key", "a", "b").api_key == ["a", "b"]
+
+
+def test_flags_of_vllm_may_come_from_its_configuration_file(tmp_path: Path) -> None:
+    file = tmp_path / "flags.yaml"
+    file.write_text("max-num-seqs: 7\n")
+    assert arguments("--config", str(file)).max_num_seqs == 7
+
+
+@pytest.mark.parametrize(
+    ("flags", "options", "message"),
+    [
+        (["--max-num-seq", "x"], {}, "invalid int value"),
+        (["--nonesuch"], {}, "unrecognized arguments: --nonesuch"),
+        (["surplus"], {}, "unrecognized argument: surplus"),
+        ([], {"max_num_seq": 5}, "no option 'max_num_seq'. Did you mean 'max_num_seqs'?"),
+        (["--enable-auto-tool-choice"], {}, "requires --tool-call-parser"),
+        (["--chat-template", "{{ messages }}"], {}, "Give --chat-template before the `--`"),
+        (["--headless"], {}, "--headless is not a flag for vLLM here"),
+        (["--tokenizer-mode", "mistral"], {}, "--tokenizer-mode mistral does not go with"),
+    ],
+)
+def test_what_vllm_does_not_take_is_an_error(flags: list[str], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        arguments(*flags, **options)
+    assert message in str(caught.value)
+
+
+def test_the_media_flags_become_the_policy_and_vllm_itself_may_fetch_nothing(tmp_path: Path) -> None:
+    args = arguments(
+        "--allowed-media-domains", "a.example", "b.example", "--allowed-local-media-path", str(tmp_path)
+    )
+    policy = take_media_policy(args, {"timeout_s": 3})
+    assert policy.allowed_domains == ("a.example", "b.example")
+    assert (policy.allow_local_files, policy.allowed_local_path) == (True, tmp_path)
+    assert policy.timeout_s == 3
+    assert not policy.allow_private_addresses
+    assert args.allowed_local_media_path == ""
+    assert [domain.rpartition(".")[2] for domain in args.allowed_media_domains] == ["invalid"]
+
+
+def test_without_flags_no_file_may_be_named_and_every_public_host_may() -> None:
+    policy = take_media_policy(arguments(), {})
+    assert not policy.allow_local_files
+    assert policy.allowed_domains is None
+
+
+def test_a_local_path_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="is no folder"):
+        take_media_policy(arguments(allowed_local_media_path=str(tmp_path / "none")), {})

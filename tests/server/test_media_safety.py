@@ -1,0 +1,249 @@
+"""What a stranger may make the server do: fetch no private address, read no file, decode no bomb.
+
+The server runs in a small network of its own: its name server and its routes are set below.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from .conftest import MODEL, QUESTION, PictureServer, Server, StartServer, base64_of, picture, png
+
+KEY = "correct horse"
+NETWORK = """
+import socket, uvloop
+
+NAMES = {
+    "public.test": ["93.184.215.14"],
+    "inside.test": ["10.1.2.3"],
+    "metadata.test": ["169.254.169.254"],
+    "here.test": ["127.0.0.1"],
+    "rebind.test": ["93.184.215.15", "127.0.0.1"],
+}
+ROUTES = {"93.184.215.14": "127.0.0.1"}
+
+class Loop(uvloop.Loop):
+    async def getaddrinfo(self, host, port, **options):
+        if host not in NAMES:
+            return await super().getaddrinfo(host, port, **options)
+        answers = NAMES[host]
+        address = answers.pop(0) if len(answers) > 1 else answers[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    async def create_connection(self, protocol, host=None, port=None, **options):
+        return await super().create_connection(protocol, ROUTES.get(host, host), port, **options)
+
+uvloop.new_event_loop = Loop
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder whose files requests may name; beside it lies a secret."""
+    folder = tmp_path_factory.mktemp("media") / "allowed"
+    folder.mkdir()
+    (folder / "two.png").write_bytes(png(picture(2)))
+    (folder.parent / "secret.png").write_bytes(png(picture(3)))
+    (folder / "link.png").symlink_to(folder.parent / "secret.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(start_server: StartServer, folder: Path) -> Server:
+    """A server as strangers meet it, which prepares pictures in a process of its own."""
+    server = start_server(
+        *("--api-key", KEY, "--api-key", "another", "--renderers", "1", "--shutdown-timeout", "1"),
+        *("--allowed-local-media-path", str(folder), "--media-timeout", "2"),
+        *("--max-image-mib", "1", "--max-image-pixels", "1000000", "--max-request-mib", "4"),
+        prelude=NETWORK,
+    )
+    server.http.headers["Authorization"] = f"Bearer {KEY}"
+    return server
+
+
+PRIVATE = [
+    "http://127.0.0.1:{port}/p.png",
+    "http://localhost:{port}/p.png",
+    "http://[::1]:{port}/p.png",
+    "http://[::ffff:127.0.0.1]:{port}/p.png",
+    "http://[64:ff9b::7f00:1]:{port}/p.png",
+    "http://0.0.0.0:{port}/p.png",
+    "http://2130706433:{port}/p.png",
+    "http://0x7f.1:{port}/p.png",
+    "http://user@127.0.0.1:{port}/p.png",
+    "http://10.0.0.1/p.png",
+    "http://172.16.0.1/p.png",
+    "http://192.168.1.1/p.png",
+    "http://100.64.0.1/p.png",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[fd00:ec2::254]/latest/meta-data/",
+    "http://[fe80::1]/p.png",
+    "http://224.0.0.1/p.png",
+    "http://255.255.255.255/p.png",
+    "http://here.test:{port}/p.png",
+    "http://inside.test/p.png",
+    "http://metadata.test/latest/meta-data/",
+]
+
+
+@pytest.mark.parametrize("url", PRIVATE)
+def test_no_private_address_is_asked(server: Server, pictures: PictureServer, url: str) -> None:
+    pictures.at("/p.png", png(picture(2)))
+    refusal = server.refusal(images=[url.format(port=pictures.port)])
+    assert refusal.startswith("message 1, image 1: ")
+    assert "private or special address" in refusal
+    assert pictures.asked == []
+
+
+def test_a_public_address_is_asked(server: Server, pictures: PictureServer) -> None:
+    pictures.at("/two.png", png(picture(2)))
+    assert server.ask(images=[pictures.url("/two.png", "public.test")]) == "2"
+
+
+@pytest.mark.parametrize(
+    "target", ["http://127.0.0.1:{port}/p.png", "http://metadata.test/", "file:///etc/passwd"]
+)
+def test_no_redirect_leads_inside(server: Server, pictures: PictureServer, target: str) -> None:
+    pictures.at("/p.png", png(picture(2)))
+    pictures.redirect("/first", "/second")
+    pictures.redirect("/second", target.format(port=pictures.port))
+    refusal = server.refusal(images=[pictures.url("/first", "public.test")])
+    assert "private or special address" in refusal or "is no http or https URL" in refusal
+    assert [path for path, _ in pictures.asked] == ["/first", "/second"]
+
+
+def test_redirects_have_an_end(server: Server, pictures: PictureServer) -> None:
+    pictures.redirect("/round", "/round")
+    assert "redirects more than 5 times" in server.refusal(images=[pictures.url("/round", "public.test")])
+
+
+def test_a_name_that_turns_private_after_the_check_is_not_asked(
+    server: Server, pictures: PictureServer
+) -> None:
+    pictures.at("/p.png", png(picture(2)))
+    server.refusal(images=[pictures.url("/p.png", "rebind.test")])
+    assert pictures.asked == []
+
+
+def test_a_slow_host_is_given_up_and_holds_up_nobody(server: Server, pictures: PictureServer) -> None:
+    gone = threading.Event()
+
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        gone.wait(20)
+
+    pictures.answers["/slow"] = hang
+    url = pictures.url("/slow", "public.test")
+    server.ask(images=[base64_of(picture(2))])
+    with ThreadPoolExecutor(40) as pool:
+        refusals = [pool.submit(server.refusal, images=[url]) for _ in range(40)]
+        while len(pictures.asked) < 40:
+            time.sleep(0.01)
+        started = time.monotonic()
+        assert server.ask(images=[base64_of(picture(3))]) == "3"
+        assert time.monotonic() - started < 1.5
+        assert not any(refusal.done() for refusal in refusals)
+        assert all("took longer than 2 s" in refusal.result() for refusal in refusals)
+    gone.set()
+
+
+def bomb() -> bytes:
+    return png(Image.new("L", (4000, 4000)))
+
+
+def svg() -> bytes:
+    return b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+
+
+def large() -> bytes:
+    return b"\x89PNG" + b"\0" * (1024 * 1024)
+
+
+CONTENTS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "a bomb": (bomb, "the image has 4000 × 4000 pixels, more than the 1,000,000 allowed"),
+    "an SVG": (svg, "the data is no image"),
+    "too many bytes": (large, "is larger than 1 MiB"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), CONTENTS.values(), ids=CONTENTS)
+def test_what_is_fetched_is_limited(
+    server: Server, pictures: PictureServer, content: Callable[[], bytes], message: str
+) -> None:
+    pictures.at("/p", content())
+    assert message in server.refusal(images=[pictures.url("/p", "public.test")])
+
+
+def test_the_first_frame_of_an_animation_is_used(server: Server, pictures: PictureServer) -> None:
+    frames = io.BytesIO()
+    picture(2).save(frames, "GIF", save_all=True, append_images=[picture(3)])
+    assert (
+        server.ask(images=[pictures.at("/a.gif", frames.getvalue()).replace("127.0.0.1", "public.test")])
+        == "2"
+    )
+
+
+def test_a_file_below_the_allowed_folder_may_be_named(server: Server, folder: Path) -> None:
+    assert server.ask(images=[str(folder / "two.png")]) == "2"
+    assert server.ask(f"<img>{(folder / 'two.png').as_uri()}</img>{QUESTION}") == "2"
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "link.png", "x/../../secret.png", "../nonesuch.png"])
+def test_no_other_file_may_be_named_nor_its_existence_be_found_out(
+    server: Server, folder: Path, name: str
+) -> None:
+    assert "is not a file below the allowed folder" in server.refusal(images=[f"{folder}/{name}"])
+    assert "is not below the allowed folder" in server.refusal(images=[f"file://{folder}/{name}"])
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/adapter", "/tokenize", "/docs", "/nonesuch", "/v1/../health/x"]
+)
+@pytest.mark.parametrize("key", [None, "", "Bearer wrong", f"Basic {KEY}", "Bearer", f"Bearer {KEY}x"])
+def test_without_a_key_nothing_is_told(server: Server, path: str, key: str | None) -> None:
+    headers = {} if key is None else {"Authorization": key}
+    response = server.http.build_request("GET", path, headers=headers)
+    if key is None:
+        del response.headers["Authorization"]
+    answer = server.http.send(response)
+    assert answer.status_code == 401
+    assert "API key" in answer.json()["error"]["message"]
+
+
+def test_each_key_opens_and_watching_needs_none(server: Server) -> None:
+    assert server.http.get("/v1/models", headers={"Authorization": "Bearer another"}).status_code == 200
+    for path in ("/health", "/metrics", "/version"):
+        assert server.http.get(path, headers={"Authorization": ""}).status_code == 200
+
+
+def test_a_body_above_the_limit_is_refused(server: Server) -> None:
+    large = "a" * (5 * 1024 * 1024)
+    answer = server.chat(large)
+    assert answer.status_code == 413
+    assert "larger than 4 MiB" in answer.json()["error"]["message"]
+    chunks = (b"a" * 65536 for _ in range(80))
+    answer = server.http.post(
+        "/v1/chat/completions", content=chunks, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 413
+
+
+def test_a_stop_is_bounded(server: Server) -> None:
+    """The last test of this server: what still runs after the time it was given is dropped."""
+    body = {
+        "model": MODEL, "stream": True, "max_tokens": 1900, "ignore_eos": True,
+        "messages": [{"role": "user", "content": "What can you do?"}] ,
+    }  # fmt: skip
+    with server.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        next(response.iter_lines())
+        started = time.monotonic()
+        assert server.stop() == 0
+    assert time.monotonic() - started < 20
