@@ -22,6 +22,7 @@ from vlm_run.request import Request, Sampling
 from vlm_run.response import Delta, Response, Trace, Usage
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
     from vllm import SamplingParams
     from vllm.config import VllmConfig
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -89,6 +90,12 @@ class Engine:
         # More would only hold decoded pictures in memory while they wait for their turn.
         self._in_flight = asyncio.Semaphore(self._config.scheduler_config.max_num_seqs)
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The checkpoint's tokenizer, of transformers."""
+        self._check_running()
+        return self._llm.get_tokenizer()
+
     def infer(self, requests: Iterable[RequestLike], sampling: SamplingLike = None) -> list[Response]:
         """The responses to requests, in their order; the engine batches them as it sees fit.
 
@@ -145,6 +152,40 @@ class Engine:
     def dtype(self) -> str:
         """Of weights and activations, as in `bfloat16`."""
         return str(self._config.model_config.dtype).removeprefix("torch.")
+
+    def as_completed(
+        self, requests: Iterable[RequestLike], sampling: SamplingLike = None
+    ) -> Iterator[tuple[int, Response]]:
+        """Responses as they finish, each with the number of its request, from 0 on.
+
+        Requests are taken as the engine has room for them, so they may be more than fit in
+        memory. One that cannot be served has `error` set in its response and harms no other.
+        Leaving the loop early stops the answers under way.
+
+        Raises:
+            RequestError: `sampling` is malformed.
+            EngineError: The engine has died.
+        """
+        self._check_running()
+        parsed = Sampling.parse(sampling)
+        # Twice what the scheduler takes: while one answer is handed out, the next is under way.
+        at_once = 2 * self._config.scheduler_config.max_num_seqs
+        return self._thread.as_completed((self._answer(request, parsed) for request in requests), at_once)
+
+    def stream_all(
+        self, requests: Iterable[RequestLike], sampling: SamplingLike = None
+    ) -> Iterator[tuple[int, Delta]]:
+        """The answers to requests in pieces as they come, each with the number of its request.
+
+        The last piece of each carries its response, in which `error` is set if it failed. Leaving
+        the loop early stops all answers.
+
+        Raises:
+            RequestError: `sampling` is malformed.
+            EngineError: The engine has died.
+        """
+        self._check_running()
+        return self._thread.iterate(self._stream_all(list(requests), Sampling.parse(sampling)))
 
     def using(self, adapter: Adapter) -> Engine:
         """The same running model behind another adapter, to try a chat template without loading again.
@@ -212,6 +253,37 @@ class Engine:
         except VlmRunError as error:
             return Response(finish_reason="error", error=error)
         raise AssertionError("a stream ends with its response")
+
+    async def _stream_all(
+        self, requests: list[RequestLike], sampling: Sampling
+    ) -> AsyncIterator[tuple[int, Delta]]:
+        pieces: asyncio.Queue[tuple[int, Delta] | Exception] = asyncio.Queue()
+
+        async def put(number: int, request: RequestLike) -> None:
+            try:
+                async with self._in_flight:
+                    async for delta in self._stream(request, sampling):
+                        pieces.put_nowait((number, delta))
+            except VlmRunError as error:
+                if isinstance(error, EngineError):
+                    pieces.put_nowait(error)
+                else:
+                    pieces.put_nowait((number, Delta("", Response(finish_reason="error", error=error))))
+            except Exception as error:
+                pieces.put_nowait(error)
+
+        tasks = [asyncio.create_task(put(number, request)) for number, request in enumerate(requests)]
+        unfinished = len(tasks)
+        try:
+            while unfinished:
+                piece = await pieces.get()
+                if isinstance(piece, Exception):
+                    raise piece
+                unfinished -= piece[1].response is not None
+                yield piece
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _stream(self, request: RequestLike, sampling: Sampling) -> AsyncIterator[Delta]:
         from vllm.v1.engine.exceptions import EngineDeadError

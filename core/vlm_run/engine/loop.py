@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -42,6 +45,31 @@ class LoopThread:
         """The coroutine's result, awaited on the caller's loop; cancelling that cancels it."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
+    def as_completed(
+        self, coroutines: Iterable[Coroutine[Any, Any, T]], at_once: int
+    ) -> Iterator[tuple[int, T]]:
+        """Results with the number of their coroutine, as they come; leaving the loop early cancels the rest.
+
+        Args:
+            coroutines: Taken as those before them finish.
+            at_once: Most coroutines that run at a time.
+        """
+        finished: SimpleQueue[tuple[int, Future[T]]] = SimpleQueue()
+        running: dict[int, Future[T]] = {}
+        try:
+            for number, coroutine in enumerate(coroutines):
+                future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+                running[number] = future
+                future.add_done_callback(partial(_report, finished, number))
+                # What has finished meanwhile is handed out first, however slowly coroutines come.
+                while len(running) >= at_once or not finished.empty():
+                    yield _take(finished, running)
+            while running:
+                yield _take(finished, running)
+        finally:
+            for future in list(running.values()):
+                future.cancel()
+
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """The items of an asynchronous generator; leaving the loop early closes it."""
         try:
@@ -66,6 +94,16 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()
+
+
+def _report(finished: SimpleQueue[tuple[int, Future[T]]], number: int, future: Future[T]) -> None:
+    finished.put((number, future))
+
+
+def _take(finished: SimpleQueue[tuple[int, Future[T]]], running: dict[int, Future[T]]) -> tuple[int, T]:
+    number, future = finished.get()
+    del running[number]
+    return number, future.result()
 
 
 async def _close(items: AsyncIterator[Any]) -> None:
