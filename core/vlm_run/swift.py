@@ -227,7 +227,7 @@ def inference_vllm(
         request_list: Each with `query` and, as needed, `history`, `images` (None for a turn
             without one), `system`; or with `messages`.
         generation_config: In place of the engine's own.
-        use_tqdm: Show a progress bar on standard error.
+        use_tqdm: Show a progress bar.
         verbose: Print each question and answer.
 
     Returns:
@@ -238,9 +238,9 @@ def inference_vllm(
     answers: list[dict[str, Any]] = [{} for _ in requests]
     finished = engine.as_completed(requests, generation_config or llm_engine.generation_config)
     if use_tqdm:
-        from tqdm import tqdm
+        from rich.progress import track
 
-        finished = iter(tqdm(finished, total=len(requests), dynamic_ncols=True))
+        finished = iter(track(finished, "Answering", total=len(requests)))
     for index, response in finished:
         answers[index] = _answer(response, request_list[index], index)
     if verbose:

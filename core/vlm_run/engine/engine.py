@@ -23,7 +23,7 @@ from vlm_run.response import Delta, Response, Trace, Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-    from vllm import SamplingParams
+    from vllm import CompletionOutput, SamplingParams
     from vllm.config import VllmConfig
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -154,13 +154,19 @@ class Engine:
         return str(self._config.model_config.dtype).removeprefix("torch.")
 
     def as_completed(
-        self, requests: Iterable[RequestLike], sampling: SamplingLike = None
+        self, requests: Iterable[RequestLike], sampling: SamplingLike = None, *, window: int | None = None
     ) -> Iterator[tuple[int, Response]]:
         """Responses as they finish, each with the number of its request, from 0 on.
 
         Requests are taken as the engine has room for them, so they may be more than fit in
         memory. One that cannot be served has `error` set in its response and harms no other.
         Leaving the loop early stops the answers under way.
+
+        Args:
+            requests: Each in any shape that `Request.parse` takes.
+            sampling: For all requests that bring no sampling parameters of their own.
+            window: Most requests taken beyond the oldest that is not answered; a caller who
+                wants the answers in order holds no more than this back.
 
         Raises:
             RequestError: `sampling` is malformed.
@@ -170,7 +176,9 @@ class Engine:
         parsed = Sampling.parse(sampling)
         # Twice what the scheduler takes: while one answer is handed out, the next is under way.
         at_once = 2 * self._config.scheduler_config.max_num_seqs
-        return self._thread.as_completed((self._answer(request, parsed) for request in requests), at_once)
+        return self._thread.as_completed(
+            (self._answer(request, parsed) for request in requests), at_once, window
+        )
 
     def stream_all(
         self, requests: Iterable[RequestLike], sampling: SamplingLike = None
@@ -292,10 +300,14 @@ class Engine:
         parsed = Request.parse(request)
         rendered = await self._render(parsed.conversation)
         text = ""
+        answers: dict[int, CompletionOutput] = {}
         try:
             params = self._sampling_params(parsed.sampling or sampling, rendered)
             async for output in self._llm.generate(rendered.engine_input, params, uuid.uuid4().hex):
-                answer = output.outputs[0]
+                answers |= {answer.index: answer for answer in output.outputs}
+                if 0 not in answers:
+                    continue
+                answer = answers[0]
                 if not text and answer.token_ids:
                     first = time.perf_counter()
                 # Byte-level tokenizers make the blank between prompt and answer part of the answer.
@@ -304,15 +316,19 @@ class Engine:
                 if not output.finished:
                     yield Delta(delta)
                     continue
+                completion_tokens = sum(len(each.token_ids) for each in answers.values())
                 yield Delta(
                     delta,
                     Response(
                         response=text,
                         history=parsed.conversation.to_history(text),
-                        usage=Usage(rendered.prompt_tokens, rendered.image_tokens, len(answer.token_ids)),
+                        usage=Usage(rendered.prompt_tokens, rendered.image_tokens, completion_tokens),
                         finish_reason=answer.finish_reason or "stop",
                         seconds=time.perf_counter() - started,
                         first_token_seconds=first - started,
+                        responses=tuple(answers[i].text.lstrip() for i in range(params.n))
+                        if params.n > 1
+                        else (),
                     ),
                 )
         except EngineDeadError as error:
@@ -353,11 +369,18 @@ class Engine:
 
     def _sampling_params(self, sampling: Sampling, rendered: Rendered, **more: Any) -> SamplingParams:
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
 
+        structured = None
+        if sampling.json_schema is not None:
+            structured = StructuredOutputsParams(json=dict(sampling.json_schema))
+        elif sampling.choice is not None:
+            structured = StructuredOutputsParams(choice=list(sampling.choice))
         room = self._config.model_config.max_model_len - rendered.prompt_tokens
         ids, strings = stop_conditions(self._llm.get_tokenizer(), (*self.adapter.spec.stop, *sampling.stop))
         return SamplingParams(
-            **sampling.model_dump(exclude={"max_tokens", "stop"}),
+            **sampling.model_dump(exclude={"max_tokens", "stop", "json_schema", "choice"}),
+            structured_outputs=structured,
             max_tokens=min(room, sampling.max_tokens or room),
             stop=strings,
             stop_token_ids=ids,

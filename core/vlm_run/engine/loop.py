@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from math import inf
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -46,13 +47,14 @@ class LoopThread:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
     def as_completed(
-        self, coroutines: Iterable[Coroutine[Any, Any, T]], at_once: int
+        self, coroutines: Iterable[Coroutine[Any, Any, T]], at_once: int, window: int | None = None
     ) -> Iterator[tuple[int, T]]:
         """Results with the number of their coroutine, as they come; leaving the loop early cancels the rest.
 
         Args:
             coroutines: Taken as those before them finish.
             at_once: Most coroutines that run at a time.
+            window: Most coroutines taken beyond the oldest that still runs.
         """
         finished: SimpleQueue[tuple[int, Future[T]]] = SimpleQueue()
         running: dict[int, Future[T]] = {}
@@ -62,7 +64,7 @@ class LoopThread:
                 running[number] = future
                 future.add_done_callback(partial(_report, finished, number))
                 # What has finished meanwhile is handed out first, however slowly coroutines come.
-                while len(running) >= at_once or not finished.empty():
+                while not finished.empty() or len(running) >= at_once or _span(running) >= (window or inf):
                     yield _take(finished, running)
             while running:
                 yield _take(finished, running)
@@ -104,6 +106,11 @@ def _take(finished: SimpleQueue[tuple[int, Future[T]]], running: dict[int, Futur
     number, future = finished.get()
     del running[number]
     return number, future.result()
+
+
+def _span(running: dict[int, Future[T]]) -> int:
+    """From the oldest that runs to the newest, both included."""
+    return next(reversed(running)) - next(iter(running)) + 1 if running else 0
 
 
 async def _close(items: AsyncIterator[Any]) -> None:
