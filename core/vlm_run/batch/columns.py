@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from vlm_run.conversation import Conversation, Image, ImageSource, Message, Part
 from vlm_run.errors import ConversationError, RequestError
@@ -27,11 +27,21 @@ NAMES = (
 """The columns that are understood; `--map` gives others one of these names."""
 
 _STRUCTURED = ("history", "images", "messages", "conversations", "body", "sampling", "response")
-_LLAVA_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_LLAVA_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
 # Of a batch line's body, what says nothing about the answer, or what every answer here is.
 _BODY_IGNORED = ("model", "stream", "stream_options", "user", "metadata", "store")
 _BASE64_TEXT = re.compile(r"(?:data:|[A-Za-z0-9+/_=-]{200})")
 _LONGEST_SHOWN_SOURCE = 1000
+
+
+Columns: TypeAlias = "Mapping[str, Any] | RequestError"
+"""What a row holds, or why it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +73,16 @@ class Reading:
         folder: Of relative image paths; None where rows cannot mean files of this machine.
         mapping: From the data's column names to those in `NAMES`.
         prompt: The question of rows that have images and ask nothing.
+        system: The system message of rows that bring none.
     """
 
     folder: Path | None = None
     mapping: Mapping[str, str] | None = None
     prompt: str | None = None
+    system: str | None = None
 
 
-def read_row(number: int, columns: Mapping[str, Any] | RequestError, reading: Reading) -> Row:
+def read_row(number: int, columns: Columns, reading: Reading) -> Row:
     """A row from its columns; what is wrong with it becomes its `error`."""
     if isinstance(columns, RequestError):
         return Row(number, None, {}, error=columns)
@@ -79,7 +91,7 @@ def read_row(number: int, columns: Mapping[str, Any] | RequestError, reading: Re
     try:
         fields = _renamed(fields, reading.mapping or {})
         row = replace(row, id=_id(fields))
-        asked, reference = _asked(fields, reading.prompt)
+        asked, reference = _asked(fields, reading)
         row = replace(row, shown=_shown(asked), reference=reference)
         request = Request.parse(asked)
         conversation = _with_sources(request.conversation, lambda source: _located(source, reading.folder))
@@ -116,7 +128,7 @@ def _id(fields: Mapping[str, Any]) -> str | int | None:
     return found if found is None or isinstance(found, (str, int)) else str(found)
 
 
-def _asked(fields: Mapping[str, Any], prompt: str | None) -> tuple[dict[str, Any], Any]:
+def _asked(fields: Mapping[str, Any], reading: Reading) -> tuple[dict[str, Any], Any]:
     """The request in a shape that `Request.parse` takes, and the reference."""
     if "body" in fields:
         return _of_batch_line(fields["body"])
@@ -124,15 +136,19 @@ def _asked(fields: Mapping[str, Any], prompt: str | None) -> tuple[dict[str, Any
     extra = {"sampling": fields["sampling"]} if "sampling" in fields else {}
     reference = _reference(fields.get("response"))
     if "messages" in fields or "conversations" in fields:
-        messages = _filled(_messages(fields), images)
-        if len(messages) > 1 and isinstance(last := messages[-1], Mapping) and last.get("role") == "assistant":
+        messages = _filled(_messages(fields, reading.system), images)
+        if (
+            len(messages) > 1
+            and isinstance(last := messages[-1], Mapping)
+            and last.get("role") == "assistant"
+        ):
             *messages, last = messages
             reference = reference or _reference(last.get("content"))
         if any(_is_image_part(part) for message in messages for part in _parts(message)):
             images = None
         given = {} if images is None else {"images": images}
         return {"messages": messages, **given, **extra}, reference
-    query = fields.get("query", prompt)
+    query = fields.get("query", reading.prompt)
     if query is None:
         raise ConversationError(
             f"nothing is asked: the row has {', '.join(map(str, fields)) or 'no columns'}",
@@ -141,6 +157,8 @@ def _asked(fields: Mapping[str, Any], prompt: str | None) -> tuple[dict[str, Any
     if not isinstance(query, str):
         raise ConversationError(f"'query' is of type {type(query).__name__}, not text")
     kept = {key: fields[key] for key in ("history", "system") if key in fields}
+    if reading.system is not None:
+        kept.setdefault("system", reading.system)
     given = {} if images is None else {"images": images}
     return {"query": query, **kept, **given, **extra}, reference
 
@@ -158,14 +176,16 @@ def _of_batch_line(body: Any) -> tuple[dict[str, Any], Any]:
     if isinstance(form, Mapping) and form.get("type") == "json_schema":
         parameters["json_schema"] = (form.get("json_schema") or {}).get("schema")
     elif isinstance(form, Mapping) and form.get("type") != "text":
-        raise RequestError(f"response_format of type {form.get('type')!r} is not known", hint="Known: json_schema.")
+        raise RequestError(
+            f"response_format of type {form.get('type')!r} is not known", hint="Known: json_schema."
+        )
     asked: dict[str, Any] = {"messages": body["messages"]}
     if parameters:
         asked["sampling"] = parameters
     return asked, None
 
 
-def _messages(fields: Mapping[str, Any]) -> list[Any]:
+def _messages(fields: Mapping[str, Any], system: str | None) -> list[Any]:
     name = "messages" if "messages" in fields else "conversations"
     turns = fields[name]
     if not isinstance(turns, Sequence) or isinstance(turns, (str, bytes)) or not turns:
@@ -177,8 +197,9 @@ def _messages(fields: Mapping[str, Any]) -> list[Any]:
             messages.append({"role": role, "content": turn.get("value")})
         else:
             messages.append(turn)
-    if "system" in fields and not (isinstance(messages[0], Mapping) and messages[0].get("role") == "system"):
-        messages.insert(0, {"role": "system", "content": fields["system"]})
+    system = fields.get("system", system)
+    if system is not None and not (isinstance(messages[0], Mapping) and messages[0].get("role") == "system"):
+        messages.insert(0, {"role": "system", "content": system})
     return messages
 
 
@@ -205,7 +226,9 @@ def _filled(messages: list[Any], images: list[Any] | None) -> list[Any]:
     if not empty or images is None:
         return messages
     if len(empty) != len(images):
-        raise ConversationError(f"the messages have places for {len(empty)} images, but {len(images)} are given")
+        raise ConversationError(
+            f"the messages have places for {len(empty)} images, but {len(images)} are given"
+        )
     left = iter(images)
     return [
         {
@@ -246,9 +269,7 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _with_sources(
-    conversation: Conversation, change: Callable[[ImageSource], ImageSource]
-) -> Conversation:
+def _with_sources(conversation: Conversation, change: Callable[[ImageSource], ImageSource]) -> Conversation:
     def changed(part: Part) -> Part:
         return Image(change(part.source)) if isinstance(part, Image) else part
 

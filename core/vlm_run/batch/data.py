@@ -11,17 +11,15 @@ import csv
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any
 
-from vlm_run.errors import ConversationError, RequestError, VlmRunError
-
-Columns: TypeAlias = "Mapping[str, Any] | RequestError"
-"""What a row holds, or why it cannot be read."""
+from vlm_run.batch.columns import Columns
+from vlm_run.errors import ConversationError, VlmRunError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
@@ -191,7 +189,9 @@ def _parquet(path: Path) -> _Source:
 
     def rows() -> Iterator[Columns]:
         return iter(
-            datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True).decode(False)
+            datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True).decode(
+                False
+            )
         )
 
     with _reading(str(path)):
@@ -268,7 +268,7 @@ def _split(found: Any, split: str | None, name: str) -> Any:
     return found[split]
 
 
-class _reading:  # noqa: N801  (reads as the function it stands for)
+class _reading:
     """Turns what the `datasets` library raises at data that it cannot read into an error for people."""
 
     def __init__(self, name: str) -> None:

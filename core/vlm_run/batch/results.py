@@ -44,7 +44,7 @@ class ResultFile:
         self._done = bytearray()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._manifest = open(_manifest_path(path), "a+b")
+            self._manifest = open(_manifest_path(path), "a+b")  # noqa: SIM115  (held while this object is)
         except OSError as error:
             raise VlmRunError(f"{path} cannot be written: {error.strerror}") from None
         try:
@@ -52,7 +52,7 @@ class ResultFile:
             self._check_run(run)
             if path.exists():
                 self._take_up(retry_errors)
-            self._file = open(path, "ab", buffering=0)
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         except BaseException:
             self._manifest.close()
             raise
@@ -137,7 +137,8 @@ class ResultFile:
             fcntl.flock(self._manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise VlmRunError(
-                f"another process is writing to {self.path}", hint="Wait for it, or give another --result-path."
+                f"another process is writing to {self.path}",
+                hint="Wait for it, or give another --result-path.",
             ) from None
 
     def _check_run(self, run: Mapping[str, Any]) -> None:
@@ -149,8 +150,9 @@ class ResultFile:
         except ValueError:
             # Synced before the first row is written: torn or missing, there is no row to lose.
             if has_rows:
+                beside = _manifest_path(self.path).name
                 raise VlmRunError(
-                    f"{self.path} exists, and {_manifest_path(self.path).name}, which says of what run, does not",
+                    f"{self.path} exists without {beside}, which says of what run it is",
                     hint="Give another --result-path.",
                 ) from None
         else:
@@ -173,7 +175,9 @@ class ResultFile:
         end, failed = 0, 0
         for line, _, after in _lines(self.path):
             if self.has(line["row"]):
-                raise VlmRunError(f"{self.path} has row {line['row']} twice", hint="Give another --result-path.")
+                raise VlmRunError(
+                    f"{self.path} has row {line['row']} twice", hint="Give another --result-path."
+                )
             if retry_errors and "error" in line:
                 failed += 1
             else:
@@ -224,8 +228,8 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
                     f"{path} is damaged at byte {offset}: no row's result stands there",
                     hint="Give another --result-path.",
                 )
-            yield line, offset, (offset := offset + len(raw)) and offset
-    return
+            yield line, offset, offset + len(raw)
+            offset += len(raw)
 
 
 def _decoded(raw: bytes) -> dict[str, Any] | None:
