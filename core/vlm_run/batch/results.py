@@ -108,6 +108,8 @@ class ResultFile:
                     yield old.readline()
 
             self._replace(in_order())
+        with self.path.open("ab") as new:
+            os.dup2(new.fileno(), self._file.fileno())  # what is written and synced goes there from now on
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """What the file holds, line by line."""
