@@ -124,6 +124,9 @@ def infer(
         bool, typer.Option(help="Fetch images from private addresses too.", rich_help_panel=_ENGINE)
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Show tokens and speed after each answer of a session.")
+    ] = False,
     verbose: Annotated[bool, typer.Option(help="Show vLLM's own log, and tracebacks.")] = False,
 ) -> None:
     """Ask a model about images.
@@ -198,7 +201,7 @@ def infer(
         if question is None:
             from vlm_run.cli.interactive import Session
 
-            Session(running, sampling, system).run()
+            Session(running, sampling, system, policy=policy, stats=stats).run()
             return
         request = {"query": question, "images": list(image or []), "system": system}
         _answer_once(running, request, sampling, as_json)

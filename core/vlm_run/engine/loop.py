@@ -7,6 +7,7 @@ the engine serves plain functions and any caller's event loop alike.
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
@@ -25,8 +26,14 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        # A terminal sends Ctrl-C to all processes of a command, and vLLM's would end at it. What is
+        # started from this thread inherits that it is blocked; whether to stop is the caller's say.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._loop.run_forever()
 
     @property
     def running(self) -> bool:
