@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from vlm_run.errors import PluginError, RequestError, VlmRunError
+from vlm_run.errors import EngineError, PluginError, RequestError, VlmRunError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -88,6 +88,8 @@ class Session:
                 self._obey(line)
             except KeyboardInterrupt:
                 typer.echo()  # the line is dropped
+            except EngineError:
+                raise
             except (VlmRunError, OSError) as error:
                 # The turn is dropped: the conversation goes on as if it had not been.
                 typer.secho(f"error: {error}", fg="red", err=True)

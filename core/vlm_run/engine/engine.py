@@ -62,7 +62,7 @@ class Engine:
         renderers: int | None = None,
         **options: Any,
     ) -> None:
-        from vlm_run.engine.pool import RendererPool, default_pool_size  # imports torch
+        from vlm_run.engine.pool import default_pool_size  # imports torch
 
         pool_size = default_pool_size() if renderers is None else renderers
         if pool_size:
@@ -72,10 +72,12 @@ class Engine:
         self._policy = policy or MediaPolicy()
         self._config = vllm_config(adapter, options)
         self._pool: RendererPool | None = None
-        if pool_size:
-            self._pool = RendererPool(self.adapter, self._config, self._policy, pool_size)
         self._thread = LoopThread(f"vlm-run {adapter.spec.model_type}")
         try:
+            if pool_size:
+                self._pool = self._thread.run(
+                    _start_pool(self.adapter, self._config, self._policy, pool_size)
+                )
             self._llm: AsyncLLM = self._thread.run(_start(self._config))
         except BaseException as error:
             self._thread.stop()
@@ -393,6 +395,13 @@ async def _start(config: VllmConfig) -> AsyncLLM:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+async def _start_pool(adapter: Adapter, config: VllmConfig, policy: MediaPolicy, size: int) -> RendererPool:
+    # On the loop's thread too: its processes must not hear Ctrl-C either.
+    from vlm_run.engine.pool import RendererPool
+
+    return RendererPool(adapter, config, policy, size)
 
 
 async def _stop(llm: AsyncLLM) -> None:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from math import inf
+from multiprocessing import resource_tracker
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -32,6 +33,8 @@ class LoopThread:
     def _run(self) -> None:
         # A terminal sends Ctrl-C to all processes of a command, and vLLM's would end at it. What is
         # started from this thread inherits that it is blocked; whether to stop is the caller's say.
+        # Python's resource tracker comes first, since starting it unblocks.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self._loop.run_forever()
 
