@@ -113,7 +113,7 @@ def _source(place: str, subset: str | None, split: str | None) -> _Source:
     if not path.is_file():
         if place.startswith(("/", ".", "~")) or path.suffix.lower() in _DATA_SUFFIXES:
             raise VlmRunError(f"there is no file {place}")
-        return _hub(place, subset, split)
+        return _hub(place.removeprefix("HF::"), subset, split)
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet(path)
