@@ -77,7 +77,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     while not (results.exists() and results.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=60)
+    _, errors = running.communicate(timeout=240)
     assert running.returncode == 130
     assert "run the same again to go on" in errors
     assert "Traceback" not in errors

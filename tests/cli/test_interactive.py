@@ -36,7 +36,7 @@ def session(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     session = pexpect.spawn(
         VLM_RUN,
         ["infer", "demo-llava", "--stats"],
-        timeout=60,
+        timeout=180,
         encoding="utf-8",
         env=env,
         cwd=folder,
