@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vlm_run.conversation import Conversation
 from vlm_run.errors import ConversationError, RequestError
@@ -39,6 +39,20 @@ class Sampling(BaseModel):
     seed: int | None = None
     stop: tuple[str, ...] = ()
     """Strings at which the answer ends, beside those of the model type."""
+    n: int = Field(default=1, ge=1)
+    """Answers to one request."""
+    json_schema: Mapping[str, Any] | None = None
+    """The answer is JSON that this schema allows, by vLLM's structured output."""
+    choice: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """The answer is one of these, by vLLM's structured output."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.json_schema is not None and self.choice is not None:
+            raise ValueError("json_schema and choice exclude each other")
+        if self.n > 1 and self.temperature == 0.0:
+            raise ValueError("n greedy answers would be the same one; set a temperature")
+        return self
 
     @classmethod
     def parse(cls, value: Sampling | Mapping[str, Any] | None) -> Sampling:

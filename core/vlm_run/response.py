@@ -33,6 +33,7 @@ class Response:
             end) or `error`.
         error: Why this request failed, usually a `RequestError`; None if it did not.
         seconds: From the request to its last token, and to its first one.
+        responses: All answers where `n` of them were asked for, `response` being the first.
     """
 
     response: str = ""
@@ -42,6 +43,7 @@ class Response:
     error: VlmRunError | None = None
     seconds: float = 0.0
     first_token_seconds: float = 0.0
+    responses: tuple[str, ...] = ()
 
     def raise_for_error(self) -> Response:
         """This response, or its error raised."""
@@ -65,6 +67,8 @@ class Response:
             "seconds": round(self.seconds, 4),
             "first_token_seconds": round(self.first_token_seconds, 4),
         }
+        if self.responses:
+            answer["responses"] = list(self.responses)
         if self.error is not None:
             answer["error"] = {"type": type(self.error).__name__, "message": str(self.error)}
         return answer

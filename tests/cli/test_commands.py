@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pexpect
 import pytest
 from PIL import Image
 
@@ -115,38 +114,3 @@ def test_demo_draws_a_picture_and_answers_about_it(tmp_path: Path) -> None:
     assert Image.open(file).size == draw(7)[0].size
     assert done.stdout.count("(right)") >= 2
     assert done.stdout.count(" prompt tokens") == 3
-
-
-def test_an_interactive_session_of_several_turns(picture: Path) -> None:
-    session = pexpect.spawn(VLM_RUN, ["infer", "demo-llava"], timeout=120, encoding="utf-8", echo=False)
-    session.expect("<<< ")
-    session.sendline("How many shapes are there?")
-    session.expect("media path or URL <<< ")
-    session.sendline(str(picture))
-    session.expect(r"(\d)\r\n-{10}")
-    session.expect("<<< ")
-    session.sendline("And circles?")
-    session.expect("media path or URL <<< ")
-    session.sendline("")
-    session.expect(r"(\d)\r\n-{10}")
-    session.expect("<<< ")
-    session.sendline("What shape is the largest?")
-    session.expect("media path or URL <<< ")
-    session.sendline("missing.png")
-    session.expect("error: .*missing.png")
-    session.expect("<<< ")
-    session.sendline("reset-system")
-    session.expect("system message <<< ")
-    session.sendline("Answer in one word.")
-    session.expect("<<< ")
-    session.sendline("clear")
-    session.expect("<<< ")
-    session.sendline("Who are you?")
-    session.expect("media path or URL <<< ")
-    session.sendline("")
-    session.expect("I am a small demo model.")
-    session.expect("<<< ")
-    session.sendline("quit")
-    session.expect(pexpect.EOF)
-    session.close()
-    assert session.exitstatus == 0

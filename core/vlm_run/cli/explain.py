@@ -92,10 +92,11 @@ def explain(
     if as_json:
         typer.echo(json.dumps(explanation.to_dict(), ensure_ascii=False, indent=2))
         return
-    _print(explanation)
+    print_explanation(explanation)
 
 
-def _print(said: Explanation) -> None:
+def print_explanation(said: Explanation) -> None:
+    """For people: the prompt with its pictures marked, tokens, and engine options with their origin."""
     _title(said.model_type)
     typer.echo(f"  {said.architecture}, served by {said.plugin} with vLLM {said.vllm}")
     typer.echo(f"  weights: {said.source}")

@@ -1,4 +1,4 @@
-"""`vlm-run infer`: one answer, or an interactive session."""
+"""`vlm-run infer`: one answer, a data set's, or an interactive session."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _MODEL = "Model"
 _ANSWER = "Answer"
+_DATA = "Data set"
 _ENGINE = "Engine"
 
 
@@ -49,10 +50,55 @@ def infer(
     top_p: Annotated[float, typer.Option(rich_help_panel=_ANSWER)] = 1.0,
     top_k: Annotated[int, typer.Option(help="0 is all.", rich_help_panel=_ANSWER)] = 0,
     repetition_penalty: Annotated[float, typer.Option(rich_help_panel=_ANSWER)] = 1.0,
-    seed: Annotated[int | None, typer.Option(rich_help_panel=_ANSWER)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of sampling, and of the rows that #N takes.", rich_help_panel=_ANSWER)
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="Answers to one request.", rich_help_panel=_ANSWER)] = 1,
     stop: Annotated[
         list[str] | None, typer.Option(help="End the answer here; repeatable.", rich_help_panel=_ANSWER)
     ] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(help="File with a schema that answers follow.", rich_help_panel=_ANSWER)
+    ] = None,
+    choice: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Answers are one of these.", rich_help_panel=_ANSWER)
+    ] = None,
+    val_dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA[#N]",
+            help="JSONL, JSON, CSV or Parquet file, folder of images, Hugging Face data set; N rows of it.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    result_path: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.jsonl", help="One line a row; run again to go on.", rich_help_panel=_DATA),
+    ] = None,
+    subset: Annotated[str | None, typer.Option(help="Of the data set.", rich_help_panel=_DATA)] = None,
+    split: Annotated[str | None, typer.Option(help="Of the data set.", rich_help_panel=_DATA)] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="COLUMN=NAME",
+            help="What a column is: query, response, images …; repeatable.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="The question of rows that have none.", rich_help_panel=_DATA)
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="rouge, bleu, anls, beside exact_match; repeatable.", rich_help_panel=_DATA),
+    ] = None,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Try rows that failed again.", rich_help_panel=_DATA)
+    ] = False,
+    unordered: Annotated[
+        bool, typer.Option("--unordered", help="Write rows as they finish.", rich_help_panel=_DATA)
+    ] = False,
     max_model_len: Annotated[
         int | None, typer.Option(help="Prompt and answer together, in tokens.", rich_help_panel=_ENGINE)
     ] = None,
@@ -78,11 +124,14 @@ def infer(
         bool, typer.Option(help="Fetch images from private addresses too.", rich_help_panel=_ENGINE)
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Show tokens and speed after each answer of a session.")
+    ] = False,
     verbose: Annotated[bool, typer.Option(help="Show vLLM's own log, and tracebacks.")] = False,
 ) -> None:
     """Ask a model about images.
 
-    Without a QUESTION, an interactive session starts.
+    Without a QUESTION or --val_dataset, an interactive session starts.
 
         vlm-run infer llava1_6-mistral-7b-instruct "What is this?" --image cat.png
     """
@@ -104,6 +153,9 @@ def infer(
             "repetition_penalty": repetition_penalty,
             "seed": seed,
             "stop": tuple(stop or ()),
+            "n": n,
+            "json_schema": None if json_schema is None else _read_schema(json_schema),
+            "choice": None if choice is None else tuple(each.strip() for each in choice.split(",")),
         }
     )
     limits = Limits(
@@ -116,13 +168,40 @@ def infer(
         options["trust_remote_code"] = True
     adapter = Registry.load(name, checkpoint=model, chat_template=chat_template, limits=limits)
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
-    with starting(adapter.spec.model_type, verbose):
-        running = adapter.engine(policy=policy, **options)
-    with running:
+
+    def start(local_files: bool = True) -> Engine:
+        allowed = policy.model_copy(update={"allow_local_files": local_files})
+        with starting(adapter.spec.model_type, verbose):
+            return adapter.engine(policy=allowed, **options)
+
+    if val_dataset is not None:
+        if question is not None or image:
+            raise VlmRunError(
+                "a question and --val_dataset are given", hint="Ask rows without one with --prompt."
+            )
+        from vlm_run.cli.batch import BatchOptions, answer_data_set
+
+        batch = BatchOptions(
+            data=val_dataset,
+            result_path=result_path,
+            subset=subset,
+            split=split,
+            mapping=mapping or [],
+            prompt=prompt,
+            system=system,
+            seed=seed,
+            metrics=metric or [],
+            retry_errors=retry_errors,
+            unordered=unordered,
+            as_json=as_json,
+        )
+        answer_data_set(adapter, start, sampling, options, batch)
+        return
+    with start() as running:
         if question is None:
             from vlm_run.cli.interactive import Session
 
-            Session(running, sampling, system).run()
+            Session(running, sampling, system, policy=policy, stats=stats).run()
             return
         request = {"query": question, "images": list(image or []), "system": system}
         _answer_once(running, request, sampling, as_json)
@@ -139,6 +218,16 @@ def name_and_question(words: list[str], model_type: str | None, model: str | Non
     if len(rest) > 1:
         raise VlmRunError(f"more than one question is given: {rest[1]!r}", hint="Put the question in quotes.")
     return name, rest[0] if rest else None
+
+
+def _read_schema(file: Path) -> dict[str, Any]:
+    try:
+        schema = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VlmRunError(f"--json-schema {file} cannot be read: {error}") from None
+    if not isinstance(schema, dict):
+        raise VlmRunError(f"--json-schema {file} is no JSON object")
+    return schema
 
 
 def engine_options(assignments: list[str]) -> dict[str, Any]:

@@ -2,74 +2,287 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import json
+import os
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import typer
 
-from vlm_run.errors import RequestError
+from vlm_run.errors import EngineError, PluginError, RequestError, VlmRunError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from vlm_run.engine import Engine
+    from vlm_run.media import MediaPolicy
     from vlm_run.request import Sampling
 
-HELP = "Type a question, then a media path or URL (empty for none). `clear` forgets the conversation, "
-HELP += "`reset-system` sets a system message, `quit` leaves."
+HELP = """\
+Type a question, then a media path or URL (empty for none).
+  /image PATH_OR_URL  add a picture to the next question; a file dropped on the window does too
+  /explain            show what the model would be sent
+  /save FILE          write the conversation as a line of JSON, which --val_dataset reads
+  clear               forget the conversation        reset-system  set a system message
+  multi-line          lines up to one with # alone   single-line   a line each, Alt-Enter for more
+  /help  this text    Ctrl-C  stops an answer        quit          leaves"""
 RULE = "-" * 50
+# As terminals paste a file that is dropped on them: quoted, with backslashes, or as a URL.
+_DROPPED = re.compile(r"""'(?:/|file://)[^']+'|"(?:/|file://)[^"]+"|(?:/|file://)(?:\\.|[^\s'"\\])+""")
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that was loaded once, and what it was called."""
+
+    source: str
+    image: Image.Image
 
 
 class Session:
-    """A conversation of many turns, each with one image or none."""
+    """A conversation of many turns, each with any number of images.
 
-    def __init__(self, engine: Engine, sampling: Sampling, system: str | None) -> None:
+    Args:
+        engine: That answers.
+        sampling: For all answers.
+        system: The system message.
+        policy: What images may be fetched.
+        stats: Whether tokens and speed are shown after each answer.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        sampling: Sampling,
+        system: str | None,
+        *,
+        policy: MediaPolicy | None = None,
+        stats: bool = False,
+    ) -> None:
         self._engine = engine
         self._sampling = sampling
         self._system = system
+        self._policy = policy
+        self._stats = stats
         self._history: list[list[str]] = []
-        self._images: list[str | None] = []
+        self._pictures: list[Picture] = []
+        self._next: list[Picture] = []
+        self._multi_line = False
+        self._read = _reader()
 
     def run(self) -> None:
         """Ask and answer until `quit` or the end of input."""
         typer.echo(HELP)
-        while (question := _read("<<< ")) is not None:
-            match question.strip():
-                case "":
-                    continue
-                case "quit" | "exit":
+        while True:
+            try:
+                line = self._question()
+                if line is None or line.strip() in ("quit", "exit"):
                     return
-                case "clear":
-                    self._forget()
-                case "reset-system":
-                    self._system = _read("Input a system message <<< ") or None
-                    self._forget()
-                case _:
-                    self._turn(question)
+                self._obey(line)
+            except KeyboardInterrupt:
+                typer.echo()  # the line is dropped
+            except EngineError:
+                raise
+            except (VlmRunError, OSError) as error:
+                # The turn is dropped: the conversation goes on as if it had not been.
+                typer.secho(f"error: {error}", fg="red", err=True)
+                typer.echo(RULE)
 
-    def _turn(self, question: str) -> None:
-        media = _read("Input a media path or URL <<< ")
-        if media is None:
+    def _question(self) -> str | None:
+        line = self._read("<<<[M] " if self._multi_line else "<<< ")
+        if line is None or not self._multi_line or self._is_command(line):
+            return line
+        lines = [line]
+        while (more := self._read("")) is not None and more.strip() != "#":
+            lines.append(more)
+        return "\n".join(lines)
+
+    def _is_command(self, line: str) -> bool:
+        words = ("quit", "exit", "clear", "reset-system", "multi-line", "single-line")
+        return line.strip() in words or line.startswith(("/image ", "/save ", "/explain", "/help"))
+
+    def _obey(self, line: str) -> None:
+        command, _, rest = line.strip().partition(" ")
+        match command:
+            case "":
+                return
+            case "clear" if not rest:
+                self._forget()
+            case "reset-system" if not rest:
+                self._system = self._read("Input a system message <<< ") or None
+                self._forget()
+            case "multi-line" | "single-line" if not rest:
+                self._multi_line = command == "multi-line"
+            case "/help":
+                typer.echo(HELP)
+            case "/image":
+                self._add(rest)
+            case "/save":
+                self._save(rest)
+            case "/explain":
+                self._explain(rest)
+            case _ if re.fullmatch(r"/[a-z]+", command) and not Path(command).exists():
+                raise VlmRunError(f"there is no command {command}", hint="/help lists them.")
+            case _:
+                self._ask(line)
+
+    def _ask(self, line: str) -> None:
+        question = self._take_dropped(line)
+        if not question:
             return
-        images = [*self._images, media.strip() or None]
-        request = {"query": question, "history": self._history, "images": images, "system": self._system}
+        if not self._next and "<img>" not in question:
+            media = self._read("Input a media path or URL <<< ")
+            if media is None:
+                return
+            if media.strip():
+                self._add(media)
         try:
-            for delta in self._engine.stream(request, self._sampling):
-                typer.echo(delta.text, nl=False)
-                if delta.response is not None:
-                    self._history, self._images = delta.response.history, images
-            typer.echo()
-        except RequestError as error:
-            # The turn is dropped: the conversation goes on as if it had not been.
-            typer.secho(f"error: {error}", fg="red", err=True)
-        except KeyboardInterrupt:
-            typer.echo("\n(stopped)")
+            self._answer(question)
+        finally:
+            self._next = []
         typer.echo(RULE)
 
+    def _answer(self, question: str) -> None:
+        pictures = [*self._pictures, *self._next]
+        try:
+            for delta in self._engine.stream(self._request(question), self._sampling):
+                typer.echo(delta.text, nl=False)
+                if delta.response is not None:
+                    self._history, self._pictures = delta.response.history, pictures
+                    response = delta.response
+            typer.echo()
+        except KeyboardInterrupt:
+            typer.echo("\n(stopped)")
+            return
+        if self._stats:
+            usage = response.usage
+            rate = usage.completion_tokens / max(response.seconds, 1e-9)
+            typer.secho(
+                f"{usage.prompt_tokens} prompt tokens, {sum(usage.image_tokens)} of them image; "
+                f"{usage.completion_tokens} answer tokens in {response.seconds:.2f} s "
+                f"({rate:.1f} tokens/s, the first after {response.first_token_seconds:.2f} s)",
+                dim=True,
+            )
+
+    def _request(self, question: str) -> dict[str, Any]:
+        # One tag a picture, in the history too, says to which turn each belongs.
+        return {
+            "query": "<image>" * len(self._next) + question,
+            "history": self._history,
+            "images": [picture.image for picture in (*self._pictures, *self._next)],
+            "system": self._system,
+        }
+
+    def _add(self, source: str) -> None:
+        """Load a picture for the next question, and say what it costs."""
+        from vlm_run.media import load_image
+
+        source = _clean(source)
+        if not source:
+            raise VlmRunError("/image names no picture", hint="Write /image PATH_OR_URL.")
+        try:
+            image = load_image(source, self._policy)
+        except RequestError as error:
+            raise VlmRunError(error.cause, hint=error.hint) from None
+        self._next.append(Picture(source, image))
+        shown = source if len(source) <= 60 else f"{source[:57]}..."
+        typer.secho(f"{shown}: {image.width} × {image.height} pixels{self._cost(image)}", dim=True)
+
+    def _cost(self, image: Image.Image) -> str:
+        try:
+            adapter = self._engine.adapter
+            return f", {adapter.count_image_tokens(*adapter.preprocess(image).size):,} tokens"
+        except PluginError:  # the answer will not say either
+            return ""
+
+    def _take_dropped(self, line: str) -> str:
+        """The line without the picture files that were dropped on it, which are added."""
+
+        def take(match: re.Match[str]) -> str:
+            source = _clean(match[0])
+            if not source.lower().endswith(_PICTURES) or not Path(source).is_file():
+                return match[0]
+            self._add(source)
+            return ""
+
+        return _DROPPED.sub(take, line).strip()
+
+    def _explain(self, question: str) -> None:
+        from vlm_run.cli.explain import print_explanation
+        from vlm_run.conversation import Conversation
+        from vlm_run.explain import explain
+
+        request = self._request(question)
+        print_explanation(explain(self._engine.adapter, Conversation.from_query(**request)))
+
+    def _save(self, name: str) -> None:
+        if not name.strip():
+            raise VlmRunError("/save names no file", hint="Write /save FILE.")
+        if not self._history:
+            raise VlmRunError("there is nothing to save yet")
+        (*history, (query, response)) = self._history
+        line = {
+            "system": self._system,
+            "history": history,
+            "query": query,
+            "images": [_absolute(picture.source) for picture in self._pictures],
+            "response": response,
+        }
+        path = Path(name.strip()).expanduser()
+        path.write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
+        typer.echo(f"Saved {path}.")
+
     def _forget(self) -> None:
-        self._history, self._images = [], []
+        self._history, self._pictures, self._next = [], [], []
 
 
-def _read(prompt: str) -> str | None:
-    """A line, or None at the end of input."""
-    try:
-        return input(prompt)
-    except EOFError:
-        return None
+def _clean(source: str) -> str:
+    """A source as it was meant, from what a terminal pastes for a dropped file."""
+    source = source.strip()
+    if source[:1] in "'\"" or "\\" in source:
+        with contextlib.suppress(ValueError):
+            (source,) = shlex.split(source)
+    if source.startswith("file://"):
+        source = unquote(urlsplit(source).path)
+    return source
+
+
+def _absolute(source: str) -> str:
+    return str(Path(source).resolve()) if Path(source[:255]).exists() else source
+
+
+class _reader:
+    """Reads lines: with a history and keys to edit on a terminal, plainly elsewhere."""
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            return
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.history import FileHistory
+        from prompt_toolkit.key_binding import KeyBindings
+
+        keys = KeyBindings()
+        keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
+        self._session = PromptSession(history=FileHistory(str(_history_file())), key_bindings=keys)
+
+    def __call__(self, prompt: str) -> str | None:
+        """A line, or None at the end of input."""
+        try:
+            return str(self._session.prompt(prompt)) if self._session else input(prompt)
+        except EOFError:
+            return None
+
+
+def _history_file() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    file = Path(state) / "vlm-run" / "history"
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return file

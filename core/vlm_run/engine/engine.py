@@ -23,7 +23,8 @@ from vlm_run.request import Request, Sampling
 from vlm_run.response import Delta, Response, Trace, Usage
 
 if TYPE_CHECKING:
-    from vllm import SamplingParams
+    from transformers import PreTrainedTokenizerBase
+    from vllm import CompletionOutput, SamplingParams
     from vllm.config import VllmConfig
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -62,7 +63,7 @@ class Engine:
         renderers: int | None = None,
         **options: Any,
     ) -> None:
-        from vlm_run.engine.pool import RendererPool, default_pool_size  # imports torch
+        from vlm_run.engine.pool import default_pool_size  # imports torch
 
         pool_size = default_pool_size() if renderers is None else renderers
         if pool_size:
@@ -72,10 +73,12 @@ class Engine:
         self._policy = policy or MediaPolicy()
         self._config = vllm_config(adapter, options)
         self._pool: RendererPool | None = None
-        if pool_size:
-            self._pool = RendererPool(self.adapter, self._config, self._policy, pool_size)
         self._thread = LoopThread(f"vlm-run {adapter.spec.model_type}")
         try:
+            if pool_size:
+                self._pool = self._thread.run(
+                    _start_pool(self.adapter, self._config, self._policy, pool_size)
+                )
             self._llm: AsyncLLM = self._thread.run(_start(self._config))
         except BaseException as error:
             self._thread.stop()
@@ -89,6 +92,12 @@ class Engine:
         self._renderer = Renderer(self.adapter, self._llm.renderer, self._policy)
         # More would only hold decoded pictures in memory while they wait for their turn.
         self._in_flight = asyncio.Semaphore(self._config.scheduler_config.max_num_seqs)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The checkpoint's tokenizer, of transformers."""
+        self._check_running()
+        return self._llm.get_tokenizer()
 
     def infer(self, requests: Iterable[RequestLike], sampling: SamplingLike = None) -> list[Response]:
         """The responses to requests, in their order; the engine batches them as it sees fit.
@@ -146,6 +155,48 @@ class Engine:
     def dtype(self) -> str:
         """Of weights and activations, as in `bfloat16`."""
         return str(self._config.model_config.dtype).removeprefix("torch.")
+
+    def as_completed(
+        self, requests: Iterable[RequestLike], sampling: SamplingLike = None, *, window: int | None = None
+    ) -> Iterator[tuple[int, Response]]:
+        """Responses as they finish, each with the number of its request, from 0 on.
+
+        Requests are taken as the engine has room for them, so they may be more than fit in
+        memory. One that cannot be served has `error` set in its response and harms no other.
+        Leaving the loop early stops the answers under way.
+
+        Args:
+            requests: Each in any shape that `Request.parse` takes.
+            sampling: For all requests that bring no sampling parameters of their own.
+            window: Most requests taken beyond the oldest that is not answered; a caller who
+                wants the answers in order holds no more than this back.
+
+        Raises:
+            RequestError: `sampling` is malformed.
+            EngineError: The engine has died.
+        """
+        self._check_running()
+        parsed = Sampling.parse(sampling)
+        # Twice what the scheduler takes: while one answer is handed out, the next is under way.
+        at_once = 2 * self._config.scheduler_config.max_num_seqs
+        return self._thread.as_completed(
+            (self._answer(request, parsed) for request in requests), at_once, window
+        )
+
+    def stream_all(
+        self, requests: Iterable[RequestLike], sampling: SamplingLike = None
+    ) -> Iterator[tuple[int, Delta]]:
+        """The answers to requests in pieces as they come, each with the number of its request.
+
+        The last piece of each carries its response, in which `error` is set if it failed. Leaving
+        the loop early stops all answers.
+
+        Raises:
+            RequestError: `sampling` is malformed.
+            EngineError: The engine has died.
+        """
+        self._check_running()
+        return self._thread.iterate(self._stream_all(list(requests), Sampling.parse(sampling)))
 
     def using(self, adapter: Adapter) -> Engine:
         """The same running model behind another adapter, to try a chat template without loading again.
@@ -216,6 +267,37 @@ class Engine:
             return Response(finish_reason="error", error=error)
         raise AssertionError("a stream ends with its response")
 
+    async def _stream_all(
+        self, requests: list[RequestLike], sampling: Sampling
+    ) -> AsyncIterator[tuple[int, Delta]]:
+        pieces: asyncio.Queue[tuple[int, Delta] | Exception] = asyncio.Queue()
+
+        async def put(number: int, request: RequestLike) -> None:
+            try:
+                async with self._in_flight:
+                    async for delta in self._stream(request, sampling):
+                        pieces.put_nowait((number, delta))
+            except VlmRunError as error:
+                if isinstance(error, EngineError):
+                    pieces.put_nowait(error)
+                else:
+                    pieces.put_nowait((number, Delta("", Response(finish_reason="error", error=error))))
+            except Exception as error:
+                pieces.put_nowait(error)
+
+        tasks = [asyncio.create_task(put(number, request)) for number, request in enumerate(requests)]
+        unfinished = len(tasks)
+        try:
+            while unfinished:
+                piece = await pieces.get()
+                if isinstance(piece, Exception):
+                    raise piece
+                unfinished -= piece[1].response is not None
+                yield piece
+        finally:
+            for task in tasks:
+                task.cancel()
+
     async def _stream(self, request: RequestLike, sampling: Sampling) -> AsyncIterator[Delta]:
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -223,10 +305,14 @@ class Engine:
         parsed = Request.parse(request)
         rendered = await self._render(parsed.conversation)
         text = ""
+        answers: dict[int, CompletionOutput] = {}
         try:
             params = self._sampling_params(parsed.sampling or sampling, rendered)
             async for output in self._llm.generate(rendered.engine_input, params, uuid.uuid4().hex):
-                answer = output.outputs[0]
+                answers |= {answer.index: answer for answer in output.outputs}
+                if 0 not in answers:
+                    continue
+                answer = answers[0]
                 if not text and answer.token_ids:
                     first = time.perf_counter()
                 # Byte-level tokenizers make the blank between prompt and answer part of the answer.
@@ -235,15 +321,19 @@ class Engine:
                 if not output.finished:
                     yield Delta(delta)
                     continue
+                completion_tokens = sum(len(each.token_ids) for each in answers.values())
                 yield Delta(
                     delta,
                     Response(
                         response=text,
                         history=parsed.conversation.to_history(text),
-                        usage=Usage(rendered.prompt_tokens, rendered.image_tokens, len(answer.token_ids)),
+                        usage=Usage(rendered.prompt_tokens, rendered.image_tokens, completion_tokens),
                         finish_reason=answer.finish_reason or "stop",
                         seconds=time.perf_counter() - started,
                         first_token_seconds=first - started,
+                        responses=tuple(answers[i].text.lstrip() for i in range(params.n))
+                        if params.n > 1
+                        else (),
                     ),
                 )
         except EngineDeadError as error:
@@ -284,11 +374,18 @@ class Engine:
 
     def _sampling_params(self, sampling: Sampling, rendered: Rendered, **more: Any) -> SamplingParams:
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
 
+        structured = None
+        if sampling.json_schema is not None:
+            structured = StructuredOutputsParams(json=dict(sampling.json_schema))
+        elif sampling.choice is not None:
+            structured = StructuredOutputsParams(choice=list(sampling.choice))
         room = self._config.model_config.max_model_len - rendered.prompt_tokens
         ids, strings = stop_conditions(self._llm.get_tokenizer(), (*self.adapter.spec.stop, *sampling.stop))
         return SamplingParams(
-            **sampling.model_dump(exclude={"max_tokens", "stop"}),
+            **sampling.model_dump(exclude={"max_tokens", "stop", "json_schema", "choice"}),
+            structured_outputs=structured,
             max_tokens=min(room, sampling.max_tokens or room),
             stop=strings,
             stop_token_ids=ids,
@@ -301,6 +398,13 @@ async def _start(config: VllmConfig) -> AsyncLLM:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+async def _start_pool(adapter: Adapter, config: VllmConfig, policy: MediaPolicy, size: int) -> RendererPool:
+    # On the loop's thread too: its processes must not hear Ctrl-C either.
+    from vlm_run.engine.pool import RendererPool
+
+    return RendererPool(adapter, config, policy, size)
 
 
 async def _stop(llm: AsyncLLM) -> None:

@@ -7,8 +7,14 @@ the engine serves plain functions and any caller's event loop alike.
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from math import inf
+from multiprocessing import resource_tracker
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,8 +27,16 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        # A terminal sends Ctrl-C to all processes of a command, and vLLM's would end at it. What is
+        # started from this thread inherits that it is blocked; whether to stop is the caller's say.
+        # Python's resource tracker comes first, since starting it unblocks.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._loop.run_forever()
 
     @property
     def running(self) -> bool:
@@ -41,6 +55,32 @@ class LoopThread:
     async def run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result, awaited on the caller's loop; cancelling that cancels it."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    def as_completed(
+        self, coroutines: Iterable[Coroutine[Any, Any, T]], at_once: int, window: int | None = None
+    ) -> Iterator[tuple[int, T]]:
+        """Results with the number of their coroutine, as they come; leaving the loop early cancels the rest.
+
+        Args:
+            coroutines: Taken as those before them finish.
+            at_once: Most coroutines that run at a time.
+            window: Most coroutines taken beyond the oldest that still runs.
+        """
+        finished: SimpleQueue[tuple[int, Future[T]]] = SimpleQueue()
+        running: dict[int, Future[T]] = {}
+        try:
+            for number, coroutine in enumerate(coroutines):
+                future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+                running[number] = future
+                future.add_done_callback(partial(_report, finished, number))
+                # What has finished meanwhile is handed out first, however slowly coroutines come.
+                while not finished.empty() or len(running) >= at_once or _span(running) >= (window or inf):
+                    yield _take(finished, running)
+            while running:
+                yield _take(finished, running)
+        finally:
+            for future in list(running.values()):
+                future.cancel()
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """The items of an asynchronous generator; leaving the loop early closes it."""
@@ -66,6 +106,21 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()
+
+
+def _report(finished: SimpleQueue[tuple[int, Future[T]]], number: int, future: Future[T]) -> None:
+    finished.put((number, future))
+
+
+def _take(finished: SimpleQueue[tuple[int, Future[T]]], running: dict[int, Future[T]]) -> tuple[int, T]:
+    number, future = finished.get()
+    del running[number]
+    return number, future.result()
+
+
+def _span(running: dict[int, Future[T]]) -> int:
+    """From the oldest that runs to the newest, both included."""
+    return next(reversed(running)) - next(iter(running)) + 1 if running else 0
 
 
 async def _close(items: AsyncIterator[Any]) -> None:

@@ -1,0 +1,228 @@
+"""Rows in the shapes of ms-swift, OpenAI, vLLM and LLaVA become the same request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlm_run.batch.columns import Reading, Row, read_row
+from vlm_run.conversation import Conversation
+
+FOLDER = Path("/data")
+PART = {"type": "image_url", "image_url": {"url": "a.png"}}
+ASKED = Conversation.from_query("How many?", images=["/data/a.png"])
+
+
+def read(columns: dict[str, Any], **how: Any) -> Row:
+    return read_row(0, columns, Reading(FOLDER, **how))
+
+
+def conversation(row: Row) -> Conversation:
+    assert row.error is None, row.error
+    assert row.request is not None
+    return row.request.conversation
+
+
+def said(row: Row) -> list[tuple[str, list[Any]]]:
+    return [
+        (message.role, [getattr(part, "text", None) or part.source for part in message.parts])  # type: ignore[union-attr]
+        for message in conversation(row).messages
+    ]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"query": "How many?", "images": ["a.png"]},
+        {"query": "How many?", "image": "a.png"},
+        {"query": "How many?", "images": '["a.png"]'},
+        {"query": "<image>How many?", "images": ["a.png"], "response": "3"},
+        {"query": "<img>a.png</img>How many?"},
+        {"query": "How many?", "images": [{"bytes": None, "path": "a.png"}], "history": None},
+        {"messages": [{"role": "user", "content": [PART, {"type": "text", "text": "How many?"}]}]},
+        {"messages": [{"role": "user", "content": "<image>How many?"}], "images": ["a.png"]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many?"}]}
+            ],
+            "images": [{"bytes": None, "path": "a.png"}],
+        },
+        {
+            "custom_id": "x",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {
+                "model": "m",
+                "messages": [{"role": "user", "content": [PART, {"type": "text", "text": "How many?"}]}],
+            },
+        },
+        {
+            "id": "x",
+            "image": "a.png",
+            "conversations": [
+                {"from": "human", "value": "<image>\nHow many?"},
+                {"from": "gpt", "value": "3"},
+            ],
+        },
+    ],
+)
+def test_every_shape_asks_the_same(columns: dict[str, Any]) -> None:
+    assert said(read(columns)) == [("user", ["/data/a.png", "How many?"])]
+
+
+def test_what_a_row_answers_is_the_reference_and_not_asked() -> None:
+    turns = [("human", "<image>\nOne?"), ("gpt", "1"), ("human", "Two?"), ("gpt", "2")]
+    llava = read({"image": "a.png", "conversations": [{"from": who, "value": what} for who, what in turns]})
+    assert llava.reference == "2"
+    assert said(llava) == [("user", ["/data/a.png", "One?"]), ("assistant", ["1"]), ("user", ["Two?"])]
+    openai = read({"messages": [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "1"}]})
+    assert openai.reference == "1"
+    assert read({"query": "a", "response": ["1", "one"]}).reference == ["1", "one"]
+    assert read({"query": "a"}).reference is None
+
+
+def test_parameters_in_a_batch_line_are_its_own() -> None:
+    body = {
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_completion_tokens": 5,
+        "stop": "x",
+        "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}},
+    }
+    row = read({"custom_id": "r-1", "body": body})
+    assert row.id == "r-1"
+    assert row.request is not None
+    assert row.request.sampling is not None
+    assert row.request.sampling.model_dump(exclude_defaults=True) == {
+        "max_tokens": 5,
+        "stop": ("x",),
+        "json_schema": {"type": "object"},
+    }
+
+
+def test_columns_of_other_names_are_mapped() -> None:
+    mapping = {"question": "query", "picture": "images", "answer": "response", "question_id": "id"}
+    columns = {
+        "question": "How many?",
+        "picture": "a.png",
+        "answer": "3",
+        "question_id": 7,
+        "query": "not this",
+    }
+    row = read(columns, mapping=mapping)
+    assert said(row) == [("user", ["/data/a.png", "How many?"])]
+    assert (row.id, row.reference) == (7, "3")
+
+
+def test_prompt_and_system_are_for_rows_that_bring_none() -> None:
+    how = {"prompt": "Describe it.", "system": "Be brief."}
+    assert said(read({"images": ["a.png"]}, **how)) == [
+        ("system", ["Be brief."]),
+        ("user", ["/data/a.png", "Describe it."]),
+    ]
+    assert said(read({"query": "How many?", "system": "Own."}, **how)) == [
+        ("system", ["Own."]),
+        ("user", ["How many?"]),
+    ]
+    messages = [{"role": "user", "content": "hi"}]
+    assert said(read({"messages": messages}, **how))[0] == ("system", ["Be brief."])
+
+
+@pytest.mark.parametrize(
+    ("source", "becomes"),
+    [
+        ("a.png", "/data/a.png"),
+        ("sub/../a.png", "/data/sub/../a.png"),
+        ("/abs/a.png", "/abs/a.png"),
+        ("https://host/a.png", "https://host/a.png"),
+        ("data:image/png;base64,AAAA", "data:image/png;base64,AAAA"),
+        ("A" * 60, "A" * 60),
+        (b"bytes", b"bytes"),
+    ],
+)
+def test_relative_paths_are_of_the_datas_folder(source: Any, becomes: Any) -> None:
+    assert conversation(read({"query": "q", "images": [source]})).images == (becomes,)
+
+
+def test_rows_from_elsewhere_name_no_file_of_this_machine() -> None:
+    row = read_row(0, {"query": "q", "images": ["a.png"]}, Reading(None))
+    assert conversation(row).images == ("a.png",)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"foo": 1}, "--map"),
+        ({}, "no columns"),
+        ({"query": 5}, "int"),
+        ({"query": "a", "images": ["a", "b"], "history": "x"}, "history"),
+        ({"query": "<image><image>", "images": ["a.png"]}, "tag"),
+        ({"messages": "hi"}, "list of messages"),
+        ({"messages": [{"role": "user"}]}, "content"),
+        ({"conversations": [{"from": "robot", "value": "x"}]}, "robot"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}], "images": ["a", "b"]}, "1 images"),
+        ({"body": {}}, "messages"),
+        ({"body": {"messages": [{"role": "user", "content": "a"}], "tools": []}}, "tools"),
+        ({"body": {"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "x"}}}, "x"),
+    ],
+)
+def test_a_malformed_row_has_an_error_and_raises_none(columns: dict[str, Any], says: str) -> None:
+    row = read(columns)
+    assert row.request is None
+    assert says in str(row.error)
+    json.dumps(row.shown)
+
+
+def test_a_column_that_a_row_lacks_is_named_with_those_it_has() -> None:
+    assert "'question'" in str(read({"text": "hi"}, mapping={"question": "query"}).error)
+    assert "text" in str(read({"text": "hi"}, mapping={"question": "query"}).error)
+
+
+def test_pictures_are_shown_by_length_and_hash() -> None:
+    row = read({"query": "q", "images": [b"x" * 5000, "data:image/png;base64," + "A" * 5000]})
+    shown = row.shown["images"]
+    assert shown[0]["bytes"] == 5000
+    assert shown[1]["characters"] == 5022
+    assert len(json.dumps(row.shown)) < 500
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["role", "content", "type", "text", "from", "value", "image", "bytes", "messages"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+COLUMNS = [
+    *(
+        "query",
+        "response",
+        "history",
+        "images",
+        "system",
+        "messages",
+        "conversations",
+        "image",
+        "id",
+        "custom_id",
+    ),
+    *("body", "sampling"),
+]
+
+
+@given(st.dictionaries(st.sampled_from(COLUMNS), JSON, max_size=5))
+def test_whatever_a_row_holds_it_is_read_or_fails_alone(columns: dict[str, Any]) -> None:
+    row = read(columns)
+    assert (row.request is None) == (row.error is not None)
+    json.dumps(row.shown, allow_nan=False)

@@ -1,0 +1,164 @@
+"""Sources of rows: each format gives the same rows, streamed, in the same order every time."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from PIL import Image
+
+from vlm_run.batch.data import Data, open_data
+from vlm_run.errors import RequestError, VlmRunError
+
+ROWS = [
+    {"id": str(number), "query": f"question {number} — ü", "images": [f"{number}.png"]}
+    for number in range(25)
+]
+
+
+def columns(data: Data) -> list[Any]:
+    found = []
+    for _, row in data.rows():
+        assert not isinstance(row, RequestError), row
+        images = row["images"]
+        found.append({**row, "images": json.loads(images) if isinstance(images, str) else images})
+    return found
+
+
+def write_csv(path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "query", "images"])
+        writer.writeheader()
+        writer.writerows({**row, "images": json.dumps(row["images"])} for row in ROWS)
+
+
+WRITERS = {
+    "d.jsonl": lambda path: path.write_text("".join(json.dumps(row) + "\n\n" for row in ROWS)),
+    "lines.json": lambda path: path.write_text("\ufeff" + "\n".join(json.dumps(row) for row in ROWS)),
+    "d.json": lambda path: path.write_text(json.dumps(ROWS, indent=2)),
+    "d.csv": write_csv,
+    "d.parquet": lambda path: datasets.Dataset.from_list(ROWS).to_parquet(path),
+    "saved": lambda path: datasets.Dataset.from_list(ROWS).save_to_disk(path),
+    "folder": lambda path: (path.mkdir(), WRITERS["d.jsonl"](path / "train.jsonl")),
+}
+
+
+@pytest.fixture(params=WRITERS)
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / request.param
+    WRITERS[request.param](path)  # type: ignore[no-untyped-call]
+    return path
+
+
+def test_every_format_gives_the_same_rows_again_and_again(source: Path) -> None:
+    data = open_data(str(source))
+    assert columns(data) == ROWS
+    assert columns(data) == ROWS
+    assert data.total in (25, None)
+    assert open_data(str(source)).identity == data.identity
+    assert data.folder == (source if source.is_dir() else source.parent)
+
+
+def test_a_number_takes_so_many_rows_and_a_seed_draws_them(source: Path) -> None:
+    assert columns(open_data(f"{source}#5")) == ROWS[:5]
+    assert columns(open_data(f"{source}#500")) == ROWS
+    drawn = open_data(f"{source}#5", seed=3)
+    numbers = [number for number, _ in drawn.rows()]
+    assert [row["id"] for row in columns(drawn)] == [str(number) for number in numbers]
+    assert len(set(numbers)) == 5
+    assert numbers != [0, 1, 2, 3, 4]
+    assert numbers == [number for number, _ in open_data(f"{source}#5", seed=3).rows()]
+    assert numbers != [number for number, _ in open_data(f"{source}#5", seed=4).rows()]
+    assert drawn.identity != open_data(f"{source}#5").identity
+
+
+def test_other_rows_are_another_identity(tmp_path: Path) -> None:
+    file = tmp_path / "d.jsonl"
+    file.write_text('{"query": "a"}\n')
+    before = open_data(str(file)).identity
+    file.write_text('{"query": "b"}\n')
+    assert open_data(str(file)).identity != before
+
+
+def test_a_bad_line_costs_its_own_row(tmp_path: Path) -> None:
+    file = tmp_path / "d.jsonl"
+    file.write_bytes(
+        b'{"query": "a"}\n{"query": \n[1]\n"\xff"\n{"query": "b", "images": [["mixed"]]}\n{"query": 5}'
+    )
+    rows = [row for _, row in open_data(str(file)).rows()]
+    assert [isinstance(row, RequestError) for row in rows] == [False, True, True, True, False, False]
+    assert "line 2" in str(rows[1])
+    assert "no JSON object" in str(rows[2])
+
+
+def test_a_csv_line_with_too_many_fields_costs_its_own_row(tmp_path: Path) -> None:
+    file = tmp_path / "d.csv"
+    file.write_text('query,images\nhow,a.png\nmany,a.png,b.png\n"two\nlines",b.png\n')
+    rows = [row for _, row in open_data(str(file)).rows()]
+    assert rows[0] == {"query": "how", "images": "a.png"}
+    assert "line 3" in str(rows[1])
+    assert rows[2] == {"query": "two\nlines", "images": "b.png"}
+
+
+def test_a_folder_of_images_is_a_row_each(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "sub/c.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    data = open_data(str(tmp_path))
+    assert [row["id"] for row in columns(data)] == ["a.JPG", "b.png", "sub/c.webp"]
+    assert data.total == 3
+
+
+def test_pictures_in_parquet_stay_encoded(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    features = datasets.Features({"query": datasets.Value("string"), "image": datasets.Image()})
+    rows = [{"query": "q", "image": {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}}]
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "d.parquet")
+    ((_, row),) = open_data(str(tmp_path / "d.parquet")).rows()
+    assert not isinstance(row, RequestError)
+    assert row["image"]["bytes"] == (tmp_path / "a.png").read_bytes()
+
+
+def test_of_several_splits_one_is_to_be_named(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(f'{{"query": "{split}"}}\n')
+    with pytest.raises(VlmRunError, match=r"--split: .*train"):
+        open_data(str(tmp_path))
+    ((_, row),) = open_data(str(tmp_path), split="test").rows()
+    assert row == {"query": "test"}
+    with pytest.raises(VlmRunError, match="no split 'dev'"):
+        open_data(str(tmp_path), split="dev")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("missing.jsonl", "there is no file"),
+        ("./missing", "there is no file"),
+        ("notes.txt", "no known format"),
+        ("empty", "neither images nor a data set"),
+        ("notes.txt#many", "no number of rows"),
+        ("broken.parquet", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "broken.parquet").write_text("x")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VlmRunError, match=says):
+        open_data(name)
+
+
+def test_a_number_sign_in_a_files_name_is_part_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "d#1.jsonl"
+    file.write_text('{"query": "a"}\n{"query": "b"}\n')
+    assert len(list(open_data(str(file)).rows())) == 2
+    assert len(list(open_data(f"{file}#1").rows())) == 1

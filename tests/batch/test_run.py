@@ -1,0 +1,139 @@
+"""Batches on real vLLM: bad rows fail alone, order holds, memory does not hold the data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlm_run import Engine, Sampling
+from vlm_run.batch import ResultFile, Row, open_data, run_batch
+from vlm_run.batch.columns import Reading
+from vlm_run.batch.metrics import Metrics
+from vlm_run.batch.run import Progress, summarize, unfinished
+from vlm_run.errors import RequestError
+from vlm_run_demo.showcase import draw
+
+PICTURE, TURNS = draw(7)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    PICTURE.save(tmp_path / "p.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "p.png").read_bytes()[:300])
+    rows: list[dict[str, Any]] = [
+        {"query": turn.question, "images": ["p.png"], "response": turn.answer} for turn in TURNS
+    ]
+    rows += [
+        {"query": "Who are you?", "images": ["cut.png"]},
+        {"query": "Who are you?", "images": ["http://127.0.0.1:9/p.png"]},
+        {"messages": []},
+        {"query": "Who are you?", "response": "I am a small demo model."},
+    ]
+    file = tmp_path / "d.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def run(engine: Engine, data: Path, out: Path, **how: Any) -> tuple[Progress, list[dict[str, Any]]]:
+    found = open_data(str(data))
+    reading = Reading(found.folder)
+    retry_errors = how.pop("retry_errors", False)
+    with ResultFile(out, {}, retry_errors=retry_errors) as results:
+        progress = run_batch(engine, unfinished(found, reading, results), results, Sampling(), **how)
+    return progress, [json.loads(line) for line in out.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_bad_row_costs_its_own_line(engine: Engine, data: Path, tmp_path: Path, ordered: bool) -> None:
+    progress, lines = run(engine, data, tmp_path / "out.jsonl", ordered=ordered)
+    if not ordered:
+        lines.sort(key=lambda line: int(line["row"]))
+    assert [line["row"] for line in lines] == list(range(len(TURNS) + 4))
+    assert [line["response"] for line in lines[: len(TURNS)]] == [turn.answer for turn in TURNS]
+    assert [line.get("error", {}).get("type") for line in lines[len(TURNS) :]] == [
+        "MediaError",
+        "MediaError",
+        "ConversationError",
+        None,
+    ]
+    assert (progress.done, progress.failed) == (len(TURNS) + 4, 3)
+    assert lines[0]["usage"]["image_tokens"] > 0
+    assert lines[0]["finish_reason"] == "stop"
+    assert lines[0]["timings"]["seconds"] >= lines[0]["timings"]["first_token_seconds"] > 0
+
+
+def test_a_failed_row_is_tried_again_and_goes_to_its_place(
+    engine: Engine, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    run(engine, data, out)
+    PICTURE.save(tmp_path / "cut.png")
+    nothing, before = run(engine, data, out)
+    assert nothing.done == 0
+    again, after = run(engine, data, out, retry_errors=True)
+    assert (again.done, again.failed) == (3, 2)
+    assert [line["row"] for line in after] == [line["row"] for line in before]
+    assert "error" in before[len(TURNS)]
+    assert after[len(TURNS)]["response"]
+
+
+def test_the_summary_is_of_the_whole_file(engine: Engine, data: Path, tmp_path: Path) -> None:
+    found = open_data(str(data))
+    with ResultFile(tmp_path / "out.jsonl", {}) as results:
+        rows = unfinished(found, Reading(found.folder), results)
+        summary = summarize(results, run_batch(engine, rows, results, Sampling()), Metrics())
+    assert (summary.rows, summary.failed, summary.kept) == (len(TURNS) + 4, 3, 0)
+    assert summary.metrics == {"references": len(TURNS) + 1, "exact_match": 1.0}
+    assert summary.completion_tokens > 0
+
+
+def test_rows_are_read_no_faster_than_they_are_answered(engine: Engine, tmp_path: Path) -> None:
+    read = 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal read
+        for number in range(3000):
+            read += 1
+            yield (
+                Row(number, None, {}, request=None, error=RequestError("no"))
+                if number % 2
+                else text_row(number)
+            )
+
+    ahead: list[int] = []
+    with ResultFile(tmp_path / "out.jsonl", {}) as results:
+        run_batch(
+            engine,
+            rows(),
+            results,
+            Sampling(max_tokens=1),
+            report=lambda progress: ahead.append(read - progress.done),
+        )
+        assert [line["row"] for line in results.lines()] == list(range(3000))
+    at_once = engine._config.scheduler_config.max_num_seqs
+    assert max(ahead) <= 2 * 2 * at_once + 1
+
+
+def text_row(number: int) -> Row:
+    from vlm_run import Request
+
+    return Row(number, f"r{number}", {}, request=Request.parse("Hi"))
+
+
+def test_several_answers_and_structured_ones(engine: Engine, tmp_path: Path) -> None:
+    asked = {"query": "How many red circles are there?", "images": [PICTURE]}
+    (several,) = engine.infer([asked], {"n": 3, "temperature": 1.5, "seed": 1})
+    assert len(several.responses) == 3
+    assert several.response == several.responses[0]
+    (chosen,) = engine.infer([asked], {"choice": ("apple", "pear")})
+    assert chosen.response in ("apple", "pear")
+    schema = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
+    (structured,) = engine.infer([asked], {"json_schema": schema, "max_tokens": 200})
+    if structured.finish_reason == "stop":
+        assert isinstance(json.loads(structured.response)["count"], int)
+    else:
+        assert structured.response.startswith("{")

@@ -1,0 +1,113 @@
+"""`vlm-run infer --val_dataset` as a user runs it, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlm_run.cli.batch import default_result_path
+from vlm_run_demo.showcase import draw
+
+VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
+PICTURE, TURNS = draw(7)
+
+
+def command(folder: Path, *words: str) -> list[str]:
+    return [VLM_RUN, "infer", "demo-llava", "--result-path", str(folder / "out.jsonl"), *words]
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, *words), capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("batch")
+    PICTURE.save(folder / "p.png")
+    rows: list[dict[str, Any]] = [
+        {"text": turn.question, "images": ["p.png"], "response": turn.answer} for turn in TURNS
+    ]
+    rows.append({"text": "What?", "images": ["missing.png"]})
+    (folder / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_failed_row_makes_the_exit_code_3_and_can_be_retried_until_it_is_0(folder: Path) -> None:
+    data = ["--val_dataset", str(folder / "d.jsonl"), "--map", "text=query"]
+    first = run(folder, *data, "--json", "--metric", "anls")
+    assert first.returncode == 3, first.stderr
+    summary = json.loads(first.stdout)
+    assert (summary["rows"], summary["failed"]) == (len(TURNS) + 1, 1)
+    assert summary["metrics"] == {"references": len(TURNS), "exact_match": 1.0, "anls": 1.0}
+
+    # What follows, but for the last, needs no engine, and so takes no time.
+    again = run(folder, *data)
+    assert again.returncode == 3
+    assert f"1 failed ({len(TURNS) + 1} of them by an earlier run)" in again.stdout
+    other = run(folder, *data, "--temperature", "0.5")
+    assert other.returncode == 2
+    assert "sampling.temperature was 0.0, is 0.5" in other.stderr
+
+    PICTURE.save(folder / "missing.png")
+    retried = run(folder, *data, "--retry-errors")
+    assert retried.returncode == 0, retried.stderr
+    assert f"{len(TURNS) + 1} rows answered, 0 failed" in retried.stdout
+    lines = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines] == list(range(len(TURNS) + 1))
+
+
+def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
+    for seed in range(200):
+        draw(seed)[0].save(tmp_path / f"{seed:03}.png")
+    words = ["--val_dataset", str(tmp_path), "--prompt", "How many shapes are there?"]
+    out = tmp_path.with_suffix(".out")
+    out.mkdir()
+    running = subprocess.Popen(
+        command(out, *words), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    results = out / "out.jsonl"
+    while not (results.exists() and results.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=240)
+    assert running.returncode == 130
+    assert "run the same again to go on" in errors
+    assert "Traceback" not in errors
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [line["row"] for line in lines] == list(range(len(lines)))
+    assert 0 < len(lines) < 200
+    assert all(line["response"].isdigit() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--val_dataset", "missing.jsonl"], "there is no file missing.jsonl"),
+        (["--val_dataset", "d.jsonl", "--map", "text=question"], "NAME is one of query"),
+        (["--val_dataset", "d.jsonl", "--metric", "ruge"], "unknown metric 'ruge'"),
+        (["--val_dataset", "d.jsonl", "--n", "2"], "set a temperature"),
+        (["--val_dataset", "d.jsonl", "--json-schema", "missing.json"], "missing.json"),
+        (["a question", "--val_dataset", "d.jsonl"], "--prompt"),
+    ],
+)
+def test_a_mistake_is_told_before_the_engine_starts(words: list[str], says: str) -> None:
+    done = subprocess.run(
+        [VLM_RUN, "infer", "demo-llava", *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Loading" not in done.stderr
+
+
+def test_without_a_result_path_the_data_names_it() -> None:
+    assert default_result_path("a/d.jsonl#100", "m-7b") == Path("d-100.m-7b.jsonl")
+    assert default_result_path("user/set", "m-7b") == Path("set.m-7b.jsonl")
+    assert default_result_path("../pictures/", "m-7b") == Path("pictures.m-7b.jsonl")

@@ -1,0 +1,185 @@
+"""The interactive session, typed into a real terminal, with real vLLM answering."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from vlm_run_demo.showcase import draw
+
+VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
+# The line editor writes the blank behind a prompt as a move of the cursor.
+PROMPT = r"\n(?:\x1b\[[\x20-\x3f]*[A-Za-z])*<<<"
+MEDIA = "media path or URL <<<"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("my pictures")
+    draw(7)[0].save(folder / "p.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def session(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    state = tmp_path_factory.mktemp("state")
+    # pexpect answers no questions about the cursor, as terminals do.
+    env = {**os.environ, "XDG_STATE_HOME": str(state), "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
+    session = pexpect.spawn(
+        VLM_RUN,
+        ["infer", "demo-llava", "--stats"],
+        timeout=180,
+        encoding="utf-8",
+        env=env,
+        cwd=folder,
+        dimensions=(50, 400),
+    )
+    session.expect("/help")
+    session.expect(PROMPT)
+    yield session
+    session.sendline("quit")
+    session.expect(pexpect.EOF)
+    session.close()
+    assert session.exitstatus == 0
+    history = (state / "vlm-run" / "history").read_text()
+    assert "How many shapes are there?" in history
+
+
+@pytest.fixture(autouse=True)
+def forgotten(session: Any) -> None:
+    """Every test begins with an empty conversation, and with all earlier output read."""
+    session.sendline("clear")
+    session.sendline("/nosuch")
+    session.expect("there is no command /nosuch")
+    session.expect(PROMPT)
+
+
+def test_a_picture_is_shown_with_its_size_and_tokens(session: Any, folder: Path) -> None:
+    width, height = draw(7)[0].size
+    session.sendline("How many shapes are there?")
+    session.expect(MEDIA)
+    session.sendline("p.png")
+    session.expect(rf"p\.png: {width} × {height} pixels, (\d+) tokens")
+    tokens = session.match[1]
+    session.expect(rf"(\d+) prompt tokens, {tokens} of them image; \d+ answer tokens in [\d.]+ s")
+    session.expect("-{50}")
+
+
+def test_pictures_are_added_at_any_point_and_belong_to_their_turn(session: Any, folder: Path) -> None:
+    session.sendline("Who are you?")
+    session.expect(MEDIA)
+    session.sendline("")
+    session.expect("I am a small demo model.")
+    session.expect(PROMPT)
+    session.sendline("/image p.png")
+    session.expect(r"p\.png: .* tokens")
+    session.sendline("How many shapes are there?")
+    session.expect(r"(\d)\s*\r\n.*of them image")
+    session.expect(PROMPT)
+    session.sendline("And circles?")
+    session.expect(MEDIA)
+    session.sendline("")
+    session.expect("of them image")
+    session.expect(PROMPT)
+    session.sendline("/save talk.jsonl")
+    session.expect("Saved talk.jsonl")
+    saved = json.loads((folder / "talk.jsonl").read_text())
+    assert [query for query, _ in saved["history"]] == ["Who are you?", "<image>How many shapes are there?"]
+    assert saved["query"] == "And circles?"
+    assert saved["images"] == [str(folder / "p.png")]
+
+
+@pytest.mark.parametrize("how", ["quoted", "escaped", "url"])
+def test_a_file_that_is_dropped_on_the_line_is_a_picture(session: Any, folder: Path, how: str) -> None:
+    path = str(folder / "p.png")
+    dropped = {
+        "quoted": shlex.quote(path),
+        "escaped": path.replace(" ", "\\ "),
+        "url": (folder / "p.png").as_uri(),
+    }
+    session.sendline(f"How many shapes are there? {dropped[how]}")
+    session.expect(r"p\.png: \d+ × \d+ pixels")
+    session.expect(r"[1-9]\d* of them image")
+    session.expect(PROMPT)
+
+
+def test_explain_shows_what_would_be_sent(session: Any) -> None:
+    session.sendline("/image p.png")
+    session.expect("tokens")
+    session.sendline("/explain What is this?")
+    session.expect("<image> = image 1")
+    session.expect("What is this")
+    session.expect("max_model_len")
+    session.expect(PROMPT)
+
+
+def test_several_lines_are_one_question(session: Any, folder: Path) -> None:
+    session.sendline("multi-line")
+    session.expect(r"<<<\[M\]")
+    session.sendline("Who are")
+    session.sendline("you?")
+    session.sendline("#")
+    session.expect(MEDIA)
+    session.sendline("")
+    session.expect("of them image")
+    session.expect(r"<<<\[M\]")
+    session.sendline("single-line")
+    session.expect(PROMPT)
+    session.sendline("/save lines.jsonl")
+    session.expect("Saved")
+    assert json.loads((folder / "lines.jsonl").read_text())["query"] == "Who are\nyou?"
+
+
+def test_a_system_message_begins_a_new_conversation(session: Any) -> None:
+    session.sendline("reset-system")
+    session.expect("system message <<<")
+    session.sendline("You are a helpful assistant.")
+    session.expect(PROMPT)
+    session.sendline("Who are you?")
+    session.expect(MEDIA)
+    session.sendline("")
+    session.expect("I am a small demo model.")
+    session.expect(PROMPT)
+    session.sendline("reset-system")
+    session.expect("system message <<<")
+    session.sendline("")
+    session.expect(PROMPT)
+
+
+def test_a_mistake_costs_its_turn_alone(session: Any) -> None:
+    session.sendline("What shape is the largest?")
+    session.expect(MEDIA)
+    session.sendline("missing.png")
+    session.expect("error: .*missing.png")
+    session.expect(PROMPT)
+    session.sendline("/sav x")
+    session.expect("there is no command /sav")
+    session.sendline("Who are you?")
+    session.expect(MEDIA)
+    session.sendline("")
+    session.expect("I am a small demo model.")
+
+
+def test_an_interrupt_stops_the_answer_and_not_the_session(session: Any) -> None:
+    session.send("half a question")
+    session.sendintr()
+    session.expect(PROMPT)
+    session.sendline("How many shapes are there?")
+    session.expect(MEDIA)
+    session.sendline("p.png")
+    session.expect(r"p\.png: .* tokens")
+    session.sendintr()
+    session.expect(r"\(stopped\)")
+    session.expect(PROMPT)
+    session.sendline("Who are you?")
+    session.expect(MEDIA)
+    session.sendline("")
+    session.expect("I am a small demo model.")  # vLLM's processes have not heard of it

@@ -1,0 +1,272 @@
+"""Kills batches at random moments and compares what is left with a run that nobody killed.
+
+    python tests/kill_batch.py --kills 200 --rows 2000
+
+What is killed is the process that reads the data, feeds the engine and writes the results, with
+SIGKILL. Real vLLM answers, in a process that outlives it, since it takes longer to start than
+hundreds of rows take: the killed process reaches it over a socket in place of starting its own.
+`--whole` adds kills of the whole command with vLLM in it, as users run it. A kill alone leaves no
+line torn, since a line is one write; so now and then the last line is cut as a power failure would.
+
+Lines must be byte-equal after sorting, timings aside: those are of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+
+from vlm_run import Engine, Registry
+from vlm_run.request import Request, Sampling
+from vlm_run.response import Response
+
+MODEL = "demo-llava"
+PICTURES = 50
+CUT_LINE = 0.3
+"""How often a kill is followed by a cut."""
+LINE_BYTES = 350
+"""About, of one result."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the kills left."""
+
+    kills: int
+    lost: int
+    doubled: int
+    differing: int
+
+
+def write_data(folder: Path, rows: int) -> Path:
+    """A data set of questions with pictures, one in fifty of which is missing."""
+    from vlm_run_demo.showcase import draw
+
+    drawn = [draw(seed) for seed in range(PICTURES)]
+    for number, (picture, _) in enumerate(drawn):
+        picture.save(folder / f"{number}.png")
+    with (folder / "data.jsonl").open("w") as file:
+        for row in range(rows):
+            picture = row % PICTURES
+            turn = drawn[picture][1][row // PICTURES % 3]
+            name = "missing" if row % 50 == 49 else picture
+            line = {
+                "id": f"r{row}",
+                "query": turn.question,
+                "images": [f"{name}.png"],
+                "response": turn.answer,
+            }
+            file.write(json.dumps(line) + "\n")
+    return folder / "data.jsonl"
+
+
+# In the process that is killed.
+
+
+class DistantEngine:
+    """An engine in another process, as far as a batch needs one."""
+
+    def __init__(self, address: str) -> None:
+        self._connection = Client(address, "AF_UNIX")
+
+    def as_completed(
+        self, requests: Iterable[Request], sampling: Sampling, *, window: int | None = None
+    ) -> Iterator[tuple[int, Response]]:
+        """As `Engine.as_completed`: asks for a request whenever the engine there takes one."""
+        self._connection.send((sampling, window))
+        left = enumerate(requests)
+        while True:
+            kind, answer = self._connection.recv()
+            if kind == "next":
+                self._connection.send(next(left, None))
+            elif kind == "answer":
+                yield answer
+            else:
+                return
+
+
+def run_victim(address: str, data_name: str, out: str, ordered: bool) -> None:
+    """The batch, as the command runs it."""
+    from vlm_run.batch.columns import Reading
+    from vlm_run.batch.data import open_data
+    from vlm_run.batch.results import ResultFile
+    from vlm_run.batch.run import describe_run, run_batch, unfinished
+
+    data = open_data(data_name)
+    reading = Reading(data.folder)
+    run = describe_run(Registry.load(MODEL), data, reading, Sampling(), {})
+    with ResultFile(Path(out), run) as results:
+        rows = unfinished(data, reading, results)
+        run_batch(DistantEngine(address), rows, results, Sampling(), ordered=ordered)
+
+
+# In the process that kills.
+
+
+def serve(engine: Engine, listener: Listener) -> None:
+    """Let one process after the other use the engine; one that is killed leaves its place."""
+    while True:
+        try:
+            connection = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=_serve_one, args=[engine, connection], daemon=True).start()
+
+
+def _serve_one(engine: Engine, connection: Connection) -> None:
+    def requests() -> Iterator[Request]:
+        while True:
+            connection.send(("next", None))
+            item = connection.recv()
+            if item is None:
+                return
+            yield item[1]
+
+    with suppress(EOFError, OSError), connection:
+        sampling, window = connection.recv()
+        for answer in engine.as_completed(requests(), sampling, window=window):
+            connection.send(("answer", answer))
+        connection.send(("end", None))
+
+
+def kill_again_and_again(
+    engine: Engine, folder: Path, *, rows: int, kills: int, seed: int, whole: int = 0, unordered: bool = False
+) -> Tally:
+    """Kill a batch so many times, let it finish, and compare."""
+    rng = random.Random(seed)
+    data = write_data(folder, rows)
+    address = str(folder / "engine.sock")
+    with Listener(address, "AF_UNIX", backlog=8) as listener:
+        threading.Thread(target=serve, args=[engine, listener], daemon=True).start()
+        expected = _undisturbed(address, data, folder / "expected.jsonl")
+        out = folder / "killed.jsonl"
+        if whole:
+            _kill_whole(data, out, whole, rng)
+        done = 0
+        for number in range(kills):
+            share = (rows - _lines(out)) // (kills - number)
+            done += _kill_once(address, data, out, share, rng, unordered)
+        _finish(address, data, out, False)
+    found = sorted(map(_without_timings, out.read_bytes().splitlines()))
+    numbers = [json.loads(line)["row"] for line in found]
+    return Tally(
+        kills=done + whole,
+        lost=len(set(range(rows)) - set(numbers)),
+        doubled=len(numbers) - len(set(numbers)),
+        differing=len(set(found) ^ set(expected)),
+    )
+
+
+def _undisturbed(address: str, data: Path, out: Path) -> list[bytes]:
+    _finish(address, data, out, False)
+    return sorted(map(_without_timings, out.read_bytes().splitlines()))
+
+
+def _kill_once(address: str, data: Path, out: Path, share: int, rng: random.Random, unordered: bool) -> bool:
+    """Kill after up to `share` lines more, in the middle of what follows; False if it was done by then."""
+    target = _size(out) + rng.uniform(0, share) * LINE_BYTES
+    victim = _victim(address, data, out, unordered)
+    while victim.poll() is None and _size(out) < target:
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.05))
+    victim.kill()
+    killed = victim.wait() == -signal.SIGKILL
+    _cut_last_line(out, rng)
+    return killed
+
+
+def _kill_whole(data: Path, out: Path, times: int, rng: random.Random) -> None:
+    command = Path(sys.executable).with_name("vlm-run")
+    for _ in range(times):
+        began = _size(out)
+        victim = subprocess.Popen(
+            [command, "infer", MODEL, "--val_dataset", data, "--result-path", out],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 180
+        while victim.poll() is None and _size(out) <= began and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 1))
+        with suppress(ProcessLookupError):
+            os.killpg(victim.pid, signal.SIGKILL)
+        victim.wait()
+        _cut_last_line(out, rng)
+
+
+def _cut_last_line(out: Path, rng: random.Random) -> None:
+    if not _size(out) or rng.random() > CUT_LINE:
+        return
+    content = out.read_bytes()
+    last = content.rfind(b"\n", 0, -1) + 1
+    os.truncate(out, rng.randrange(last, len(content)))
+
+
+def _finish(address: str, data: Path, out: Path, unordered: bool) -> None:
+    victim = _victim(address, data, out, unordered)
+    if victim.wait() != 0:
+        raise SystemExit(f"the batch failed with {victim.returncode}")
+
+
+def _victim(address: str, data: Path, out: Path, unordered: bool) -> subprocess.Popen[bytes]:
+    words = ["--victim", address, str(data), str(out), *(["--unordered"] if unordered else [])]
+    return subprocess.Popen([sys.executable, __file__, *words])
+
+
+def _without_timings(line: bytes) -> bytes:
+    fields = json.loads(line)
+    fields.pop("timings", None)
+    return json.dumps(fields).encode()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def main() -> None:
+    """Kill as often as asked; exit code 1 if a row was lost, doubled or changed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--whole", type=int, default=2, help="kills of the whole command, vLLM included")
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--unordered", action="store_true")
+    parser.add_argument("--victim", nargs=3, metavar=("ADDRESS", "DATA", "OUT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.victim:
+        run_victim(*options.victim, ordered=not options.unordered)
+        return
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, Registry.load(MODEL).engine() as engine:
+        tally = kill_again_and_again(
+            engine,
+            Path(folder),
+            rows=options.rows,
+            kills=options.kills,
+            seed=options.seed,
+            whole=options.whole,
+            unordered=options.unordered,
+        )
+    print(f"{tally} of {options.rows} rows, in {time.perf_counter() - started:.0f} s")
+    sys.exit(any((tally.lost, tally.doubled, tally.differing)))
+
+
+if __name__ == "__main__":
+    main()

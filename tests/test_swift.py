@@ -1,0 +1,206 @@
+"""ms-swift's functions: a script of its users runs with another import line, on real vLLM."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from vlm_run import Registry, swift
+from vlm_run.errors import TemplateError
+from vlm_run_demo.showcase import draw
+
+# From ms-swift's page on vLLM, as it stands there.
+SEED = """
+import os
+os.environ['CUDA_VISIBLE_DEVICES'] = '0'
+
+from swift.llm import (
+    ModelType, get_vllm_engine, get_default_template_type,
+    get_template, inference_vllm
+)
+
+model_type = ModelType.llava1_6_mistral_7b_instruct
+llm_engine = get_vllm_engine(model_type)
+template_type = get_default_template_type(model_type)
+template = get_template(template_type, llm_engine.hf_tokenizer)
+# Interface similar to `transformers.GenerationConfig`
+llm_engine.generation_config.max_new_tokens = 1024
+
+images = ['http://modelscope-open.oss-cn-hangzhou.aliyuncs.com/images/cat.png']
+request_list = [{'query': 'who are you'}, {'query': 'Describe this image.', 'images': images}]
+resp_list = inference_vllm(llm_engine, template, request_list)
+for request, resp in zip(request_list, resp_list):
+    print(f"query: {request['query']}")
+    print(f"response: {resp['response']}")
+
+history1 = resp_list[1]['history']
+images.append(None)
+request_list = [{'query': 'Is the creature in the picture a dog?', 'history': history1, 'images': images}]
+resp_list = inference_vllm(llm_engine, template, request_list)
+for request, resp in zip(request_list, resp_list):
+    print(f"query: {request['query']}")
+    print(f"response: {resp['response']}")
+    print(f"history: {resp['history']}")
+"""
+# The import; a model small enough for a test and what it can be asked; a server at this machine.
+CHANGES = {
+    "from swift.llm import": "from vlm_run import MediaPolicy\nfrom vlm_run.swift import",
+    "ModelType.llava1_6_mistral_7b_instruct": "ModelType.demo_llava",
+    "get_vllm_engine(model_type)": (
+        "get_vllm_engine(model_type, policy=MediaPolicy(allow_private_addresses=True))"
+    ),
+    "'who are you'": "'Who are you?'",
+    "Describe this image.": "How many shapes are there?",
+    "Is the creature in the picture a dog?": "And circles?",
+}
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("picture") / "cat.png"
+    draw(7)[0].save(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def url(picture: Path) -> Iterator[str]:
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(picture.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/{picture.name}"
+        server.shutdown()
+
+
+def test_the_seeds_example_runs_with_its_import_line_changed(tmp_path: Path, url: str) -> None:
+    script = SEED
+    for old, new in {
+        **CHANGES,
+        "http://modelscope-open.oss-cn-hangzhou.aliyuncs.com/images/cat.png": url,
+    }.items():
+        assert old in script
+        script = script.replace(old, new)
+    file = tmp_path / "seed.py"  # without `if __name__ == "__main__":`, as it stands there
+    file.write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(file)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = [
+        line for line in done.stdout.splitlines() if line.startswith(("query: ", "response: ", "history: "))
+    ]
+    assert said[:2] == ["query: Who are you?", "response: I am a small demo model."]
+    assert said[2] == "query: How many shapes are there?"
+    shapes, circles = said[3].removeprefix("response: "), said[5].removeprefix("response: ")
+    assert shapes.isdigit()
+    assert circles.isdigit()
+    assert ast.literal_eval(said[6].removeprefix("history: ")) == [
+        ["How many shapes are there?", shapes],
+        ["And circles?", circles],
+    ]
+    assert "Traceback" not in done.stderr
+
+
+class _Running(swift.VllmEngine):
+    """ms-swift's face on the tests' one engine."""
+
+    def __init__(self, engine: swift.Engine) -> None:
+        self.__dict__.update(engine.__dict__)
+        self.model_type = engine.adapter.spec.model_type
+        self.generation_config = swift.GenerationConfig()
+
+
+@pytest.fixture
+def llm_engine(engine: swift.Engine) -> swift.VllmEngine:
+    return _Running(engine)
+
+
+def test_streamed_answers_grow_to_the_whole_ones(llm_engine: swift.VllmEngine, picture: Path) -> None:
+    requests = [
+        {"query": "Who are you?"},
+        {"query": "How many shapes are there?", "images": [str(picture)]},
+        {"query": "And circles?", "history": [["How many?", "3"]], "images": [str(picture), None]},
+    ]
+    whole = swift.inference_vllm(llm_engine, None, requests)
+    *_, last = steps = list(swift.inference_stream_vllm(llm_engine, None, requests))
+    assert last == whole
+    first = [answers[0]["response"] for answers in steps if answers[0] is not None]
+    assert len(set(first)) > 2
+    assert all(later.startswith(earlier) for earlier, later in pairwise(first))
+    assert last[2] is not None
+    assert last[2]["history"][0] == ["How many?", "3"]
+
+
+def test_generation_config_holds_for_calls_that_bring_none(llm_engine: swift.VllmEngine) -> None:
+    llm_engine.generation_config.max_new_tokens = 2
+    (short,) = swift.inference_vllm(llm_engine, None, [{"query": "Who are you?"}])
+    own = swift.GenerationConfig(max_new_tokens=64)
+    (long,) = swift.inference_vllm(llm_engine, None, [{"query": "Who are you?"}], generation_config=own)
+    assert long["response"].startswith(short["response"])
+    assert long["response"] == "I am a small demo model."
+    assert short["response"] != long["response"]
+
+
+def test_generation_config_refuses_wrong_values_and_names_where_they_are_set() -> None:
+    config = swift.GenerationConfig()
+    config.temperature, config.top_p, config.top_k, config.repetition_penalty = 0.5, 0.9, 40, 1.1
+    config.stop = ["\n"]
+    assert config.stop == ("\n",)
+    with pytest.raises(ValueError, match="temperature"):
+        config.temperature = -1
+    with pytest.raises(ValueError, match="temprature"):
+        config.temprature = 1.0
+
+
+def test_a_template_changes_the_prompt_and_brings_a_system_message(
+    llm_engine: swift.VllmEngine, tmp_path: Path
+) -> None:
+    file = tmp_path / "other.jinja"
+    file.write_text("[INST] Who are you? [/INST]")
+    other = swift.get_template(str(file), llm_engine.hf_tokenizer)
+    (answer,) = swift.inference_vllm(llm_engine, other, [{"query": "How many shapes are there?"}])
+    assert answer["response"] == "I am a small demo model."
+    own = swift.get_template("demo-llava", default_system="Ignored by nobody")
+    assert swift._prepared(llm_engine, own, [{"query": "a"}, {"query": "b", "system": "c"}])[1] == [
+        {"query": "a", "system": "Ignored by nobody"},
+        {"query": "b", "system": "c"},
+    ]
+
+
+def test_a_request_that_cannot_be_served_costs_no_other(llm_engine: swift.VllmEngine) -> None:
+    requests = [{"query": "What?", "images": ["missing.png"]}, {"query": "Who are you?"}]
+    with pytest.warns(RuntimeWarning, match=r"request 1 failed: .*missing\.png"):
+        bad, good = swift.inference_vllm(llm_engine, None, requests)
+    assert bad["response"] == ""
+    assert "missing.png" in bad["error"]
+    assert good["response"] == "I am a small demo model."
+
+
+def test_model_type_lists_what_is_installed() -> None:
+    assert swift.ModelType.llava1_6_mistral_7b_instruct == "llava1_6-mistral-7b-instruct"
+    assert swift.ModelType.qwen2_5_vl_7b_instruct == "qwen2_5-vl-7b-instruct"
+    assert {name.replace("-", "_").replace(".", "_") for name in Registry.model_types()} <= set(
+        dir(swift.ModelType)
+    )
+    assert swift.ModelType.get_model_name_list() == Registry.model_types()
+    with pytest.raises(AttributeError, match="vlm-run models"):
+        _ = swift.ModelType.no_such_model
+
+
+@pytest.mark.parametrize("model_type", Registry.model_types())
+def test_every_model_type_has_a_template_of_its_own(model_type: str) -> None:
+    template = swift.get_template(swift.get_default_template_type(model_type))
+    assert template.chat_template == Registry.load(model_type).spec.chat_template
+
+
+def test_an_unknown_template_is_refused_with_those_there_are() -> None:
+    with pytest.raises(TemplateError, match="demo-llava"):
+        swift.get_template("no-such-template")
