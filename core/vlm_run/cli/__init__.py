@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from vlm_run.cli import demo, explain, infer, models, plugin_check, plugin_new, plugins, serve, verify
+from vlm_run.cli import bench, demo, explain, infer, models, plugin_check, plugin_new, plugins, serve, verify
 from vlm_run.errors import VlmRunError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("models")(models.models)
 app.command("plugins")(plugins.plugins)
 app.command("demo")(demo.demo)
 app.command("verify")(verify.verify)
+app.command("bench")(bench.bench)
 
 plugin = typer.Typer(help="Write a plugin of your own, and check it.", no_args_is_help=True)
 plugin.command("new")(plugin_new.new)
