@@ -15,13 +15,13 @@ import json
 import os
 import platform
 import random
-import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -68,8 +68,8 @@ def flags_of(options: dict[str, Any]) -> list[str]:
     return flags
 
 
-def start(command: list[str], port: int, log: Path) -> subprocess.Popen[bytes]:
-    """A server's process, once it is healthy."""
+def start(running: ExitStack, command: list[str], port: int, log: Path) -> None:
+    """Start a server that ends with `running`, and wait until it is healthy."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -77,14 +77,16 @@ def start(command: list[str], port: int, log: Path) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             env={**os.environ, "VLLM_LOGGING_LEVEL": "WARNING"},
         )
+    # Never SIGKILL: the engine's processes would live on.
+    running.callback(process.wait, 120)
+    running.callback(process.terminate)
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until and process.poll() is None:
         try:
             if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
-                return process
+                return
         except httpx.TransportError:
             time.sleep(0.5)
-    process.kill()
     sys.exit(f"{' '.join(command)} did not start:\n{log.read_text()[-3000:]}")
 
 
@@ -186,18 +188,10 @@ def main() -> None:
     plain += ["--port", str(ports[PLAIN]), "--host", "127.0.0.1", "--served-model-name", name, *template]
     commands = {OURS: [*ours, "--", *flags_of(options)], PLAIN: [*plain, *flags_of(options)]}
 
-    with tempfile.TemporaryDirectory() as logs:
-        processes = [
-            start(command, ports[server], Path(logs) / server.replace(" ", "-"))
-            for server, command in commands.items()
-        ]
-        try:
-            results = asyncio.run(rounds(asked, name, ports))
-        finally:
-            for process in processes:
-                process.send_signal(signal.SIGTERM)
-            for process in processes:
-                process.wait(60)
+    with tempfile.TemporaryDirectory() as logs, ExitStack() as running:
+        for server, command in commands.items():
+            start(running, command, ports[server], Path(logs) / server.replace(" ", "-"))
+        results = asyncio.run(rounds(asked, name, ports))
     report(asked, name, results)
 
 

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from openai import OpenAI
 from PIL import Image
@@ -89,7 +91,7 @@ class Server:
             if ready := _READY.search(self.log):
                 return ready[1]
             time.sleep(0.1)
-        self.process.kill()
+        self.end()
         raise AssertionError(f"the server did not start:\n{self.log[-4000:]}")
 
     def chat(self, content: Any = QUESTION, **fields: Any) -> httpx.Response:
@@ -119,6 +121,19 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
+    def end(self) -> None:
+        """End the process and all of its own, which would outlive it if it alone were killed."""
+        if self.process.poll() is not None:
+            return
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        with suppress(subprocess.TimeoutExpired):
+            self.stop(30)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.kill()
+        self.process.wait(30)
+
 
 StartServer = Callable[..., Server]
 
@@ -136,9 +151,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 
     yield start
     for server in started:
-        if server.process.poll() is None:
-            server.process.kill()
-        server.process.wait(30)
+        server.end()
 
 
 @pytest.fixture(scope="session")
