@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 SCRIPT = """
@@ -54,3 +57,33 @@ def test_no_process_outlives_its_engine(how: str, errors: list[str]) -> None:
     assert len(said) == len(errors) + 1
     assert all(error in line for error, line in zip(errors, said, strict=False))
     assert said[-1] == "left: []"
+
+
+KILLED = """
+import os, signal, sys
+import psutil
+from vlm_run import Registry
+
+def main():
+    engine = Registry.load("demo-llava").engine()
+    children = psutil.Process().children(recursive=True)
+    print("children:", *[child.pid for child in children], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_no_process_outlives_a_kill_of_its_owner() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("children: ")]
+    pids = [int(pid) for pid in line.split()[1:]]
+    assert pids
+    deadline = time.monotonic() + 20
+    while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [pid for pid in pids if psutil.pid_exists(pid)] == []

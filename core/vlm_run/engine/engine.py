@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from vlm_run.engine.prefetch import prefetch
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.engine.tokenize import stop_conditions
 from vlm_run.engine.versions import request_errors
+from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError, RequestError, VlmRunError
 from vlm_run.media import MediaPolicy
 from vlm_run.request import Request, Sampling
@@ -397,7 +399,11 @@ async def _start(config: VllmConfig) -> AsyncLLM:
     # On the loop's thread, where vLLM then starts the task that hands out its results.
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+    os.environ[DIES_WITH_PARENT] = "1"
+    try:
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+    finally:
+        del os.environ[DIES_WITH_PARENT]
 
 
 async def _start_pool(adapter: Adapter, config: VllmConfig, policy: MediaPolicy, size: int) -> RendererPool:

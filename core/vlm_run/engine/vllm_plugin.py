@@ -5,17 +5,27 @@ Kept out of `vlm_run.engine`'s own imports: vLLM calls it in the middle of its o
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import multiprocessing
+import os
+import signal
 
 from vlm_run.discovery import installed_plugins
 
 logger = logging.getLogger(__name__)
+
+DIES_WITH_PARENT = "VLM_RUN_ENGINE_DIES_WITH_PARENT"
+"""Set in the environment while `Engine` starts vLLM's processes."""
+_PR_SET_PDEATHSIG = 1
 
 _registered: set[str] = set()
 
 
 def register() -> None:
     """Call `register_with_vllm` of every plugin, once a process; one that fails stops no other."""
+    if DIES_WITH_PARENT in os.environ and multiprocessing.parent_process() is not None:
+        _die_with_parent()
     plugins = installed_plugins()
     for plugin in plugins.healthy:
         if plugin.name in _registered:
@@ -26,3 +36,13 @@ def register() -> None:
         except Exception:
             # vLLM would stop every model at this; only this plugin's own models are at risk.
             logger.exception("plugin %s could not register with vLLM", plugin.name)
+
+
+def _die_with_parent() -> None:
+    """Have Linux end this process when the one that started it is killed.
+
+    vLLM's engine would otherwise outlive a `kill -9` and keep the GPU's memory from the next run.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if not multiprocessing.parent_process().is_alive():  # type: ignore[union-attr]  # before it was set
+        os._exit(1)
