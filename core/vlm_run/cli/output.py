@@ -27,9 +27,15 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def quieten_model_libraries(level: str = "ERROR") -> None:
     """Let vLLM log from `level` on, and transformers errors alone; what the user has set stays."""
     # Read as they are imported, here and in vLLM's processes.
+    vllm_logs_to_standard_error()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", level)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+def vllm_logs_to_standard_error() -> None:
+    """Standard output is for answers, and vLLM may warn as late as at its end."""
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
 
 
 @contextlib.contextmanager
@@ -39,6 +45,7 @@ def starting(model_type: str, verbose: bool) -> Iterator[None]:
     Its processes keep writing there. If the start fails, the error says where the file is.
     """
     if verbose:
+        vllm_logs_to_standard_error()
         yield
         return
     quieten_model_libraries("WARNING")

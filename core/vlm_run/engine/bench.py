@@ -166,7 +166,11 @@ def _plain(adapter: Adapter, load: Load) -> list[Result]:
             gpu_busy=watch.gpu_busy,
         )
 
-    return _passes(load, ask, ("LLM.generate", "LLM.generate, images in its cache"))
+    try:
+        return _passes(load, ask, ("LLM.generate", "LLM.generate, images in its cache"))
+    finally:
+        # It has no public end, and this process would wait for the engine's on its way out.
+        llm.llm_engine.engine_core.shutdown()
 
 
 def _passes(load: Load, ask: Callable[[Sequence[bytes]], Result], sides: Sequence[str]) -> list[Result]:
