@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -26,6 +28,19 @@ async def numbers(closed: list[bool]) -> AsyncIterator[int]:
         closed.append(True)
 
 
+async def slow_to_leave(closed: list[bool], *, interrupts: bool = False) -> AsyncIterator[int]:
+    """One number, then none for long; what it does when it is cancelled takes its time too."""
+    yield 0
+    try:
+        if interrupts:
+            os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+        yield 1
+    finally:
+        await asyncio.sleep(0.05)
+        closed.append(True)
+
+
 async def fail() -> None:
     raise LookupError("as it should")
 
@@ -42,6 +57,28 @@ def test_iterates_for_plain_callers_and_closes_what_is_left_early(thread: LoopTh
     for _ in thread.iterate(numbers(closed)):
         break
     assert closed == [True, True]
+
+
+def test_an_interrupt_while_an_item_is_awaited_ends_the_generator_and_nothing_else(
+    thread: LoopThread,
+) -> None:
+    closed: list[bool] = []
+    with pytest.raises(KeyboardInterrupt):
+        list(thread.iterate(slow_to_leave(closed, interrupts=True)))
+    assert closed == [True]
+    assert thread.run(asyncio.sleep(0, "still here")) == "still here"
+
+
+def test_a_caller_who_is_cancelled_while_an_item_is_awaited_ends_the_generator(thread: LoopThread) -> None:
+    closed: list[bool] = []
+
+    async def call() -> None:
+        async for _ in thread.iterate_async(slow_to_leave(closed)):
+            pass
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(call(), timeout=0.2))
+    assert closed == [True]
 
 
 def test_serves_callers_with_a_loop_of_their_own(thread: LoopThread) -> None:

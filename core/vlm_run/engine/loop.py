@@ -84,19 +84,21 @@ class LoopThread:
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """The items of an asynchronous generator; leaving the loop early closes it."""
+        turns = _Turns(items)
         try:
-            while (item := self.run(anext(items, _END))) is not _END:
+            while (item := self.run(turns.next())) is not _END:
                 yield item
         finally:
-            self.run(_close(items))
+            self.run(turns.close())
 
     async def iterate_async(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
         """As `iterate`, on the caller's loop."""
+        turns = _Turns(items)
         try:
-            while (item := await self.run_async(anext(items, _END))) is not _END:
+            while (item := await self.run_async(turns.next())) is not _END:
                 yield item
         finally:
-            await self.run_async(_close(items))
+            await self.run_async(turns.close())
 
     def stop(self) -> None:
         """Cancel what runs and end the thread."""
@@ -123,10 +125,28 @@ def _span(running: dict[int, Future[T]]) -> int:
     return next(reversed(running)) - next(iter(running)) + 1 if running else 0
 
 
-async def _close(items: AsyncIterator[Any]) -> None:
-    close = getattr(items, "aclose", None)
-    if close is not None:
-        await close()
+class _Turns:
+    """An asynchronous generator of which one thing is asked at a time.
+
+    A caller who is interrupted has left while the item it waited for is still being cancelled, and
+    a generator that runs refuses to be closed.
+    """
+
+    def __init__(self, items: AsyncIterator[Any]) -> None:
+        self._items = items
+        self._turn = asyncio.Lock()
+
+    async def next(self) -> Any:
+        """The next item, or `_END`."""
+        async with self._turn:
+            return await anext(self._items, _END)
+
+    async def close(self) -> None:
+        """Close the generator, once it does nothing else."""
+        close = getattr(self._items, "aclose", None)
+        async with self._turn:
+            if close is not None:
+                await close()
 
 
 async def _cancel_others() -> None:
