@@ -17,7 +17,7 @@ from vlm_run.engine.loop import LoopThread
 from vlm_run.engine.prefetch import prefetch
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.engine.tokenize import stop_conditions
-from vlm_run.engine.versions import request_errors
+from vlm_run.engine.versions import check_serves, request_errors
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError, RequestError, VlmRunError
 from vlm_run.media import MediaPolicy
@@ -65,7 +65,8 @@ class Engine:
         renderers: int | None = None,
         **options: Any,
     ) -> None:
-        from vlm_run.engine.pool import default_pool_size  # imports torch
+        check_serves(adapter.spec)  # before what imports torch, which may be as little there as vLLM
+        from vlm_run.engine.pool import default_pool_size
 
         pool_size = default_pool_size() if renderers is None else renderers
         if pool_size:
