@@ -11,12 +11,13 @@ from vlm_run.discovery import Plugin, Plugins, installed_plugins
 from vlm_run.errors import PluginError, VlmRunError
 from vlm_run.prompt import Guard, Prompt, control_tokens, cut_at_end_mark, with_end_mark
 from vlm_run.specs import Limits, ModelSpec
+from vlm_run.vision import unbounded
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image as PILImage
     from vllm.config import VllmConfig
 
-    from vlm_run.conversation import Conversation
+    from vlm_run.conversation import Conversation, Image
     from vlm_run.engine import Engine
 
 T = TypeVar("T")
@@ -74,15 +75,26 @@ class Adapter:
         prompt = self._call("render_prompt", str, model=self.spec, conversation=masked)
         return guard.unmask(cut_at_end_mark(prompt) if conversation.continued else prompt)
 
-    def preprocess(self, image: Image.Image) -> Image.Image:
+    def preprocess(self, image: PILImage.Image, bounds: Image | None = None) -> PILImage.Image:
         """The picture as vLLM's processor for the model should get it.
 
-        Raises:
-            MediaError: The model cannot take a picture of this size.
-        """
-        from PIL import Image
+        Args:
+            image: A decoded RGB picture, upright.
+            bounds: The part of the conversation that it comes from, which may bound its area.
 
-        return self._call("preprocess_image", Image.Image, model=self.spec, image=image)
+        Raises:
+            MediaError: The model cannot take a picture of this size, or takes no bounds.
+        """
+        from PIL import Image as PILImage
+
+        seen = self._call("preprocess_image", PILImage.Image, model=self.spec, image=image)
+        if bounds is None or (bounds.min_pixels is None and bounds.max_pixels is None):
+            return seen
+        vision = self.spec.vision
+        if vision is None:
+            raise unbounded()
+        size = vision.bounded(bounds.min_pixels, bounds.max_pixels).resized(*seen.size)
+        return seen.resize(size, PILImage.Resampling.BICUBIC)  # as the processor resizes
 
     def placeholder(self, index: int = 1) -> str:
         """What stands for image number `index`, from 1 on, in the prompt."""

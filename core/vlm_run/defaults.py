@@ -62,5 +62,7 @@ def engine_kwargs(model: ModelSpec, limits: Limits) -> Mapping[str, Any]:
         kwargs["max_model_len"] = limits.max_model_len
     bounds = limits.model_dump(include={"min_pixels", "max_pixels"}, exclude_none=True)
     if bounds:
+        if model.vision is not None:
+            model.vision.bounded(limits.min_pixels, limits.max_pixels)  # refuses where there are none
         kwargs["mm_processor_kwargs"] = {**kwargs.get("mm_processor_kwargs", {}), **bounds}
     return kwargs

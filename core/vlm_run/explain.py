@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_run.conversation import Conversation, ImageSource
+from vlm_run.conversation import Conversation, Image, ImageSource
 from vlm_run.errors import MediaError, PluginError
 from vlm_run.prompt import Prompt
 from vlm_run.specs import Limits
 from vlm_run.tokenizer_file import TokenizerFile
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image as PILImage
 
     from vlm_run.adapter import Adapter
     from vlm_run.media import MediaPolicy
@@ -224,23 +224,23 @@ def _images(
     adapter: Adapter, conversation: Conversation, policy: MediaPolicy | None, notes: list[str]
 ) -> tuple[ImageCost, ...]:
     costs = []
-    for index, (message, source) in enumerate(conversation.image_places()):
-        picture = _picture(source, policy, message, index)
+    for index, (message, image) in enumerate(conversation.image_places()):
+        picture = _picture(image.source, policy, message, index)
         try:
-            costs.append(_cost(adapter, picture, notes))
+            costs.append(_cost(adapter, picture, image, notes))
         except MediaError as error:
             raise MediaError(error.cause, hint=error.hint, message_index=message, image_index=index) from None
     return tuple(costs)
 
 
-def _picture(source: ImageSource, policy: MediaPolicy | None, message: int, index: int) -> Image.Image:
+def _picture(source: ImageSource, policy: MediaPolicy | None, message: int, index: int) -> PILImage.Image:
     from vlm_run.media import MediaPolicy, load_image
 
     policy = policy or MediaPolicy()
     size = _SIZE.fullmatch(source) if isinstance(source, str) and not Path(source).is_file() else None
     if size is None:
         return load_image(source, policy, message_index=message, image_index=index)
-    from PIL import Image
+    from PIL import Image as PILImage
 
     width, height = int(size[1]), int(size[2])
     if not 0 < width * height <= policy.max_pixels:
@@ -249,11 +249,11 @@ def _picture(source: ImageSource, policy: MediaPolicy | None, message: int, inde
             message_index=message,
             image_index=index,
         )
-    return Image.new("RGB", (width, height))
+    return PILImage.new("RGB", (width, height))
 
 
-def _cost(adapter: Adapter, picture: Image.Image, notes: list[str]) -> ImageCost:
-    seen = adapter.preprocess(picture).size
+def _cost(adapter: Adapter, picture: PILImage.Image, image: Image, notes: list[str]) -> ImageCost:
+    seen = adapter.preprocess(picture, image).size
     vision = adapter.spec.vision
     tokens = None
     try:

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from vlm_run import Conversation, MediaPolicy
+from vlm_run.conversation import Image
 from vlm_run.engine.prefetch import prefetch
 from vlm_run.errors import MediaError
 
@@ -33,8 +34,14 @@ def test_urls_become_bytes_in_their_places(pictures: Server) -> None:
         {"role": "user", "content": f"<img>local.png</img><img>{a}</img>Q"},
     ]
     done = asyncio.run(prefetch(Conversation.from_messages(turns), LOCAL))
-    assert done.image_places() == [(0, b"B"), (2, "local.png"), (2, b"A")]
+    assert done.image_places() == [(0, Image(b"B")), (2, Image("local.png")), (2, Image(b"A"))]
     assert done.template_messages() == Conversation.from_messages(turns).template_messages()
+
+
+def test_bounds_stay_with_what_was_fetched(pictures: Server) -> None:
+    url = pictures.at("/a", b"A")
+    conversation = Conversation.from_query("Q", images=[url]).with_pixel_bounds(1, 784)
+    assert asyncio.run(prefetch(conversation, LOCAL)).image_places() == [(0, Image(b"A", 1, 784))]
 
 
 def test_images_are_fetched_at_once(pictures: Server) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from vlm_run.conversation import Conversation, Image, ImageSource
+from vlm_run.conversation import Conversation, ImageSource
 from vlm_run.errors import MediaError
 from vlm_run.media import MediaPolicy
 from vlm_run.media.fetch import fetch
@@ -21,26 +21,15 @@ async def prefetch(conversation: Conversation, policy: MediaPolicy) -> Conversat
     if not any(map(is_remote, conversation.images)):
         return conversation
     tasks = [
-        asyncio.create_task(_content(source, policy, message, image))
-        for image, (message, source) in enumerate(conversation.image_places())
+        asyncio.create_task(_content(image.source, policy, message, index))
+        for index, (message, image) in enumerate(conversation.image_places())
     ]
     try:
         contents = iter(await asyncio.gather(*tasks))
     finally:
         for task in tasks:
             task.cancel()
-    return replace(
-        conversation,
-        messages=tuple(
-            replace(
-                message,
-                parts=tuple(
-                    Image(next(contents)) if isinstance(part, Image) else part for part in message.parts
-                ),
-            )
-            for message in conversation.messages
-        ),
-    )
+    return conversation.with_images(lambda image: replace(image, source=next(contents)))
 
 
 async def _content(source: ImageSource, policy: MediaPolicy, message: int, image: int) -> ImageSource:

@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vlm_run.conversation import Conversation
@@ -88,13 +89,13 @@ class Renderer:
         images = await asyncio.gather(
             *(
                 load_image_async(
-                    source,
+                    image.source,
                     self._policy,
                     message_index=message,
-                    image_index=image,
-                    prepare=self._adapter.preprocess,
+                    image_index=index,
+                    prepare=partial(self._adapter.preprocess, bounds=image),
                 )
-                for image, (message, source) in enumerate(places)
+                for index, (message, image) in enumerate(places)
             )
         )
         engine_input = await self._process(ids, images)
