@@ -202,8 +202,11 @@ def _is_pair(turn: Any) -> bool:
 def with_image_parts(
     messages: Sequence[Mapping[str, Any]],
     images: Sequence[ImageSource | None] | ImageSource | None = None,
+    **bounds: int | None,
 ) -> list[dict[str, Any]]:
     """OpenAI-style messages without shorthands: every tag and every entry of `images` is a part.
+
+    So is every image's area bounded by its part; `bounds` are those of `with_pixel_bounds`.
 
     >>> with_image_parts([{"role": "user", "content": "<img>a.png</img>What is this?"}])[0]["content"]
     [{'type': 'image_url', 'image_url': {'url': 'a.png'}}, {'type': 'text', 'text': 'What is this?'}]
@@ -211,7 +214,7 @@ def with_image_parts(
     Raises:
         ConversationError: Something is malformed, or tags and images do not match.
     """
-    parsed = _parsed(messages, images)
+    parsed = Conversation(tuple(_parsed(messages, images))).with_pixel_bounds(**bounds).messages
     return [
         {**message, "content": [_as_openai(part) for part in done.parts]}
         if any(isinstance(part, Image) for part in done.parts)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlm_run.cli.infer import engine_options
+from vlm_run.cli.options import engine_options
 from vlm_run.cli.output import print_table, quieten_model_libraries
 from vlm_run.errors import VlmRunError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_run.cli.infer import engine_options
+from vlm_run.cli.options import engine_options
 from vlm_run.cli.output import print_table, starting
 from vlm_run.errors import RequestError, VlmRunError
 
