@@ -14,7 +14,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 from PIL import Image
 
 from vlm_run.conversation import ImageSource
-from vlm_run.errors import MediaError
+from vlm_run.errors import MediaError, shown
 from vlm_run.media.decode import check_picture, decode
 from vlm_run.media.policy import MIB, MediaPolicy
 
@@ -114,9 +114,9 @@ def _from_url(scheme: str, url: str, policy: MediaPolicy) -> bytes:
         try:
             path = Path(unquote(urlsplit(url).path))
         except ValueError as error:
-            raise MediaError(f"'{_start(url)}' is no URL: {error}") from None
+            raise MediaError(f"'{shown(url)}' is no URL: {error}") from None
         return _read_file(path, policy)
-    raise MediaError(f"unknown scheme '{scheme}' in '{_start(url)}'", hint="Known: http, https, file, data.")
+    raise MediaError(f"unknown scheme '{scheme}' in '{shown(url)}'", hint="Known: http, https, file, data.")
 
 
 def _read_file(path: Path, policy: MediaPolicy) -> bytes:
@@ -134,7 +134,7 @@ def _read_file(path: Path, policy: MediaPolicy) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError, RuntimeError) as error:  # as in `_exists`, or links in a circle
         reason = getattr(error, "strerror", None) or error
-        raise MediaError(f"'{_start(str(path))}' cannot be read: {reason}") from None
+        raise MediaError(f"'{shown(str(path))}' cannot be read: {reason}") from None
 
 
 def _from_data_uri(uri: str, policy: MediaPolicy) -> bytes:
@@ -151,7 +151,7 @@ def _from_base64(text: str, policy: MediaPolicy) -> bytes:
         raise MediaError(f"the image is larger than {policy.max_bytes / MIB:g} MiB")
     file = "a file, " if policy.allowed_local_path is None else "a file below the allowed folder, "
     kinds = f"{file if policy.allow_local_files else ''}a URL or base64"
-    neither = MediaError(f"'{_start(text)}' is not {kinds}", hint="Check the path, or the data.")
+    neither = MediaError(f"'{shown(text)}' is not {kinds}", hint="Check the path, or the data.")
     compact = "".join(text.split())
     if len(compact) < _SHORTEST_BASE64 or not _BASE64.fullmatch(compact):
         raise neither
@@ -179,7 +179,3 @@ def _exists(source: str, below: Path | None) -> bool:
         return bool(source) and path.exists()
     except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL in it, or no such ~user
         return False
-
-
-def _start(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
