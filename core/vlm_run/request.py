@@ -32,8 +32,8 @@ class Sampling(BaseModel):
     """Most tokens in the answer; None leaves all that fits in the context."""
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    top_k: int = Field(default=0, ge=0)
-    """0 considers all tokens."""
+    top_k: int = Field(default=0, ge=-1)
+    """0, or -1 as vLLM and ms-swift had it once, considers all tokens."""
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     repetition_penalty: float = Field(default=1.0, gt=0.0)
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)

@@ -18,7 +18,7 @@ from vllm.renderers.hf import HfRenderer
 from vllm.renderers.registry import RENDERER_REGISTRY
 
 from vlm_run.conversation import Conversation
-from vlm_run.engine.prefetch import prefetch
+from vlm_run.engine.prefetch import Fetcher
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.errors import RequestError
 from vlm_run.media import MediaPolicy
@@ -56,13 +56,8 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
     def __init__(self, config: VllmConfig, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
         (self._served,) = _served
-        # With vLLM's cache on, it names the pictures itself.
-        self._own = Renderer(
-            self._served.adapter,
-            self,
-            self._served.policy,
-            name_images=self.mm_processor_cache is None,
-        )
+        self._own = Renderer(self._served.adapter, self, self._served.policy)
+        self._fetcher = Fetcher(self._served.policy, keep_bytes=0)
         # vLLM processes one picture at a time; more would only lie in memory, decoded, and wait.
         self._at_once = asyncio.Semaphore(len(os.sched_getaffinity(0)) + 1)
 
@@ -107,14 +102,13 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
             return await self._own.render(conversation)
         self._own.check_image_count(conversation)
         with metrics.FETCH_SECONDS.time():
-            conversation = await prefetch(conversation, self._served.policy)
+            conversation = await self._fetcher.with_content(conversation)
         pool = self._served.pool
         if pool is not None:
             rendered = await pool.render(conversation)
         else:
             async with self._at_once:
                 rendered = await self._own.render(conversation)
-            metrics.count_cache(self)
         metrics.count_rendered(rendered)
         return rendered
 
