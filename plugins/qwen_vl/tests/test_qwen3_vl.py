@@ -10,6 +10,7 @@ import jinja2
 import pytest
 
 from vlm_run import Conversation, Registry
+from vlm_run.errors import TemplateError
 from vlm_run.testing.conversations import IMAGE, assistant, system, user
 
 SIZES = ["2b", "4b", "8b", "32b", "30b-a3b", "235b-a22b"]
@@ -48,6 +49,65 @@ AS_THINKING: dict[str, tuple[list[dict[str, Any]], str]] = {
         f"<|im_start|>user\nQ2<|im_end|>\n{OPENING}",
     ),
 }
+
+
+TOOL = {"type": "function", "function": {"name": "zoom", "parameters": {"type": "object"}}}
+CALL = {"id": "1", "type": "function", "function": {"name": "zoom", "arguments": '{"by": 2}'}}
+ABOUT_TOOLS = (
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with "
+    "function signatures within <tools></tools> XML tags:\n<tools>\n"
+    '{"type": "function", "function": {"name": "zoom", "parameters": {"type": "object"}}}\n</tools>\n\n'
+    "For each function call, return a json object with function name and arguments within "
+    '<tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": '
+    "<args-json-object>}\n</tool_call>"
+)
+ZOOM = '<tool_call>\n{"name": "zoom", "arguments": {"by": 2}}\n</tool_call>'
+RESPONSES = (
+    "<|im_start|>user\n<tool_response>\nR1\n</tool_response>\n"
+    "<tool_response>\nR2\n</tool_response><|im_end|>\n"
+)
+
+
+@pytest.mark.parametrize(("edition", "end"), [("instruct", ""), ("thinking", "<think>\n")])
+@pytest.mark.parametrize("system_message", [None, "S"])
+def test_tools_their_calls_and_responses_are_as_in_the_hubs_template(
+    edition: str, end: str, system_message: str | None
+) -> None:
+    messages = [
+        *([] if system_message is None else [system(system_message)]),
+        user(IMAGE, "Q"),
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "R0", "tool_call_id": "1"},
+        {**assistant("Again."), "tool_calls": [CALL, {"function": {"name": "zoom", "arguments": {"by": 2}}}]},
+        {"role": "tool", "content": "R1"},
+        {"role": "tool", "content": "R2"},
+    ]
+    conversation = Conversation.from_messages(messages, tools=[TOOL])
+    about = ABOUT_TOOLS if system_message is None else f"S\n\n{ABOUT_TOOLS}"
+    assert Registry.load(f"qwen3-vl-8b-{edition}").render(conversation).text == (
+        f"<|im_start|>system\n{about}<|im_end|>\n<|im_start|>user\n{PICTURE}Q<|im_end|>\n"
+        f"<|im_start|>assistant\n{ZOOM}<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\nR0\n</tool_response><|im_end|>\n"
+        f"<|im_start|>assistant\nAgain.\n{ZOOM}\n{ZOOM}<|im_end|>\n{RESPONSES}"
+        f"<|im_start|>assistant\n{end}"
+    )
+
+
+def test_a_later_system_message_is_where_it_is_or_refused() -> None:
+    conversation = Conversation.from_messages([user("Q1"), system("S"), user("Q2")])
+    assert "<|im_start|>system\nS<|im_end|>\n" in Registry.load(THINKING[0]).render(conversation).text
+    with pytest.raises(TemplateError, match="a system message must be the first"):
+        Registry.load(INSTRUCT[0]).render(conversation)
+
+
+def test_an_answer_of_thinking_that_is_continued_has_an_empty_reasoning() -> None:
+    conversation = Conversation.from_messages([user("Q"), assistant("It is")], continued=True)
+    assert (
+        Registry.load(THINKING[0])
+        .render(conversation)
+        .text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\nIt is")
+    )
+    assert Registry.load(INSTRUCT[0]).render(conversation).text.endswith("<|im_start|>assistant\nIt is")
 
 
 @pytest.mark.parametrize("situation", AS_THINKING)
