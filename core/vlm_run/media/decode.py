@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import warnings
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from vlm_run.errors import MediaError
@@ -64,6 +63,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 def _from_high_depth(image: Image.Image) -> Image.Image:
     """Greys of 16 bits or more, scaled: Pillow's own conversion cuts them off at 255."""
+    import numpy as np  # which few pictures need, and takes as long to import as all else here
+
     levels = np.asarray(image, dtype=np.float64)
     if image.mode == "F" and levels.size and levels.min() >= 0.0 and levels.max() <= 1.0:
         levels = levels * 255.0
