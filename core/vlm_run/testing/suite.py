@@ -47,6 +47,7 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     engine_checks.registers_with_vllm_twice,
     engine_checks.vllm_knows_the_architecture,
     checkpoint_checks.prompt_agrees_with_checkpoint,
+    checkpoint_checks.prompt_begins_with_one_bos,
     checkpoint_checks.tokenizer_keeps_text_as_text,
     checkpoint_checks.counts_agree_with_vllm,
 )
