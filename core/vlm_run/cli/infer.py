@@ -98,12 +98,7 @@ def infer(
     min_pixels: opt.MinPixels = None,
     max_pixels: opt.MaxPixels = None,
     tensor_parallel_size: opt.TensorParallelSize = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="Any option of vLLM's engine; repeatable.", rich_help_panel=opt.ENGINE
-        ),
-    ] = None,
+    engine: opt.EngineOptions = None,
     allow_private_media: opt.AllowPrivateMedia = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     stats: Annotated[
