@@ -29,7 +29,7 @@ START_SECONDS = 180
 SEED_MODELS = ("llava1_6-vicuna-13b-instruct", "phi3-vision-128k-instruct")
 MODEL = "demo-llava"
 QUESTION = "How many red circles are there?"
-_READY = re.compile(r"is served at (http://\S+)/v1")
+_READY = re.compile(r"is served at ((?:http://|unix:)\S+)/v1")
 
 
 def picture(red_circles: int) -> Image.Image:
