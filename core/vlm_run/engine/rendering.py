@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +73,14 @@ class Renderer:
             config.multimodal_config and config.multimodal_config.get_limit_per_prompt("image")
         )
 
-    async def render(self, conversation: Conversation) -> Rendered:
+    async def render(
+        self, conversation: Conversation, *, cut: Callable[[list[int]], list[int]] | None = None
+    ) -> Rendered:
         """The engine's input for a conversation.
+
+        Args:
+            conversation: The conversation.
+            cut: Shortens the prompt's token ids; for conversations without images.
 
         Raises:
             RequestError: The conversation, one of its images or its length is at fault.
@@ -84,6 +90,8 @@ class Renderer:
         places = conversation.image_places()
         prompt = self._adapter.render(conversation, self._control)
         ids = await self._encode(prompt)
+        if cut is not None:
+            ids = cut(ids)
         self._check_length(ids, ())
         images = await asyncio.gather(
             *(
