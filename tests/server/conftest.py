@@ -116,6 +116,11 @@ class Server:
         message: str = error["message"]
         return message
 
+    def metric(self, name: str) -> float:
+        """The sum of the metric's samples whose name and labels begin so."""
+        lines = self.http.get("/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
     def stop(self, seconds: float = 60) -> int:
         """The exit code after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)

@@ -48,13 +48,7 @@ def stream(server: Server, number: int) -> list[dict[str, Any]]:
 
 
 def running(server: Server) -> float:
-    return metric(server, "vllm:num_requests_running{")
-
-
-def metric(server: Server, name: str) -> float:
-    """The sum of the samples that begin so."""
-    lines = server.http.get("/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+    return server.metric("vllm:num_requests_running{")
 
 
 def test_sigterm_lets_running_requests_finish_and_refuses_new_ones(start_server: StartServer) -> None:
@@ -120,11 +114,11 @@ def test_several_api_processes_share_an_address_and_end_together(start_server: S
         assert "message 1, image 1" in server.refusal(images=["x"])
     # Whichever process answers, for all of them.
     for _ in range(5):
-        with httpx.Client(base_url=server.url) as server.http:
-            assert metric(server, "vlm_run:images_total") == 12
-            assert metric(server, "vlm_run:image_tokens_total") == 12 * 268
-            assert metric(server, "vlm_run:render_seconds_count") == 12
-            assert metric(server, 'vlm_run:rejected_requests_total{reason="media"') == 5
+        server.http = httpx.Client(base_url=server.url, timeout=120)
+        assert server.metric("vlm_run:images_total") == 12
+        assert server.metric("vlm_run:image_tokens_total") == 12 * 268
+        assert server.metric("vlm_run:render_seconds_count") == 12
+        assert server.metric('vlm_run:rejected_requests_total{reason="media"') == 5
     children = psutil.Process(server.process.pid).children(recursive=True)
     assert server.stop() == 0
     _, alive = psutil.wait_procs(children, timeout=10)

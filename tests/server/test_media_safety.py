@@ -268,9 +268,7 @@ def test_a_body_above_the_limit_is_refused(server: Server) -> None:
 
 def refused(server: Server, reason: str) -> float:
     """How many requests were refused for a reason."""
-    lines = server.http.get("/metrics").text.splitlines()
-    sample = f'vlm_run:rejected_requests_total{{reason="{reason}"}}'
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(sample))
+    return server.metric(f'vlm_run:rejected_requests_total{{reason="{reason}"}}')
 
 
 def test_a_stop_is_bounded(server: Server) -> None:

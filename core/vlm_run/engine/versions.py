@@ -76,6 +76,11 @@ def processed_image_cache(renderer: Any) -> Any:
     return cache or getattr(getattr(renderer, "_readonly_mm_processor", None), "cache", None)
 
 
+def has_died(engine: Any) -> bool:
+    """Whether a vLLM engine is dead for good; since 0.33 it may be dead until it has started anew."""
+    return bool(engine.errored) and not getattr(engine, "should_keep_api_server_alive", False)
+
+
 def server_home(name: str) -> Any:
     """A function of vLLM's server, which moves between modules.
 

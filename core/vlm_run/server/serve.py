@@ -22,7 +22,7 @@ import uvicorn
 import uvloop
 from uvicorn.config import LOGGING_CONFIG
 
-from vlm_run.engine.versions import server_home
+from vlm_run.engine.versions import has_died, server_home
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
@@ -135,7 +135,7 @@ async def _serve(listener: socket.socket, setup: Setup, client: Mapping[str, Any
             watch.cancel()
             if certificates is not None:
                 certificates.stop()
-        died: bool = engine.errored
+        died = has_died(engine)
     if died:
         logger.error("the vLLM engine has died; the server ends with exit code 1")
     return 1 if died else 0
@@ -177,7 +177,7 @@ class _Server(uvicorn.Server):
 
 async def _watch(engine: Any, server: uvicorn.Server) -> None:
     """End the server once the engine is dead, a little later, so that `/health` can say so."""
-    while not engine.errored or getattr(engine, "should_keep_api_server_alive", False):
+    while not has_died(engine):
         await asyncio.sleep(_WATCH_SECONDS)
     logger.error("the vLLM engine has died; /health says so for %g s", _DEATH_NOTICE_SECONDS)
     await asyncio.sleep(_DEATH_NOTICE_SECONDS)
