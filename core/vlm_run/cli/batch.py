@@ -75,7 +75,7 @@ def answer_data_set(
 
     metrics, mapping = Metrics(options.metrics), _mapping(options.mapping)
     data = open_data(options.data, subset=options.subset, split=options.split, seed=options.seed)
-    reading = Reading(data.folder, mapping, options.prompt, options.system)
+    reading = Reading(data.folder, mapping, options.prompt, options.system, sampling)
     path = options.result_path or default_result_path(options.data, adapter.spec.model_type)
     run = describe_run(adapter, data, reading, sampling, engine_options)
     with ResultFile(path, run, retry_errors=options.retry_errors) as results:
