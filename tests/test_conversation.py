@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 
 from vlm_run import Conversation
-from vlm_run.conversation import Image, Message, Text
+from vlm_run.conversation import Image, Message, Text, with_image_parts
 from vlm_run.errors import ConversationError
 
 
@@ -84,7 +85,47 @@ def test_places_name_the_message_of_each_image() -> None:
     conversation = Conversation.from_messages(
         [_user([picture]), {"role": "assistant", "content": "A"}, _user([picture, picture])]
     )
-    assert conversation.image_places() == [(0, "a.png"), (2, "a.png"), (2, "a.png")]
+    assert conversation.image_places() == [(0, Image("a.png")), (2, Image("a.png")), (2, Image("a.png"))]
+
+
+# --- Bounds on the area of images
+
+BOUNDED = {"type": "image", "image": "a.png", "min_pixels": 784, "max_pixels": 50176}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [BOUNDED, {"type": "image_url", "image_url": {"url": "a.png"}, "min_pixels": 784, "max_pixels": 50176}],
+    ids=["Qwen", "OpenAI"],
+)
+def test_an_image_part_may_bring_bounds(part: dict[str, Any]) -> None:
+    conversation = Conversation.from_messages([_user([part])])
+    assert conversation.image_places() == [(0, Image("a.png", 784, 50176))]
+    assert conversation.template_messages()[0]["content"] == [{"type": "image"}]
+    assert Conversation.from_messages(with_image_parts([_user([part])])) == conversation
+
+
+def test_bounds_of_the_request_are_for_images_without_their_own() -> None:
+    other = {"type": "image", "image": "b.png", "max_pixels": None}
+    conversation = Conversation.from_messages([_user([BOUNDED, other])]).with_pixel_bounds(max_pixels=100)
+    assert [image for _, image in conversation.image_places()] == [
+        Image("a.png", 784, 50176),
+        Image("b.png", None, 100),
+    ]
+    assert conversation.with_pixel_bounds() == conversation
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "784", True])
+def test_what_is_no_area_is_refused(value: Any) -> None:
+    with pytest.raises(ConversationError, match="message 1: 'max_pixels' of part 1 is no area"):
+        Conversation.from_messages([_user([{**BOUNDED, "max_pixels": value}])])
+    with pytest.raises(ConversationError, match="'min_pixels' of the request is no area"):
+        Conversation.from_query("Q").with_pixel_bounds(min_pixels=value)
+
+
+def test_bounds_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(ConversationError, match="'min_pixels' of part 1, 784, is more than its 'max_pixels'"):
+        Conversation.from_messages([_user([{**BOUNDED, "max_pixels": 783}])])
 
 
 def test_a_template_sees_parts_without_sources() -> None:
@@ -388,7 +429,8 @@ def test_a_history_keeps_tags_as_they_were_written() -> None:
     conversation = Conversation.from_query("<image>\nWho?", images=["a.png"])
     history = conversation.to_history("Me.")
     assert history == [["<image>\nWho?", "Me."]]
-    assert Conversation.from_query("Sure?", history, images=["a.png"]).image_places() == [(0, "a.png")]
+    again = Conversation.from_query("Sure?", history, images=["a.png"])
+    assert again.image_places() == [(0, Image("a.png"))]
 
 
 def test_messages_of_one_side_in_a_row_are_one_turn_of_a_history() -> None:
@@ -419,3 +461,40 @@ def test_only_an_answer_can_be_continued() -> None:
     assert Conversation.from_messages([_user("Q"), ANSWER], continued=True).continued
     with pytest.raises(ConversationError, match="no answer to continue: the last message is of role 'user'"):
         Conversation.from_messages([_user("Q")], continued=True)
+
+
+# --- Shorthands as parts
+
+
+def test_shorthands_become_parts_and_what_has_none_stays_as_it_is() -> None:
+    plain = {"role": "tool", "tool_call_id": "c1", "content": "<img>x</img>", "own": 1}
+    question = {"role": "user", "content": "<img>a</img>A<image>B", "name": "Ann"}
+    done = with_image_parts([plain, question], ["b"])
+    assert done[0] == plain
+    a, b = ({"type": "image_url", "image_url": {"url": url}} for url in "ab")
+    text_a, text_b = ({"type": "text", "text": text} for text in "AB")
+    assert done[1] == {"role": "user", "content": [a, text_a, b, text_b], "name": "Ann"}
+
+
+@given(
+    questions=st.lists(TEXT, min_size=1, max_size=3),
+    images=st.lists(st.none() | st.just("a.png"), max_size=3),
+)
+def test_parts_hold_the_conversation_that_the_shorthands_stood_for(
+    questions: list[str], images: list[str | None]
+) -> None:
+    turns = [turn for question in questions for turn in (_user(question), ANSWER)][:-1]
+    try:
+        read = Conversation.from_messages(turns, images)
+    except ConversationError as error:
+        with pytest.raises(ConversationError, match=re.escape(str(error))):
+            with_image_parts(turns, images)
+        return
+    in_parts = Conversation.from_messages(with_image_parts(turns, images))
+    assert in_parts.template_messages() == read.template_messages()
+    assert in_parts.image_places() == read.image_places()
+
+
+def test_images_need_a_users_message() -> None:
+    with pytest.raises(ConversationError, match="images are given, but no message of a user"):
+        with_image_parts([{"role": "system", "content": "S"}], ["a.png"])

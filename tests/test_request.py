@@ -46,6 +46,13 @@ def test_a_request_may_bring_its_own_sampling() -> None:
     assert request.sampling == Sampling(max_tokens=8)
 
 
+@pytest.mark.parametrize("value", [{"query": "Q", "images": ["a.png"]}, {"messages": MESSAGES}])
+def test_a_request_may_bound_the_area_of_its_images(value: dict[str, Any]) -> None:
+    conversation = Request.parse({**value, "min_pixels": 784, "max_pixels": 50176}).conversation
+    assert conversation == QUESTION.with_pixel_bounds(784, 50176)
+    assert Request.parse({**value, "min_pixels": None}).conversation == QUESTION
+
+
 def test_a_request_is_not_changed_by_reading_it() -> None:
     value = {"query": "Q", "sampling": {"seed": 1}}
     assert Request.parse(value) == Request.parse(value)

@@ -12,6 +12,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from vlm_run.conversation import Conversation
 from vlm_run.errors import ConversationError, RequestError
 
+PIXEL_BOUNDS = ("min_pixels", "max_pixels")
+"""Of a request's images, where the model resizes by area."""
 _MESSAGE_KEYS = ("messages", "images")
 _QUERY_KEYS = ("query", "history", "images", "system")
 
@@ -99,8 +101,8 @@ class Request:
 
         Args:
             value: A request, a conversation, a question, or a mapping with either `messages`
-                (and `images`) or `query` (and `history`, `images`, `system`); `sampling`
-                beside them holds for this request alone.
+                (and `images`) or `query` (and `history`, `images`, `system`); `sampling`,
+                `min_pixels` and `max_pixels` beside them hold for this request alone.
 
         Raises:
             ConversationError: The mapping is neither, or its content is malformed.
@@ -119,13 +121,16 @@ class Request:
         fields = dict(value)
         own = fields.pop("sampling", None)
         sampling = None if own is None else Sampling.parse(own)
+        bounds = {name: fields.pop(name, None) for name in PIXEL_BOUNDS}
         if "messages" in fields:
             _check_keys(fields, _MESSAGE_KEYS, "request field")
-            return cls(Conversation.from_messages(**fields), sampling)
-        if "query" in fields:
+            conversation = Conversation.from_messages(**fields)
+        elif "query" in fields:
             _check_keys(fields, _QUERY_KEYS, "request field")
-            return cls(Conversation.from_query(**fields), sampling)
-        raise ConversationError("the request has neither 'query' nor 'messages'")
+            conversation = Conversation.from_query(**fields)
+        else:
+            raise ConversationError("the request has neither 'query' nor 'messages'")
+        return cls(conversation.with_pixel_bounds(**bounds), sampling)
 
 
 def _check_keys(fields: Mapping[str, Any], known: list[str] | tuple[str, ...], what: str) -> None:

@@ -255,3 +255,26 @@ def test_whatever_a_row_holds_it_is_read_or_fails_alone(columns: dict[str, Any])
     row = read(columns)
     assert (row.request is None) == (row.error is not None)
     json.dumps(row.shown, allow_nan=False)
+
+
+IN_PARTS = [
+    {"role": "user", "content": [{"type": "image", "max_pixels": 784}, {"type": "text", "text": "How many?"}]}
+]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"query": "How many?", "images": ["a.png"], "max_pixels": 784},
+        {"messages": IN_PARTS, "images": ["a.png"], "max_pixels": 50176},
+        {
+            "body": {
+                "messages": [{"role": "user", "content": [PART, {"type": "text", "text": "How many?"}]}],
+                "mm_processor_kwargs": {"max_pixels": 784},
+            }
+        },
+    ],
+    ids=["a row", "a part", "a batch line"],
+)
+def test_a_row_may_bound_the_area_of_its_images(columns: dict[str, Any]) -> None:
+    assert conversation(read(columns)) == ASKED.with_pixel_bounds(max_pixels=784)

@@ -6,15 +6,23 @@ import asyncio
 import gzip
 import re
 import socket
+import ssl
+import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
+import trustme
 
 from vlm_run import MediaPolicy
 from vlm_run.errors import MediaError
+from vlm_run.media import fetch as fetching
+from vlm_run.media import resolve
 from vlm_run.media.fetch import fetch
+
+from .conftest import Server as PictureServer
 
 LOCAL = MediaPolicy(allow_private_addresses=True)
 
@@ -32,12 +40,12 @@ def _refused(url: str, policy: MediaPolicy = LOCAL) -> str:
     return str(caught.value)
 
 
-def _resolve_to_here(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let the name server answer with this machine's address when asked for `name`."""
+def _resolve_to_here(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let the name server answer with this machine's address when asked for one of `names`."""
     look_up = socket.getaddrinfo
 
     def resolve(host: Any, *rest: Any, **options: Any) -> Any:
-        return look_up("127.0.0.1" if host == name else host, *rest, **options)
+        return look_up("127.0.0.1" if host in names else host, *rest, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
@@ -238,6 +246,19 @@ def test_content_that_unpacks_above_the_limit_is_refused(server: Any) -> None:
     assert "is larger than 1 MiB" in _refused(url, policy)
 
 
+@pytest.mark.parametrize("packers", ["gzip, gzip", "gzip,deflate", "br", "zstd", "GZIP, identity, Br"])
+def test_content_packed_twice_or_too_well_is_not_unpacked(packers: str, server: Any) -> None:
+    """Of two layers of gzip, 64 KiB would make 64 GiB before any limit is looked at."""
+    packed = gzip.compress(gzip.compress(b"\0" * 2**22))
+    url = server.at("/a.png", packed, **{"Content-Encoding": packers})
+    assert " is packed as '" in _refused(url)
+
+
+@pytest.mark.parametrize("encoding", ["aws-chunked", "utf-8", "identity"])
+def test_an_encoding_that_packs_nothing_does_no_harm(encoding: str, server: Any) -> None:
+    assert _fetch(server.at("/a.png", b"\x89PNG", **{"Content-Encoding": encoding})) == b"\x89PNG"
+
+
 # --- Time
 
 
@@ -261,6 +282,82 @@ def test_a_server_that_drips_is_given_up(server: Any) -> None:
     server.answers["/a.png"] = answer
     policy = MediaPolicy(allow_private_addresses=True, timeout_s=0.3)
     assert _refused(server.url("/a.png"), policy).endswith("/a.png took longer than 0.3 s")
+
+
+def test_a_slow_name_server_holds_up_no_other_name(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up, asked, answered = socket.getaddrinfo, [], threading.Event()
+
+    def slow(host: Any, *rest: Any, **options: Any) -> Any:
+        asked.append(host)
+        if str(host).endswith(".slow.example"):
+            answered.wait(20)
+        return look_up("127.0.0.1" if str(host).endswith(".example") else host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    server.at("/a.png", b"a")
+    policy = MediaPolicy(allow_private_addresses=True, timeout_s=1)
+
+    async def all_at_once() -> list[Any]:
+        names = [f"{number % 50}.slow.example" for number in range(200)]
+        waiting = [asyncio.create_task(fetch(server.url("/a.png", name), policy)) for name in names]
+        await asyncio.sleep(0.1)
+        quick = await fetch(server.url("/a.png", "quick.example"), policy)
+        assert not any(each.done() for each in waiting)
+        return [quick, *await asyncio.gather(*waiting, return_exceptions=True)]
+
+    quick, *slow_ones = asyncio.run(all_at_once())
+    answered.set()
+    assert quick == b"a"
+    assert all("took longer than 1 s" in str(error) for error in slow_ones)
+    assert sum(str(host).endswith(".slow.example") for host in asked) == 50  # each name once
+
+
+def test_names_that_nobody_answers_for_have_a_limit(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(20))
+    monkeypatch.setattr(resolve, "_MOST_NAMES", 3)
+
+    async def four() -> list[Any]:
+        policy = MediaPolicy(timeout_s=0.3)
+        fetches = [fetch(f"http://{number}.example/", policy) for number in range(4)]
+        return await asyncio.gather(*fetches, return_exceptions=True)
+
+    errors = [str(error) for error in asyncio.run(four())]
+    answered.set()
+    assert sum("took longer than" in error for error in errors) == 3
+    assert sum("too many names are being looked up" in error for error in errors) == 1
+
+
+# --- Certificates
+
+
+@pytest.fixture
+def https(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The port of a server that shows a certificate for `pictures.example`, from a known authority."""
+    _resolve_to_here(monkeypatch, "pictures.example", "other.example")
+    authority = trustme.CA()
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    monkeypatch.setattr(fetching, "_authorities", lambda: context)
+    server = PictureServer()
+    server.at("/a.png", b"a")
+    behind = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("pictures.example").configure_cert(behind)
+    server.wrap(behind)
+    yield str(server.port)
+    server.close()
+
+
+def test_a_certificate_must_be_of_the_name_though_the_address_is_asked(https: str) -> None:
+    assert _fetch(f"https://pictures.example:{https}/a.png") == b"a"
+    for host in ("other.example", "127.0.0.1"):
+        assert "CERTIFICATE_VERIFY_FAILED" in _refused(f"https://{host}:{https}/a.png")
+
+
+def test_an_unknown_authority_is_not_believed(https: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    _resolve_to_here(monkeypatch, "pictures.example")
+    assert "CERTIFICATE_VERIFY_FAILED" in _refused(f"https://pictures.example:{https}/a.png")
 
 
 # --- Failures

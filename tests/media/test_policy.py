@@ -9,7 +9,10 @@ from pydantic import ValidationError
 
 from vlm_run import MediaPolicy
 
-PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "64:ff9b::808:808"]
+PUBLIC = [
+    "8.8.8.8", "1.1.1.1", "192.0.1.1", "168.63.129.17",
+    "2606:4700:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8", "2002:808:808::1",
+]  # fmt: skip
 SPECIAL = {
     "loopback": "127.0.0.1",
     "all of loopback": "127.8.8.8",
@@ -39,6 +42,17 @@ SPECIAL = {
     "loopback by NAT64": "64:ff9b::7f00:1",
     "link-local by NAT64": "64:ff9b::a9fe:a9fe",
     "loopback, compatible": "::7f00:1",
+    "loopback by a network's own NAT64": "64:ff9b:1::7f00:1",
+    "loopback, translated": "::ffff:0:7f00:1",
+    "loopback by Teredo": "2001:0:7f00:1::1",
+    "Azure's platform": "168.63.129.16",
+    "Oracle's metadata": "192.0.0.192",
+    "Alibaba's metadata": "100.100.100.200",
+    "Amazon's metadata, v6": "fd00:ec2::254",
+    "relays of 6to4": "192.88.99.1",
+    "discard, v6": "100::1",
+    "segment routing, v6": "5f00::1",
+    "given to nobody yet, v6": "4000::1",
 }
 
 

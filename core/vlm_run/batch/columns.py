@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vlm_run.conversation import Conversation, Image, ImageSource, Message, Part
+from vlm_run.conversation import Conversation, ImageSource
 from vlm_run.errors import ConversationError, RequestError
-from vlm_run.request import Request, Sampling
+from vlm_run.request import PIXEL_BOUNDS, Request, Sampling
 
 NAMES = (
     *("query", "response", "history", "images", "system", "messages", "conversations", "image"),
-    *("id", "custom_id", "body", "sampling"),
+    *("id", "custom_id", "body", "sampling", *PIXEL_BOUNDS),
 )
 """The columns that are understood; `--map` gives others one of these names."""
 
@@ -137,7 +137,7 @@ def _asked(fields: Mapping[str, Any], reading: Reading) -> tuple[dict[str, Any],
     if "body" in fields:
         return _of_batch_line(fields["body"], reading.system), None
     images = _images(fields)
-    extra = {"sampling": fields["sampling"]} if "sampling" in fields else {}
+    extra = {key: fields[key] for key in ("sampling", *PIXEL_BOUNDS) if key in fields}
     reference = _reference(fields.get("response"))
     if "messages" in fields or "conversations" in fields:
         messages = _filled(_messages(fields, reading.system), images)
@@ -192,7 +192,12 @@ def _of_batch_line(body: Any, system: str | None) -> dict[str, Any]:
     if isinstance(structured, Mapping):
         names = {"json": "json_schema", "choice": "choice"}
         parameters |= {names.get(key, f"structured_outputs.{key}"): each for key, each in structured.items()}
-    asked: dict[str, Any] = {"messages": _messages({"messages": body["messages"]}, system)}
+    bounds = parameters.pop("mm_processor_kwargs", None)
+    asked: dict[str, Any] = {
+        "messages": _messages({"messages": body["messages"]}, system),
+        **(bounds if isinstance(bounds, Mapping) else {}),
+        **{key: parameters.pop(key) for key in PIXEL_BOUNDS if key in parameters},
+    }
     if "images" in body:
         asked["images"] = body["images"]
     if parameters:
@@ -238,7 +243,7 @@ def _source(image: Any) -> Any:
 
 def _filled(messages: list[Any], images: list[Any] | None) -> list[Any]:
     """The messages with images given to the parts `{"type": "image"}` that bring none, in order."""
-    empty = [part for message in messages for part in _parts(message) if part == {"type": "image"}]
+    empty = [part for message in messages for part in _parts(message) if _is_empty(part)]
     if not empty or images is None:
         return messages
     if len(empty) != len(images):
@@ -250,8 +255,7 @@ def _filled(messages: list[Any], images: list[Any] | None) -> list[Any]:
         {
             **message,
             "content": [
-                {"type": "image", "image": next(left)} if part == {"type": "image"} else part
-                for part in _parts(message)
+                {**part, "image": next(left)} if _is_empty(part) else part for part in _parts(message)
             ],
         }
         if _parts(message)
@@ -263,6 +267,12 @@ def _filled(messages: list[Any], images: list[Any] | None) -> list[Any]:
 def _parts(message: Any) -> list[Any]:
     content = message.get("content") if isinstance(message, Mapping) else None
     return list(content) if isinstance(content, (list, tuple)) else []
+
+
+def _is_empty(part: Any) -> bool:
+    return (
+        isinstance(part, Mapping) and part.get("type") == "image" and part.keys() <= {"type", *PIXEL_BOUNDS}
+    )
 
 
 def _is_image_part(part: Any) -> bool:
@@ -286,13 +296,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _with_sources(conversation: Conversation, change: Callable[[ImageSource], ImageSource]) -> Conversation:
-    def changed(part: Part) -> Part:
-        return Image(change(part.source)) if isinstance(part, Image) else part
-
-    def moved(message: Message) -> Message:
-        return replace(message, parts=tuple(map(changed, message.parts)))
-
-    return replace(conversation, messages=tuple(map(moved, conversation.messages)))
+    return conversation.with_images(lambda image: replace(image, source=change(image.source)))
 
 
 def _located(source: ImageSource, folder: Path | None) -> ImageSource:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlm_run.cli.infer import engine_options
+from vlm_run.cli.options import engine_options
 from vlm_run.cli.output import print_table, quieten_model_libraries
 from vlm_run.errors import VlmRunError
 
@@ -45,12 +45,13 @@ def bench(
     if not verbose:
         quieten_model_libraries()
     from vlm_run.engine.bench import Load, compare
-    from vlm_run.engine.versions import vllm_version
+    from vlm_run.engine.versions import check_serves, vllm_version
     from vlm_run.registry import Registry
 
     width, height = _pixels(size)
     options = {"load_format": load_format, **engine_options(engine or [])}
     adapter = Registry.load(name, checkpoint=model)
+    check_serves(adapter.spec)  # before the processes that would each find out
     results = compare(adapter, Load(width, height, count, max_tokens, renderers, options))
     ours = results[0].images_per_second
     report: dict[str, Any] = {

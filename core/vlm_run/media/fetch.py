@@ -8,14 +8,22 @@ lead elsewhere. Every redirect is checked anew.
 from __future__ import annotations
 
 import asyncio
-import socket
+import re
+import ssl
+from functools import cache
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from vlm_run.errors import MediaError
+from vlm_run.errors import MediaError, shown
 from vlm_run.media.policy import MIB, MediaPolicy
+from vlm_run.media.resolve import resolve
 
+# In messages, where a longer one would only be in the way.
+_SHOWN_URL = 200
+# What httpx unpacks. A second layer, or a better packer than gzip, makes gigabytes of one small piece.
+_PACKERS = {"gzip", "deflate", "br", "zstd"}
+_ALLOWED_PACKERS: tuple[list[str], ...] = ([], ["gzip"], ["deflate"])
 _ALLOW_PRIVATE = "Allow it with --allow-private-media (in Python: MediaPolicy(allow_private_addresses=True))."
 
 
@@ -28,12 +36,21 @@ async def fetch(url: str, policy: MediaPolicy) -> bytes:
     try:
         async with asyncio.timeout(policy.timeout_s):
             # The environment's proxies would resolve names out of our sight.
-            async with httpx.AsyncClient(trust_env=False, timeout=policy.timeout_s) as client:
+            async with httpx.AsyncClient(
+                trust_env=False, timeout=policy.timeout_s, verify=_authorities()
+            ) as client:
                 return await _follow(client, url, policy)
     except TimeoutError:
-        raise MediaError(f"{url} took longer than {policy.timeout_s:g} s") from None
+        raise MediaError(f"{shown(url, _SHOWN_URL)} took longer than {policy.timeout_s:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        raise MediaError(f"{url} cannot be fetched: {error or type(error).__name__}") from None
+        reason = shown(str(error), _SHOWN_URL) or type(error).__name__
+        raise MediaError(f"{shown(url, _SHOWN_URL)} cannot be fetched: {reason}") from None
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    # Read once: that takes longer than many a fetch, and each client would do it again.
+    return httpx.create_ssl_context(trust_env=False)
 
 
 async def _follow(client: httpx.AsyncClient, url: str, policy: MediaPolicy) -> bytes:
@@ -45,11 +62,12 @@ async def _follow(client: httpx.AsyncClient, url: str, policy: MediaPolicy) -> b
                 url = urljoin(url, response.headers["location"])
                 continue
             if response.status_code != httpx.codes.OK:
-                raise MediaError(f"{url} answers {response.status_code} {response.reason_phrase}".rstrip())
+                status = f"{response.status_code} {shown(response.reason_phrase)}".rstrip()
+                raise MediaError(f"{shown(url, _SHOWN_URL)} answers {status}")
             return await _read(response, url, policy)
         finally:
             await response.aclose()
-    raise MediaError(f"{url} redirects more than {policy.max_redirects} times")
+    raise MediaError(f"{shown(url, _SHOWN_URL)} redirects more than {policy.max_redirects} times")
 
 
 async def _pinned_request(client: httpx.AsyncClient, url: str, policy: MediaPolicy) -> httpx.Request:
@@ -57,12 +75,12 @@ async def _pinned_request(client: httpx.AsyncClient, url: str, policy: MediaPoli
     parts = urlsplit(url)
     host = parts.hostname
     if parts.scheme not in ("http", "https") or not host:
-        raise MediaError(f"{url} is no http or https URL")
+        raise MediaError(f"{shown(url, _SHOWN_URL)} is no http or https URL")
     if not policy.allows_host(host):
-        raise MediaError(f"{host} is not among the allowed domains")
-    address = await _resolve(host, parts.port or (443 if parts.scheme == "https" else 80))
+        raise MediaError(f"{shown(host)} is not among the allowed domains")
+    address = await resolve(host, parts.port or (443 if parts.scheme == "https" else 80))
     if not policy.allows_address(host, address):
-        raise MediaError(f"{host} has the private or special address {address}", hint=_ALLOW_PRIVATE)
+        raise MediaError(f"{shown(host)} has the private or special address {address}", hint=_ALLOW_PRIVATE)
     named = httpx.URL(url)
     return client.build_request(
         "GET",
@@ -71,19 +89,21 @@ async def _pinned_request(client: httpx.AsyncClient, url: str, policy: MediaPoli
             "Host": named.netloc.decode("ascii"),
             "User-Agent": "vlm-run",
             "Accept": "image/*,*/*;q=0.5",
+            "Accept-Encoding": "identity",
         },
         # TLS must ask for, and be shown the certificate of, the name.
         extensions={"sni_hostname": named.raw_host.decode("ascii")},
     )
 
 
-async def _resolve(host: str, port: int) -> str:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return str(found[0][4][0])
-
-
 async def _read(response: httpx.Response, url: str, policy: MediaPolicy) -> bytes:
-    too_large = MediaError(f"{url} is larger than {policy.max_bytes / MIB:g} MiB")
+    too_large = MediaError(f"{shown(url, _SHOWN_URL)} is larger than {policy.max_bytes / MIB:g} MiB")
+    packers = re.findall(r"[^\s,]+", response.headers.get("content-encoding", "").lower())
+    if [name for name in packers if name in _PACKERS] not in _ALLOWED_PACKERS:
+        raise MediaError(
+            f"{shown(url, _SHOWN_URL)} is packed as '{shown(', '.join(packers))}'",
+            hint="Serve the image as it is, or in gzip.",
+        )
     if int(response.headers.get("content-length", 0)) > policy.max_bytes:
         raise too_large
     content = bytearray()

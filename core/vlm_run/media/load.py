@@ -6,14 +6,15 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from PIL import Image
 
 from vlm_run.conversation import ImageSource
-from vlm_run.errors import MediaError
+from vlm_run.errors import MediaError, shown
 from vlm_run.media.decode import check_picture, decode
 from vlm_run.media.policy import MIB, MediaPolicy
 
@@ -50,24 +51,22 @@ async def load_image_async(
     *,
     message_index: int | None = None,
     image_index: int | None = None,
-    prepare: Callable[[Image.Image], Image.Image] | None = None,
 ) -> Image.Image:
-    """As `load_image`, for use in an event loop: slow hosts and decoding hold up nothing else.
-
-    Args:
-        source: As for `load_image`, and so on.
-        policy: What is allowed.
-        message_index: Named in errors.
-        image_index: Named in errors.
-        prepare: What to do to the picture, in the thread that decodes it.
-    """
+    """As `load_image`, for use in an event loop: slow hosts and decoding hold up nothing else."""
     policy = policy or MediaPolicy()
-    try:
+    with errors_named(message_index, image_index):
         if is_remote(source):
             from vlm_run.media.fetch import fetch
 
             source = await fetch(str(source), policy)
-        return await asyncio.to_thread(_load, source, policy, prepare)
+        return await asyncio.to_thread(_load, source, policy)
+
+
+@contextmanager
+def errors_named(message_index: int | None, image_index: int | None) -> Iterator[None]:
+    """Have a `MediaError` of the block say which message and image it is about."""
+    try:
+        yield
     except MediaError as error:
         raise MediaError(
             error.cause, hint=error.hint, message_index=message_index, image_index=image_index
@@ -80,18 +79,18 @@ def is_remote(source: ImageSource) -> bool:
     return scheme is not None and scheme[1].lower() in ("http", "https")
 
 
-def _load(
-    source: ImageSource, policy: MediaPolicy, prepare: Callable[[Image.Image], Image.Image] | None
-) -> Image.Image:
+def _load(source: ImageSource, policy: MediaPolicy) -> Image.Image:
     if isinstance(source, Image.Image):
-        picture = check_picture(source, policy)
-    else:
-        picture = decode(_content(source, policy), policy)
-    return picture if prepare is None else prepare(picture)
+        return check_picture(source, policy)
+    return decode(encoded(source, policy), policy)
 
 
-def _content(source: ImageSource, policy: MediaPolicy) -> bytes:
-    """The encoded image."""
+def encoded(source: ImageSource, policy: MediaPolicy) -> bytes:
+    """The encoded image behind a source that is neither remote nor a picture already.
+
+    Raises:
+        MediaError: The source is refused, or cannot be had.
+    """
     if isinstance(source, bytes):
         return _limited(source, policy)
     if isinstance(source, Path):
@@ -115,9 +114,9 @@ def _from_url(scheme: str, url: str, policy: MediaPolicy) -> bytes:
         try:
             path = Path(unquote(urlsplit(url).path))
         except ValueError as error:
-            raise MediaError(f"'{_start(url)}' is no URL: {error}") from None
+            raise MediaError(f"'{shown(url)}' is no URL: {error}") from None
         return _read_file(path, policy)
-    raise MediaError(f"unknown scheme '{scheme}' in '{_start(url)}'", hint="Known: http, https, file, data.")
+    raise MediaError(f"unknown scheme '{scheme}' in '{shown(url)}'", hint="Known: http, https, file, data.")
 
 
 def _read_file(path: Path, policy: MediaPolicy) -> bytes:
@@ -135,7 +134,7 @@ def _read_file(path: Path, policy: MediaPolicy) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError, RuntimeError) as error:  # as in `_exists`, or links in a circle
         reason = getattr(error, "strerror", None) or error
-        raise MediaError(f"'{_start(str(path))}' cannot be read: {reason}") from None
+        raise MediaError(f"'{shown(str(path))}' cannot be read: {reason}") from None
 
 
 def _from_data_uri(uri: str, policy: MediaPolicy) -> bytes:
@@ -152,7 +151,7 @@ def _from_base64(text: str, policy: MediaPolicy) -> bytes:
         raise MediaError(f"the image is larger than {policy.max_bytes / MIB:g} MiB")
     file = "a file, " if policy.allowed_local_path is None else "a file below the allowed folder, "
     kinds = f"{file if policy.allow_local_files else ''}a URL or base64"
-    neither = MediaError(f"'{_start(text)}' is not {kinds}", hint="Check the path, or the data.")
+    neither = MediaError(f"'{shown(text)}' is not {kinds}", hint="Check the path, or the data.")
     compact = "".join(text.split())
     if len(compact) < _SHORTEST_BASE64 or not _BASE64.fullmatch(compact):
         raise neither
@@ -180,7 +179,3 @@ def _exists(source: str, below: Path | None) -> bool:
         return bool(source) and path.exists()
     except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL in it, or no such ~user
         return False
-
-
-def _start(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -44,26 +44,37 @@ class MediaPolicy(BaseModel):
         """Whether a connection to `address`, to which `host` resolved, is allowed."""
         if self.allow_private_addresses or self.allowed_domains is not None:
             return True
-        ip = ipaddress.ip_address(address)
-        return _is_public(ip) and all(map(_is_public, _ipv4_inside(ip)))
+        return _is_public(ipaddress.ip_address(address))
 
     def allows_host(self, host: str) -> bool:
         """Whether `host` may be asked at all."""
         return self.allowed_domains is None or host.lower() in {name.lower() for name in self.allowed_domains}
 
 
-# NAT64, which leads to the IPv4 address in the last 32 bits, and IPv4-compatible addresses.
-_IPV4_AT_THE_END = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+# Registered or used for something special, which not every version of Python says of them.
+_SPECIAL = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "168.63.129.16/32",  # Azure's platform, as its machines see it
+            "192.0.0.0/24",  # protocols' own; Oracle's clouds keep metadata here
+            "192.88.99.0/24",  # 6to4's former relays
+        ),
+    )
+)
+# All that the internet's IPv6 addresses have been given out from.
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+# Leads to the IPv4 address in the last 32 bits.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def _is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return ip.is_global and not ip.is_multicast and not getattr(ip, "is_site_local", False)
-
-
-def _ipv4_inside(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
-    """The IPv4 addresses to which an IPv6 address may lead."""
-    if ip.version == 4:
-        return []
-    at_the_end = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    inside = [at_the_end] if any(ip in network for network in _IPV4_AT_THE_END) else []
-    return inside + [each for each in (ip.ipv4_mapped, ip.sixtofour) if each is not None]
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL)
+    if ip in _NAT64:
+        return _is_public(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    if (inside := ip.ipv4_mapped) is not None:
+        return _is_public(inside)
+    if (inside := ip.sixtofour) is not None and not _is_public(inside):
+        return False
+    return ip in _GLOBAL_UNICAST and ip.is_global
