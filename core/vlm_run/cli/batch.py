@@ -176,10 +176,13 @@ def _line_now_and_then(total: int | None) -> Callable[[Progress], None]:
         nonlocal last
         if time.monotonic() - last >= _LINE_INTERVAL_S:
             last = time.monotonic()
-            whole = "" if total is None else f" of {total:,}"
+            whole = left = ""
+            if total is not None:
+                whole = f" of {total:,}"
+                left = f", {(total - progress.done) / progress.rows_per_second / 60:.0f} min left"
             print(
                 f"{progress.done:,}{whole} rows, {progress.failed:,} failed, "
-                f"{progress.rows_per_second:.1f} rows/s, {progress.tokens_per_second:.0f} tokens/s",
+                f"{progress.rows_per_second:.1f} rows/s, {progress.tokens_per_second:.0f} tokens/s{left}",
                 file=sys.stderr,
                 flush=True,
             )
