@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
     from vlm_run.engine.pool import RendererPool
 
+# Requests made ready for an engine that has all it takes; enough to keep any pool of renderers busy.
+_MOST_AHEAD = 32
+
 RequestLike: TypeAlias = Request | Conversation | Mapping[str, Any] | str
 SamplingLike: TypeAlias = Sampling | Mapping[str, Any] | None
 
@@ -91,10 +94,9 @@ class Engine:
             ) from error
         self._renderer = Renderer(self.adapter, self._llm.renderer, self._policy)
         # As many as the engine answers at once, and those that are made ready meanwhile. More would
-        # only hold decoded pictures in memory while they wait for their turn.
-        self._in_flight = asyncio.Semaphore(
-            self._config.scheduler_config.max_num_seqs + 2 * max(1, pool_size)
-        )
+        # only hold pictures in memory while they wait for their turn.
+        at_once = self._config.scheduler_config.max_num_seqs
+        self._in_flight = asyncio.Semaphore(at_once + min(at_once, _MOST_AHEAD))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
