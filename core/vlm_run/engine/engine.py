@@ -17,7 +17,7 @@ from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.loop import LoopThread
 from vlm_run.engine.prefetch import Fetcher
 from vlm_run.engine.rendering import Rendered, Renderer
-from vlm_run.engine.tokenize import stop_conditions
+from vlm_run.engine.sampling import sampling_params
 from vlm_run.engine.versions import request_errors
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError, RequestError, VlmRunError
@@ -391,22 +391,11 @@ class Engine:
         )
 
     def _sampling_params(self, sampling: Sampling, rendered: Rendered, **more: Any) -> SamplingParams:
-        from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
-
-        structured = None
-        if sampling.json_schema is not None:
-            structured = StructuredOutputsParams(json=dict(sampling.json_schema))
-        elif sampling.choice is not None:
-            structured = StructuredOutputsParams(choice=list(sampling.choice))
-        room = self._config.model_config.max_model_len - rendered.prompt_tokens
-        ids, strings = stop_conditions(self._llm.get_tokenizer(), (*self.adapter.spec.stop, *sampling.stop))
-        return SamplingParams(
-            **sampling.model_dump(exclude={"max_tokens", "stop", "json_schema", "choice"}),
-            structured_outputs=structured,
-            max_tokens=min(room, sampling.max_tokens or room),
-            stop=strings,
-            stop_token_ids=ids,
+        return sampling_params(
+            sampling,
+            room=self._config.model_config.max_model_len - rendered.prompt_tokens,
+            tokenizer=self._llm.get_tokenizer(),
+            stop=self.adapter.spec.stop,
             **more,
         )
 
