@@ -57,21 +57,32 @@ class Sampling(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, value: Sampling | Mapping[str, Any] | None) -> Sampling:
+    def parse(cls, value: Sampling | Mapping[str, Any] | None, defaults: Sampling | None = None) -> Sampling:
         """Sampling parameters from themselves, a mapping, or None for the defaults.
+
+        Args:
+            value: The parameters.
+            defaults: For what a mapping does not name, in place of the class's.
 
         Raises:
             RequestError: They are no mapping, a name is unknown or a value is out of its range.
         """
         if value is None:
-            return cls()
+            return defaults or cls()
         if isinstance(value, Sampling):
             return value
         if not isinstance(value, Mapping):
             raise RequestError(f"sampling parameters must be a mapping, not {type(value).__name__}")
         _check_keys(value, [*cls.model_fields, "max_new_tokens"], "sampling parameter")
+        fields = dict(value)
+        if defaults is not None:
+            if "max_new_tokens" in fields:
+                fields.setdefault("max_tokens", fields.pop("max_new_tokens"))
+            # Either says what form the answer has.
+            others = {"json_schema", "choice"} if {"json_schema", "choice"} & fields.keys() else None
+            fields = {**defaults.model_dump(exclude=others), **fields}
         try:
-            return cls.model_validate(dict(value))
+            return cls.model_validate(fields)
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
             raise RequestError(f"invalid sampling parameters: {'; '.join(faults)}") from None
