@@ -26,7 +26,7 @@ def explain(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Folder or hub id of the weights; of a folder, tokenizer.json is read.",
+            help="Folder or hub id of the weights, whose tokenizer.json is read if it is at hand.",
             rich_help_panel=opt.MODEL,
         ),
     ] = None,
