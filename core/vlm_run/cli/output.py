@@ -15,6 +15,9 @@ import typer
 
 from vlm_run.errors import EngineError
 
+RULE = "-" * 50
+"""Between answers."""
+
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns of text, ready for `grep` and `awk`; rich would take longer to import than to print."""
