@@ -29,7 +29,7 @@ START_SECONDS = 180
 SEED_MODELS = ("llava1_6-vicuna-13b-instruct", "phi3-vision-128k-instruct")
 MODEL = "demo-llava"
 QUESTION = "How many red circles are there?"
-_READY = re.compile(r"is served at (http://\S+)/v1")
+_READY = re.compile(r"is served at ((?:http://|unix:)\S+)/v1")
 
 
 def picture(red_circles: int) -> Image.Image:
@@ -115,6 +115,11 @@ class Server:
         assert error["code"] == 400
         message: str = error["message"]
         return message
+
+    def metric(self, name: str) -> float:
+        """The sum of the metric's samples whose name and labels begin so."""
+        lines = self.http.get("/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
     def stop(self, seconds: float = 60) -> int:
         """The exit code after SIGTERM."""

@@ -38,6 +38,17 @@ def test_flags_of_vllm_may_come_from_its_configuration_file(tmp_path: Path) -> N
     assert arguments("--config", str(file)).max_num_seqs == 7
 
 
+def test_parsers_of_a_file_are_known(tmp_path: Path) -> None:
+    file = tmp_path / "parsers.py"
+    file.write_text(
+        "from vllm.tool_parsers import ToolParser, ToolParserManager\n"
+        "@ToolParserManager.register_module('from_a_file')\n"
+        "class Parser(ToolParser): pass\n"
+    )
+    flags = ("--enable-auto-tool-choice", "--tool-call-parser", "from_a_file")
+    assert arguments(*flags, "--tool-parser-plugin", str(file)).tool_call_parser == "from_a_file"
+
+
 @pytest.mark.parametrize(
     ("flags", "options", "message"),
     [
@@ -48,6 +59,7 @@ def test_flags_of_vllm_may_come_from_its_configuration_file(tmp_path: Path) -> N
         (["--enable-auto-tool-choice"], {}, "requires --tool-call-parser"),
         (["--chat-template", "{{ messages }}"], {}, "Give --chat-template before the `--`"),
         (["--headless"], {}, "--headless is not a flag for vLLM here"),
+        (["--shutdown-timeout", "9"], {}, "Give --shutdown-timeout before the `--`"),
         (["--tokenizer-mode", "mistral"], {}, "--tokenizer-mode mistral does not go with"),
     ],
 )

@@ -140,6 +140,45 @@ def test_an_unusable_request_is_refused_with_place_and_cause(
     assert message.lower() in server.refusal(**form, stream=True).lower()
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/responses", "/tokenize"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_endpoint_with_messages_refuses_an_unusable_image(
+    server: Server, path: str, stream: bool
+) -> None:
+    url = "data:image/png;base64,aGVsbG8gd29ybGQh" + "aGVsbG8gd29ybGQh" * 4
+    asked: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [user([{"type": "image_url", "image_url": {"url": url}}])],
+    }
+    if path.startswith("/v1/messages"):
+        source = {"type": "base64", "media_type": "image/png", "data": url.partition(",")[2]}
+        asked |= {"messages": [user([{"type": "image", "source": source}])], "max_tokens": 5}
+    if path == "/v1/responses":
+        asked = {"model": MODEL, "input": [user([{"type": "input_image", "image_url": url}])]}
+    if stream and path != "/tokenize":
+        asked["stream"] = True
+    response = server.http.post(path, json=asked)
+    assert response.status_code == 400
+    assert "message 1, image 1: the data is no image" in response.json()["error"]["message"]
+
+
+def test_where_nothing_is_served_the_answer_is_an_error_in_openais_shape(server: Server) -> None:
+    for response, code in (
+        (server.http.get("/nonesuch"), 404),
+        (server.http.get("/v1/chat/completions"), 405),
+    ):
+        assert response.status_code == code
+        assert response.json()["error"]["code"] == code
+
+
+def test_a_client_writes_no_log_line_of_its_own(server: Server) -> None:
+    for image in ("x\n[other-id] forged", "http://x\r\n[other-id] forged.test/", "x\x1b[2J[other-id] forged"):
+        server.refusal(images=[image])
+    lines = [line for line in server.log.splitlines() if "forged" in line]
+    assert len(lines) == 3
+    assert all("refused: " in line and line.isprintable() for line in lines)
+
+
 def test_an_overflow_says_what_each_image_takes(server: Server) -> None:
     refusal = server.refusal("shapes " * 1600, images=[ONE, TWO])
     assert refusal.startswith("the prompt has ")
@@ -187,18 +226,26 @@ def test_vllms_own_features_work_with_images(server: Server) -> None:
     assert chosen in ("7", "8")
     logprobs = server.chat(images=[TWO], logprobs=True, top_logprobs=2).json()["choices"][0]["logprobs"]
     assert len(logprobs["content"][0]["top_logprobs"]) == 2
+    schema = {"type": "object", "properties": {"red": {"enum": [7, 8]}}, "required": ["red"]}
+    form = {"type": "json_schema", "json_schema": {"name": "shapes", "schema": schema}}
+    assert json.loads(server.ask(images=[TWO], response_format=form, logit_bias=no_blanks()))["red"] in (7, 8)
     two = server.chat(images=[TWO], n=2, temperature=0.01).json()["choices"]
     assert [choice["message"]["content"].strip() for choice in two] == ["2", "2"]
+
+
+def no_blanks() -> dict[str, int]:
+    """JSON allows blanks without end, and this model was never shown any JSON."""
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+    return {str(token): -100 for token in range(len(tokenizer)) if tokenizer.decode([token]).isspace()}
 
 
 def test_a_tool_is_called_and_its_result_answered_about(server: Server) -> None:
     shapes = {"type": "object", "properties": {"red": {"enum": [1, 2]}}, "required": ["red"]}
     tools = [{"type": "function", "function": {"name": "count", "strict": True, "parameters": shapes}}]
     choice = {"type": "function", "function": {"name": "count"}}
-    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
-    # JSON allows blanks without end, and this model was never shown any JSON.
-    bias = {str(token): -100 for token in range(len(tokenizer)) if tokenizer.decode([token]).isspace()}
-    answer = server.chat(images=[TWO], tools=tools, tool_choice=choice, max_tokens=60, logit_bias=bias).json()
+    answer = server.chat(
+        images=[TWO], tools=tools, tool_choice=choice, max_tokens=60, logit_bias=no_blanks()
+    ).json()
     (call,) = answer["choices"][0]["message"]["tool_calls"]
     assert call["function"]["name"] == "count"
     assert json.loads(call["function"]["arguments"])["red"] in (1, 2)
@@ -223,6 +270,24 @@ def test_other_endpoints_read_images_too(server: Server) -> None:
     completion = {"model": MODEL, "prompt": "[INST] Who are you? [/INST]", "temperature": 0}
     answer = server.http.post("/v1/completions", json=completion).json()["choices"][0]["text"]
     assert answer.strip() == "I am a small demo model."
+
+
+def test_a_prompt_with_an_image_is_tokenized_and_back(server: Server) -> None:
+    body = {"model": MODEL, "messages": [user([part(TWO), text(QUESTION)])]}
+    tokenized = server.http.post("/tokenize", json=body).json()
+    assert tokenized["count"] == server.chat(**body).json()["usage"]["prompt_tokens"]
+    prompt = server.http.post("/detokenize", json={"model": MODEL, "tokens": tokenized["tokens"]}).json()[
+        "prompt"
+    ]
+    assert prompt.count("<image>") == 268
+    assert prompt.startswith("<s>[INST] <image>")
+    assert prompt.endswith(f"{QUESTION} [/INST]")
+
+
+def test_a_text_may_be_cut_to_the_last_tokens_but_no_image(server: Server) -> None:
+    cut = server.chat("shapes " * 3000 + "Who are you?", truncate_prompt_tokens=40).json()
+    assert cut["usage"]["prompt_tokens"] == 40
+    assert "cannot be used with images" in server.refusal(images=[TWO], truncate_prompt_tokens=40)
 
 
 def test_models_are_listed_by_model_type(server: Server) -> None:
@@ -264,15 +329,16 @@ def test_metrics_count_images_fetches_and_refusals(server: Server, pictures: Pic
     fresh.putpixel((9, 9), (9, 9, 9))
     url = pictures.at("/fresh.png", png(fresh))
     assert [server.ask(images=[url]) for _ in range(2)] == ["4", "4"]
+    server.ask(images=[base64_of(fresh)])  # nothing to fetch
     server.refusal(images=[url, pictures.url("/missing.png")])
     after = metrics()
     grown = {name: after[name] - before.get(name, 0) for name in after}
-    assert grown["vlm_run:images_total"] == 2
-    assert grown["vlm_run:image_tokens_total"] == 2 * 268
+    assert grown["vlm_run:images_total"] == 3
+    assert grown["vlm_run:image_tokens_total"] == 3 * 268
     assert grown["vlm_run:image_fetch_seconds_count"] == 3
-    assert grown["vlm_run:render_seconds_count"] == 2
-    assert grown["vlm_run:image_cache_queries_total"] == 2
-    assert grown["vlm_run:image_cache_hits_total"] == 1
+    assert grown["vlm_run:render_seconds_count"] == 3
+    assert grown["vlm_run:image_cache_queries_total"] == 3
+    assert grown["vlm_run:image_cache_hits_total"] == 2
     assert grown['vlm_run:rejected_requests_total{reason="media"}'] == 1
 
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
+
+from vlm_run_demo import CHECKPOINT
 
 from .conftest import MODEL, Server, StartServer, unique_picture
 
@@ -41,10 +48,7 @@ def stream(server: Server, number: int) -> list[dict[str, Any]]:
 
 
 def running(server: Server) -> float:
-    lines = server.http.get("/metrics").text.splitlines()
-    return sum(
-        float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:num_requests_running{")
-    )
+    return server.metric("vllm:num_requests_running{")
 
 
 def test_sigterm_lets_running_requests_finish_and_refuses_new_ones(start_server: StartServer) -> None:
@@ -106,11 +110,99 @@ def test_several_api_processes_share_an_address_and_end_together(start_server: S
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda picture: server.ask(images=[picture[0]]), pictures))
     assert answers == [count for _, count in pictures]
-    assert "message 1, image 1" in server.refusal(images=["x"])
+    for _ in range(5):
+        assert "message 1, image 1" in server.refusal(images=["x"])
+    # Whichever process answers, for all of them.
+    for _ in range(5):
+        server.http = httpx.Client(base_url=server.url, timeout=120)
+        assert server.metric("vlm_run:images_total") == 12
+        assert server.metric("vlm_run:image_tokens_total") == 12 * 268
+        assert server.metric("vlm_run:render_seconds_count") == 12
+        assert server.metric('vlm_run:rejected_requests_total{reason="media"') == 5
     children = psutil.Process(server.process.pid).children(recursive=True)
     assert server.stop() == 0
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_that_is_ended_while_it_starts_leaves_nothing_behind(how: signal.Signals) -> None:
+    command = "from vlm_run.cli import main\nif __name__ == '__main__':\n    main()"
+    with subprocess.Popen([sys.executable, "-c", command, "serve", MODEL, "--port", "0"]) as process:
+        until = time.monotonic() + 120
+        family: list[psutil.Process] = []
+        while not any("EngineCore" in child.name() for child in family):
+            family = psutil.Process(process.pid).children(recursive=True)
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(how)
+        assert process.wait(60) == (0 if how == signal.SIGTERM else -how)
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+
+
+def test_a_lora_adapter_is_served_at_a_socket_of_the_file_system(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    socket_file, lora = tmp_path / "s", tmp_path / "lora"
+    write_lora(lora)
+    flags = (
+        "--uds",
+        str(socket_file),
+        "--enable-lora",
+        "--max-lora-rank",
+        "8",
+        "--lora-modules",
+        f"odd={lora}",
+    )
+    server = start_server("--", *flags, "--lora-modules", f"odd={lora}")
+    server.http = httpx.Client(
+        transport=httpx.HTTPTransport(uds=str(socket_file)), base_url="http://localhost", timeout=120
+    )
+    assert [model["id"] for model in server.http.get("/v1/models").json()["data"]] == [MODEL, "odd"]
+    encoded, count = unique_picture(3)
+    assert server.ask(images=[encoded]) == count
+    odd = server.chat(images=[encoded], model="odd", max_tokens=8).json()
+    assert odd["model"] == "odd"
+    assert odd["choices"][0]["message"]["content"].strip() != count
+    assert "message 1, image 1" in server.refusal(images=["x"], model="odd")
+    ask_and_interrupt(server)
+    assert not socket_file.exists()
+
+
+def ask_and_interrupt(server: Server) -> None:
+    """Ctrl-C in a terminal, which all processes hear, lets an answer finish."""
+    main = psutil.Process(server.process.pid)
+    body = {"model": MODEL, "stream": True, "max_tokens": ANSWER_TOKENS, "ignore_eos": True}
+    asked = {**body, "messages": [{"role": "user", "content": "What can you do?"}]}
+    with server.http.stream("POST", "/v1/chat/completions", json=asked) as response:
+        lines = response.iter_lines()
+        next(lines)
+        for process in [*main.children(recursive=True), main]:
+            process.send_signal(signal.SIGINT)
+        *_, last = [line for line in lines if line]
+    assert last == "data: [DONE]"
+    assert server.process.wait(60) == 0
+
+
+def write_lora(folder: Path) -> None:
+    """An adapter of random weights, large enough to change every answer."""
+    text = json.loads((CHECKPOINT / "config.json").read_text())["text_config"]
+    width = text["num_attention_heads"] * text["head_dim"]
+    sides = {"lora_A": (8, width), "lora_B": (text["hidden_size"], 8)}
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        f"base_model.model.language_model.model.layers.{layer}.self_attn.o_proj.{side}.weight": torch.randn(
+            shape, generator=generator
+        )
+        for layer in range(text["num_hidden_layers"])
+        for side, shape in sides.items()
+    }
+    folder.mkdir()
+    save_file(weights, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["o_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
 def free_port() -> str:

@@ -181,21 +181,15 @@ def test_a_client_that_goes_away_before_the_answer_frees_its_engine_work(server:
 @contextmanager
 def freed(server: Server) -> Iterator[None]:
     """Check that what is begun in the block and left there is not finished after it."""
-    before = metric(server, "vllm:generation_tokens_total")
+    before = server.metric("vllm:generation_tokens_total{")
     yield
     wait_for_running(server, 0)
     time.sleep(0.5)
-    assert metric(server, "vllm:generation_tokens_total") - before < 0.9 * 1900
+    assert server.metric("vllm:generation_tokens_total{") - before < 0.9 * 1900
 
 
 def wait_for_running(server: Server, count: int) -> None:
     until = time.monotonic() + 20
-    while metric(server, "vllm:num_requests_running") != count:
+    while server.metric("vllm:num_requests_running{") != count:
         assert time.monotonic() < until
         time.sleep(0.02)
-
-
-def metric(server: Server, name: str) -> float:
-    """The sum of a metric's samples."""
-    lines = server.http.get("/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{"))

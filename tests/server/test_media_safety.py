@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -20,7 +21,7 @@ from .conftest import MODEL, QUESTION, PictureServer, Server, StartServer, base6
 
 KEY = "correct horse"
 NETWORK = """
-import socket, uvloop
+import resource, socket, time, uvloop
 
 NAMES = {
     "public.test": ["93.184.215.14"],
@@ -31,18 +32,25 @@ NAMES = {
 }
 ROUTES = {"93.184.215.14": "127.0.0.1"}
 
-class Loop(uvloop.Loop):
-    async def getaddrinfo(self, host, port, **options):
-        if host not in NAMES:
-            return await super().getaddrinfo(host, port, **options)
-        answers = NAMES[host]
-        address = answers.pop(0) if len(answers) > 1 else answers[0]
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+look_up = socket.getaddrinfo
 
+def getaddrinfo(host, port, *rest, **options):
+    if str(host).endswith(".slow.test"):
+        time.sleep(6)
+    if host not in NAMES:
+        return look_up(host, port, *rest, **options)
+    answers = NAMES[host]
+    address = answers.pop(0) if len(answers) > 1 else answers[0]
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+class Loop(uvloop.Loop):
     async def create_connection(self, protocol, host=None, port=None, **options):
         return await super().create_connection(protocol, ROUTES.get(host, host), port, **options)
 
+socket.getaddrinfo = getaddrinfo
 uvloop.new_event_loop = Loop
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 """
 
 
@@ -155,6 +163,23 @@ def test_a_slow_host_is_given_up_and_holds_up_nobody(server: Server, pictures: P
     gone.set()
 
 
+def test_a_slow_name_server_holds_up_nobody(server: Server, pictures: PictureServer) -> None:
+    pictures.at("/two.png", png(picture(2)))
+    with ThreadPoolExecutor(20) as pool:
+        refusals = [
+            pool.submit(server.refusal, images=[f"http://{number}.slow.test/p.png"]) for number in range(20)
+        ]
+        time.sleep(0.5)
+        assert server.ask(images=[pictures.url("/two.png", "public.test")]) == "2"
+        assert not any(refusal.done() for refusal in refusals)
+        assert all("took longer than 2 s" in refusal.result() for refusal in refusals)
+
+
+def test_as_many_clients_may_connect_as_the_machine_allows(server: Server) -> None:
+    soft, hard = psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+    assert soft == min(65535, hard) > 512
+
+
 def bomb() -> bytes:
     return png(Image.new("L", (4000, 4000)))
 
@@ -220,6 +245,9 @@ def test_without_a_key_nothing_is_told(server: Server, path: str, key: str | Non
 
 def test_each_key_opens_and_watching_needs_none(server: Server) -> None:
     assert server.http.get("/v1/models", headers={"Authorization": "Bearer another"}).status_code == 200
+    before = refused(server, "unauthorized")
+    assert server.http.get("/v1/models", headers={"Authorization": "Bearer x"}).status_code == 401
+    assert refused(server, "unauthorized") == before + 1
     for path in ("/health", "/metrics", "/version"):
         assert server.http.get(path, headers={"Authorization": ""}).status_code == 200
 
@@ -229,11 +257,18 @@ def test_a_body_above_the_limit_is_refused(server: Server) -> None:
     answer = server.chat(large)
     assert answer.status_code == 413
     assert "larger than 4 MiB" in answer.json()["error"]["message"]
+    before = refused(server, "body_too_large")
     chunks = (b"a" * 65536 for _ in range(80))
     answer = server.http.post(
         "/v1/chat/completions", content=chunks, headers={"Content-Type": "application/json"}
     )
     assert answer.status_code == 413
+    assert refused(server, "body_too_large") == before + 1
+
+
+def refused(server: Server, reason: str) -> float:
+    """How many requests were refused for a reason."""
+    return server.metric(f'vlm_run:rejected_requests_total{{reason="{reason}"}}')
 
 
 def test_a_stop_is_bounded(server: Server) -> None:

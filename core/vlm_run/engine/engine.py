@@ -17,7 +17,7 @@ from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.loop import LoopThread
 from vlm_run.engine.prefetch import Fetcher
 from vlm_run.engine.rendering import Rendered, Renderer
-from vlm_run.engine.tokenize import stop_conditions
+from vlm_run.engine.sampling import sampling_params
 from vlm_run.engine.versions import check_serves, request_errors
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError, RequestError, VlmRunError
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from vlm_run.adapter import Adapter
     from vlm_run.engine.pool import RendererPool
+
+# Requests made ready for an engine that has all it takes; enough to keep any pool of renderers busy.
+_MOST_AHEAD = 32
 
 RequestLike: TypeAlias = Request | Conversation | Mapping[str, Any] | str
 SamplingLike: TypeAlias = Sampling | Mapping[str, Any] | None
@@ -92,10 +95,9 @@ class Engine:
             ) from error
         self._renderer = Renderer(self.adapter, self._llm.renderer, self._policy)
         # As many as the engine answers at once, and those that are made ready meanwhile. More would
-        # only hold decoded pictures in memory while they wait for their turn.
-        self._in_flight = asyncio.Semaphore(
-            self._config.scheduler_config.max_num_seqs + 2 * max(1, pool_size)
-        )
+        # only hold pictures in memory while they wait for their turn.
+        at_once = self._config.scheduler_config.max_num_seqs
+        self._in_flight = asyncio.Semaphore(at_once + min(at_once, _MOST_AHEAD))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -390,22 +392,11 @@ class Engine:
         )
 
     def _sampling_params(self, sampling: Sampling, rendered: Rendered, **more: Any) -> SamplingParams:
-        from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
-
-        structured = None
-        if sampling.json_schema is not None:
-            structured = StructuredOutputsParams(json=dict(sampling.json_schema))
-        elif sampling.choice is not None:
-            structured = StructuredOutputsParams(choice=list(sampling.choice))
-        room = self._config.model_config.max_model_len - rendered.prompt_tokens
-        ids, strings = stop_conditions(self._llm.get_tokenizer(), (*self.adapter.spec.stop, *sampling.stop))
-        return SamplingParams(
-            **sampling.model_dump(exclude={"max_tokens", "stop", "json_schema", "choice"}),
-            structured_outputs=structured,
-            max_tokens=min(room, sampling.max_tokens or room),
-            stop=strings,
-            stop_token_ids=ids,
+        return sampling_params(
+            sampling,
+            room=self._config.model_config.max_model_len - rendered.prompt_tokens,
+            tokenizer=self._llm.get_tokenizer(),
+            stop=self.adapter.spec.stop,
             **more,
         )
 

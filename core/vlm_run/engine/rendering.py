@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +84,19 @@ class Renderer:
         # Two adapters may share an engine. What the engine itself does to images is fixed.
         self._salt = f"{adapter.plugin.name} {adapter.plugin.version} {adapter.spec!r} ".encode()
 
-    async def render(self, conversation: Conversation, fetcher: Fetcher | None = None) -> Rendered:
+    async def render(
+        self,
+        conversation: Conversation,
+        fetcher: Fetcher | None = None,
+        *,
+        cut: Callable[[list[int]], list[int]] | None = None,
+    ) -> Rendered:
         """The engine's input for a conversation.
 
         Args:
             conversation: What was asked.
             fetcher: Of the batch that the request belongs to.
+            cut: Shortens the prompt's token ids; for conversations without images.
 
         Raises:
             RequestError: The conversation, one of its images or its length is at fault.
@@ -98,6 +105,8 @@ class Renderer:
         self.check_image_count(conversation)
         prompt = self._adapter.render(conversation, self._control)
         ids = await self._encode(prompt)
+        if cut is not None:
+            ids = cut(ids)
         self._check_length(ids, ())
         tokenized = clock.lap()
         conversation = await (fetcher or Fetcher(self._policy)).with_content(conversation)

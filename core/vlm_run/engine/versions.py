@@ -70,7 +70,7 @@ def request_errors() -> tuple[type[Exception], ...]:
 def processed_image_cache(renderer: Any) -> Any:
     """A vLLM renderer's cache of processed images that the engine does not share; None if it is off.
 
-    It has a processor of its own until 0.31.
+    It has a processor of its own until 0.30.
     """
     cache = getattr(renderer, "_mm_processor_only_cache", None)
     if cache is not None:
@@ -78,10 +78,15 @@ def processed_image_cache(renderer: Any) -> Any:
     return getattr(getattr(renderer, "_readonly_mm_processor", None), "cache", None)
 
 
+def has_died(engine: Any) -> bool:
+    """Whether a vLLM engine is dead for good; since 0.33 it may be dead until it has started anew."""
+    return bool(engine.errored) and not getattr(engine, "should_keep_api_server_alive", False)
+
+
 def server_home(name: str) -> Any:
     """A function of vLLM's server, which moves between modules.
 
-    `vllm.entrypoints.openai` until 0.31, `vllm.entrypoints.launchers` since 0.32, from where the
+    `vllm.entrypoints.openai` until 0.28, `vllm.entrypoints.launchers` since 0.29, from where the
     arguments went on to `vllm.entrypoints.common` in 0.33.
 
     Raises:
@@ -104,8 +109,10 @@ _SERVER_HOMES = (
     "launchers.api_server.app_state",
     "launchers.launcher",
     "launchers.utils.server_utils",
+    "launchers.utils.ssl",
     "openai.cli_args",
     "openai.api_server",
     "openai.server_utils",
     "serve.utils.server_utils",
+    "serve.utils.ssl",
 )

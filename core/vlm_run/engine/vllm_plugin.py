@@ -16,7 +16,7 @@ from vlm_run.discovery import installed_plugins
 logger = logging.getLogger(__name__)
 
 DIES_WITH_PARENT = "VLM_RUN_ENGINE_DIES_WITH_PARENT"
-"""Set in the environment while `Engine` starts vLLM's processes."""
+"""Set in the environment while `Engine` starts vLLM's processes, and in that of a server."""
 _PR_SET_PDEATHSIG = 1
 
 _registered: set[str] = set()
@@ -26,6 +26,8 @@ def register() -> None:
     """Call `register_with_vllm` of every plugin, once a process; one that fails stops no other."""
     if DIES_WITH_PARENT in os.environ and multiprocessing.parent_process() is not None:
         _die_with_parent()
+        # A terminal sends Ctrl-C to all processes of a command; the parent ends this one in its time.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     plugins = installed_plugins()
     for plugin in plugins.healthy:
         if plugin.name in _registered:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from vlm_run.adapter import Adapter
@@ -15,7 +16,7 @@ from vlm_run.errors import VlmRunError
 from vlm_run.server import adapter_info, chat
 from vlm_run.server.arguments import api_keys
 from vlm_run.server.engine import ServingEngine
-from vlm_run.server.errors import answer_error
+from vlm_run.server.errors import Refusal, answer_error, answer_http_error, answer_refusal
 from vlm_run.server.middleware import BodyLimit, Keys, RequestIds
 
 
@@ -33,6 +34,8 @@ async def build(adapter: Adapter, engine: ServingEngine, args: Namespace) -> Fas
     app.state.vlm_run = adapter
     _put_first(app, chat.router, adapter_info.router)
     app.add_exception_handler(VlmRunError, answer_error)
+    app.add_exception_handler(Refusal, answer_refusal)
+    app.add_exception_handler(HTTPException, answer_http_error)
     if app.middleware_stack is not None:  # vLLM's SageMaker support has built it already
         app.middleware_stack = app.build_middleware_stack()
     return app

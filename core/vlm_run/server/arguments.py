@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Where vLLM would look for pictures, if it were ever asked to fetch one: nowhere.
 _NOWHERE = "fetched-by-vlm-run.invalid"
 _UNSUPPORTED = {
+    "shutdown_timeout": "Give --shutdown-timeout before the `--`.",
     "chat_template": "Give --chat-template before the `--`.",
     "headless": "Start `vllm serve --headless` on the other nodes; see docs/serving.md.",
     "grpc": "vlm-run serves HTTP.",
@@ -58,6 +59,7 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
     try:
         args: Namespace = parser.parse_args(list(flags))
         server_home("validate_parsed_serve_args")(args)
+        import_parsers(args)
         server_home("validate_api_server_args")(args)
     except (TypeError, ValueError, KeyError, OSError) as error:
         refuse(str(error.args[0] if error.args else error))
@@ -95,6 +97,17 @@ def take_media_policy(args: Namespace, limits: Mapping[str, Any]) -> MediaPolicy
     args.allowed_local_media_path = ""
     args.allowed_media_domains = [_NOWHERE]
     return MediaPolicy.model_validate({**policy.model_dump(), **limits})
+
+
+def import_parsers(args: Namespace) -> None:
+    """Let vLLM know the parsers of the files that its flags name; needed in each process."""
+    from vllm.reasoning import ReasoningParserManager
+    from vllm.tool_parsers import ToolParserManager
+
+    if args.tool_parser_plugin:
+        ToolParserManager.import_tool_parser(args.tool_parser_plugin)
+    if args.reasoning_parser_plugin:
+        ReasoningParserManager.import_reasoning_parser(args.reasoning_parser_plugin)
 
 
 def api_keys(args: Namespace) -> list[str]:

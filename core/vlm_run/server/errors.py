@@ -5,18 +5,61 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from fastapi import Request
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from vlm_run.errors import EngineError, RequestError, VlmRunError
+from vlm_run.errors import EngineError, RequestError, VlmRunError, shown
 from vlm_run.server.logs import logger
 from vlm_run.server.metrics import count_rejection
+
+_LOGGED = 500
+
+
+class Refusal(ValueError):
+    """A request's error in a form that all of vLLM's endpoints, too, know as the client's fault.
+
+    Those of Anthropic's and Cohere's API catch every error, and answer 500 to what they do not know.
+    """
+
+    def __init__(self, error: RequestError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def refuse(error: RequestError) -> Refusal:
+    """What to raise towards vLLM for a request's error."""
+    _note(error)
+    return Refusal(error)
+
+
+async def answer_refusal(_: Request, refusal: Exception) -> JSONResponse:
+    """The answer of an endpoint that lets a refusal pass."""
+    assert isinstance(refusal, Refusal)
+    return _answer(refusal.error)
 
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:
     """The answer to a request that met `error`: 400 where the request is at fault."""
     assert isinstance(error, VlmRunError)
+    _note(error)
+    return _answer(error)
+
+
+async def answer_http_error(_: Request, error: Exception) -> JSONResponse:
+    """The answer where there is no such path, or not with such a method."""
+    assert isinstance(error, HTTPException)
+    answer = error_response(HTTPStatus(error.status_code), error.detail)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _note(error: VlmRunError) -> None:
     count_rejection(error)
-    logger.info("refused: %s", error)
+    # On one line: what a client wrote must not look like a line of another request.
+    logger.info("refused: %s", shown(str(error), _LOGGED))
+
+
+def _answer(error: VlmRunError) -> JSONResponse:
     return error_response(status_of(error), str(error), param=_parameter(error))
 
 

@@ -35,7 +35,8 @@ def count_rendered(rendered: Rendered) -> None:
     _IMAGE_TOKENS.inc(sum(rendered.image_tokens))
 
 
-def count_rejection(error: VlmRunError) -> None:
-    """Count a request that met an error; the reason is its class, as in `context_overflow`."""
-    words = re.findall("[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
+def count_rejection(error: VlmRunError | str) -> None:
+    """Count a refused request; the reason is a word, or the error's class as in `context_overflow`."""
+    name = error if isinstance(error, str) else type(error).__name__.removesuffix("Error")
+    words = re.findall("[A-Z]?[a-z]+", name)
     _REJECTIONS.labels("_".join(words).lower()).inc()

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlm_run.server.errors import error_response
 from vlm_run.server.logs import request_id
+from vlm_run.server.metrics import count_rejection
 
 _HEADER = "x-request-id"
 # What goes into log lines and into vLLM's own ids.
@@ -63,6 +64,7 @@ class Keys:
         if scope["type"] not in ("http", "websocket") or self._is_open(scope) or self._is_known(scope):
             await self._app(scope, receive, send)
             return
+        count_rejection("unauthorized")
         answer = error_response(
             HTTPStatus.UNAUTHORIZED,
             "the API key is missing or wrong. Send it as 'Authorization: Bearer KEY'.",
@@ -120,6 +122,7 @@ class BodyLimit:
         await self._app(scope, receive_limited, send_limited)
 
     def _refusal(self) -> ASGIApp:
+        count_rejection("body too large")
         return error_response(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"the request is larger than {self._max_bytes / 1024**2:g} MiB. Send smaller images, or URLs.",

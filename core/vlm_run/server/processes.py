@@ -12,6 +12,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+from vlm_run.server.arguments import import_parsers
 from vlm_run.server.logs import logger
 from vlm_run.server.serve import Setup, serve_at
 
@@ -45,4 +46,5 @@ def run_api_process(
     **_: Any,
 ) -> None:
     """What vLLM's launcher runs in each process."""
+    import_parsers(args)
     sys.exit(serve_at(sock, args.vlm_run, client_config))

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vllm.renderers.hf import HfRenderer
@@ -22,8 +23,10 @@ from vlm_run.engine.prefetch import Fetcher
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.errors import RequestError
 from vlm_run.media import MediaPolicy
+from vlm_run.media.load import is_remote
 from vlm_run.request import PIXEL_BOUNDS
 from vlm_run.server import metrics
+from vlm_run.server.errors import refuse
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -73,36 +76,44 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
         """vLLM's method of this name: conversations as vLLM keeps them, and the engine's inputs.
 
         Raises:
-            RequestError: A conversation, one of its images or its length is at fault.
+            Refusal: A conversation, one of its images or its length is at fault.
         """
         extras = dict(prompt_extras or {})
-        _refuse_own_options(chat_params)
-        bounds = _pixel_bounds(chat_params.mm_processor_kwargs or extras.get("mm_processor_kwargs") or {})
-        parsed = [
-            _conversation(messages, chat_params).with_pixel_bounds(**bounds) for messages in conversations
-        ]
-        inputs = await asyncio.gather(
-            *(self._render(each, tok_params, extras.get("cache_salt")) for each in parsed)
-        )
+        try:
+            _refuse_own_options(chat_params)
+            bounds = _pixel_bounds(chat_params.mm_processor_kwargs or extras.get("mm_processor_kwargs") or {})
+            parsed = [
+                _conversation(messages, chat_params).with_pixel_bounds(**bounds) for messages in conversations
+            ]
+            inputs = await asyncio.gather(
+                *(self._render(each, tok_params, extras.get("cache_salt")) for each in parsed)
+            )
+        except RequestError as error:
+            raise refuse(error) from None
         return [_as_vllm_keeps_it(each) for each in parsed], list(inputs)
 
     async def _render(self, conversation: Conversation, tok_params: Any, cache_salt: str | None) -> Any:
         arrived = time.time()
-        rendered = await self._with_images(conversation)
-        engine_input = rendered.engine_input
+        cut = None
         if tok_params is not None and tok_params.truncate_prompt_tokens is not None:
-            _truncate(engine_input, tok_params, self.tokenizer)
+            cut = partial(_truncated, tok_params, self.tokenizer)
+        if not conversation.image_places():
+            rendered = await self._own.render(conversation, cut=cut)
+        elif cut is None:
+            rendered = await self._with_images(conversation)
+        else:
+            raise RequestError("'truncate_prompt_tokens' cannot be used with images")
+        engine_input = rendered.engine_input
         engine_input["arrival_time"] = arrived
         if cache_salt is not None:
             engine_input["cache_salt"] = cache_salt
         return engine_input
 
     async def _with_images(self, conversation: Conversation) -> Rendered:
-        if not conversation.image_places():
-            return await self._own.render(conversation)
         self._own.check_image_count(conversation)
-        with metrics.FETCH_SECONDS.time():
-            conversation = await self._fetcher.with_content(conversation)
+        if any(map(is_remote, conversation.images)):
+            with metrics.FETCH_SECONDS.time():
+                conversation = await self._fetcher.with_content(conversation)
         pool = self._served.pool
         if pool is not None:
             rendered = await pool.render(conversation)
@@ -159,10 +170,8 @@ def _as_vllm_keeps_it(conversation: Conversation) -> list[dict[str, Any]]:
     return [{"role": message.role, "content": message.written} for message in conversation.messages]
 
 
-def _truncate(engine_input: Any, tok_params: Any, tokenizer: Any) -> None:
-    if "mm_placeholders" in engine_input:
-        raise RequestError("'truncate_prompt_tokens' cannot be used with images")
-    prompt = {"prompt_token_ids": engine_input["prompt_token_ids"]}
-    engine_input["prompt_token_ids"] = tok_params.apply_post_tokenization(tokenizer, prompt)[
+def _truncated(tok_params: Any, tokenizer: Any, ids: list[int]) -> list[int]:
+    cut: list[int] = tok_params.apply_post_tokenization(tokenizer, {"prompt_token_ids": ids})[
         "prompt_token_ids"
     ]
+    return cut

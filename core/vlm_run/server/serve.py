@@ -7,11 +7,13 @@ import contextlib
 import copy
 import ipaddress
 import os
+import resource
 import signal
 import socket
 from argparse import Namespace
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,8 @@ import uvicorn
 import uvloop
 from uvicorn.config import LOGGING_CONFIG
 
-from vlm_run.engine.versions import server_home
+from vlm_run.engine.versions import has_died, server_home
+from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
 from vlm_run.server.arguments import api_keys, server_arguments, take_media_policy
@@ -29,6 +32,7 @@ from vlm_run.server.logs import access_log, logger, name_requests_in_logs
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
 
+_OPEN_FILES = 65535
 # How often the engine is looked at, and how long a dead one is shown in /health before the end.
 _WATCH_SECONDS = 0.5
 _DEATH_NOTICE_SECONDS = 3.0
@@ -61,6 +65,8 @@ def serve(
     """
     # As vLLM's own command does, and as the renderer processes need.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    os.environ[DIES_WITH_PARENT] = "1"
+    _allow_many_clients()
     args = server_arguments(adapter, options or {}, flags)
     policy = take_media_policy(args, media or {})
     setup = Setup(adapter, args, policy, renderers, shutdown_seconds, max_body_bytes)
@@ -70,7 +76,11 @@ def serve(
 
         return serve_in_several(setup)
     with contextlib.closing(_listen(args)) as listener:
-        return serve_at(listener, setup)
+        try:
+            return serve_at(listener, setup)
+        finally:
+            if args.uds:
+                Path(args.uds).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +128,25 @@ async def _serve(listener: socket.socket, setup: Setup, client: Mapping[str, Any
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, server.stop)
         watch = asyncio.create_task(_watch(engine, server))
+        certificates = _refresher(config) if args.enable_ssl_refresh and config.ssl else None
         try:
             await server.serve(sockets=[listener])
         finally:
             watch.cancel()
-        died: bool = engine.errored
+            if certificates is not None:
+                certificates.stop()
+        died = has_died(engine)
     if died:
         logger.error("the vLLM engine has died; the server ends with exit code 1")
     return 1 if died else 0
+
+
+def _allow_many_clients() -> None:
+    """Raise this process's limit on open files, of which each client is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class _Server(uvicorn.Server):
@@ -156,7 +177,7 @@ class _Server(uvicorn.Server):
 
 async def _watch(engine: Any, server: uvicorn.Server) -> None:
     """End the server once the engine is dead, a little later, so that `/health` can say so."""
-    while not engine.errored or getattr(engine, "should_keep_api_server_alive", False):
+    while not has_died(engine):
         await asyncio.sleep(_WATCH_SECONDS)
     logger.error("the vLLM engine has died; /health says so for %g s", _DEATH_NOTICE_SECONDS)
     await asyncio.sleep(_DEATH_NOTICE_SECONDS)
@@ -239,6 +260,16 @@ def _is_loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host or "0.0.0.0").is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _refresher(config: uvicorn.Config) -> Any:
+    """What reads certificates again when their files change."""
+    return server_home("SSLCertRefresher")(
+        ssl_context=config.ssl,
+        key_path=config.ssl_keyfile,
+        cert_path=config.ssl_certfile,
+        ca_path=config.ssl_ca_certs,
+    )
 
 
 def _uvicorn_config(app: Any, args: Namespace, shutdown_seconds: float) -> uvicorn.Config:
