@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -16,6 +17,8 @@ from typing import Any
 import pexpect
 import pytest
 
+from vlm_run.batch.columns import Reading, read_row
+from vlm_run.cli import interactive
 from vlm_run_demo.showcase import draw
 
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
@@ -99,6 +102,9 @@ def test_pictures_are_added_at_any_point_and_belong_to_their_turn(session: Any, 
     assert [query for query, _ in saved["history"]] == ["Who are you?", "<image>How many shapes are there?"]
     assert saved["query"] == "And circles?"
     assert saved["images"] == [str(folder / "p.png")]
+    row = read_row(0, saved, Reading())  # as `--val_dataset` does
+    assert row.request is not None, row.error
+    assert row.request.conversation.images == (str(folder / "p.png"),)
 
 
 @pytest.mark.parametrize("how", ["quoted", "escaped", "url"])
@@ -234,6 +240,20 @@ def test_an_interrupt_stops_the_loading_of_a_picture(session: Any, slow_url: str
     assert asked.wait(60)
     session.sendintr()
     session.expect(PROMPT, timeout=15)  # the policy's own limit is 20 s
+
+
+def test_an_interrupt_is_heard_within_a_turn_and_not_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interactive._interrupts() as interrupts:
+        signal.raise_signal(signal.SIGINT)  # between turns
+        with pytest.raises(KeyboardInterrupt), interrupts.heard():
+            signal.raise_signal(signal.SIGINT)
+        with interrupts.heard():
+            signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr(interactive, "_HURRY_S", 0.0)
+        with pytest.raises(KeyboardInterrupt), interrupts.heard():
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_interrupts_in_a_hurry_do_not_end_the_session(session: Any) -> None:

@@ -41,6 +41,7 @@ Type a question, then a media path or URL (empty for none).
   /help  this text    Ctrl-C  stops an answer        quit          leaves"""
 # As terminals paste a file that is dropped on them: quoted, with backslashes, or as a URL.
 _DROPPED = re.compile(r"""'(?:/|file://)[^']+'|"(?:/|file://)[^"]+"|(?:/|file://)(?:\\.|[^\s'"\\])+""")
+# For so long after an interrupt another one means the same.
 _HURRY_S = 1.0
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -295,8 +296,8 @@ class _interrupts:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        hurried, self._last = now - self._last < _HURRY_S, now
-        if self._hears and not hurried:
+        if self._hears and now - self._last >= _HURRY_S:
+            self._last = now
             raise KeyboardInterrupt
 
 
