@@ -172,13 +172,43 @@ MODELS: dict[str, tuple[Callable[[dict[str, int]], dict[str, Any]], dict[str, st
 }
 
 
-def write(model_type: str, folder: Path) -> Path:
-    """Write the checkpoint of a model type below `folder` and return where it is."""
+# Of a model that any machine runs at once; heads stay of a size that attention kernels have.
+_TINY = {
+    "hidden_size": 256,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "depth": 2,
+    "embed_dim": 128,
+    "num_heads": 2,
+    "mrope_section": [8, 12, 12],
+}
+
+
+def _shrunk(config: Any) -> Any:
+    """A configuration with the dimensions of a tiny model in place of its own."""
+    if not isinstance(config, dict):
+        return config
+    return {name: _TINY.get(name, _shrunk(value)) for name, value in config.items()}
+
+
+def write(model_type: str, folder: Path, *, tiny: bool = False) -> Path:
+    """Write the checkpoint of a model type below `folder` and return where it is.
+
+    Args:
+        model_type: One of `MODELS`.
+        folder: What it is written into, in a folder of the model type's name.
+        tiny: Whether to give it small dimensions, to try a benchmark where there is no GPU.
+    """
     files, tokens = MODELS[model_type]
     target = folder / model_type
     target.mkdir(parents=True, exist_ok=True)
     ids = write_byte_tokenizer(target, Registry.load(model_type).spec.control_tokens, **tokens)
-    for name, content in files(ids).items():
+    written = files(ids)
+    if tiny:
+        written["config"] = _shrunk(written["config"])
+    for name, content in written.items():
         (target / f"{name}.json").write_text(json.dumps(content, indent=2))
     return target
 

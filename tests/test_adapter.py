@@ -7,9 +7,10 @@ import sys
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image as PILImage
 
 from vlm_run import Adapter, Conversation, Limits, Registry
+from vlm_run.conversation import Image
 from vlm_run.errors import MediaError, PluginError
 from vlm_run.prompt import Prompt
 
@@ -66,14 +67,14 @@ def test_the_prompt_is_rendered_from_the_specs_template(load: Any) -> None:
 
 
 def test_a_picture_that_the_model_can_take_stays_as_it_is(load: Any) -> None:
-    picture = Image.new("RGB", (40, 30))
+    picture = PILImage.new("RGB", (40, 30))
     assert load().preprocess(picture) is picture
 
 
 def test_a_picture_that_the_model_cannot_take_is_refused(load: Any) -> None:
     adapter = load()
     with pytest.raises(MediaError, match="a picture of 201 × 1 pixels is too narrow for this model"):
-        adapter.preprocess(Image.new("RGB", (201, 1)))
+        adapter.preprocess(PILImage.new("RGB", (201, 1)))
     with pytest.raises(MediaError, match="too narrow"):
         adapter.count_image_tokens(201, 1)
 
@@ -81,7 +82,7 @@ def test_a_picture_that_the_model_cannot_take_is_refused(load: Any) -> None:
 def test_a_model_type_that_says_nothing_of_image_tokens_cannot_count_them(plugin_folder: Any) -> None:
     plugin_folder.add("silent")
     adapter = Registry.load("silent-7b", plugins=plugin_folder.discover())
-    assert adapter.preprocess(Image.new("RGB", (4000, 1))).size == (4000, 1)
+    assert adapter.preprocess(PILImage.new("RGB", (4000, 1))).size == (4000, 1)
     with pytest.raises(PluginError, match="does not say how many tokens a picture takes"):
         adapter.count_image_tokens(8, 8)
 
@@ -138,6 +139,22 @@ def test_token_counts_are_those_under_the_users_limits(load: Any) -> None:
     assert load(max_pixels=28 * 28 * 4).count_image_tokens(2000, 2000) == 4
 
 
+def test_a_picture_is_resized_to_bounds_of_its_own(load: Any) -> None:
+    adapter, picture = load(), PILImage.new("RGB", (2000, 1000))
+    seen = adapter.preprocess(picture, Image("a.png", max_pixels=28 * 28 * 8))
+    assert seen.size == (112, 56)
+    assert adapter.count_image_tokens(*seen.size) == 8
+    assert adapter.preprocess(picture, Image("a.png")).size == (2000, 1000)
+
+
+def test_bounds_are_refused_where_pictures_have_no_area() -> None:
+    adapter = Registry.load("llava1_5-7b-instruct")
+    with pytest.raises(MediaError, match=r"brings no picture to an area of its own\. Leave out min_pixels"):
+        adapter.preprocess(PILImage.new("RGB", (200, 100)), Image("a.png", max_pixels=784))
+    with pytest.raises(MediaError, match="brings no picture to an area"):
+        Registry.load("llava1_5-7b-instruct", limits=Limits(max_pixels=784))
+
+
 def test_token_counts_follow_the_plugins_own_engine_options(load: Any) -> None:
     hook = "@hookimpl\ndef engine_kwargs(): return {'mm_processor_kwargs': {'max_pixels': 28 * 28 * 9}}"
     assert load(hook).count_image_tokens(2000, 2000) == 9
@@ -169,7 +186,7 @@ def engine_kwargs(limits):
     return {"seed": limits.max_images}
 """)
     assert adapter.render(Conversation.from_query("", images=["a.png"])).text == "acme-7b has 1 images"
-    assert adapter.preprocess(Image.new("RGB", (4, 3))).size == (3, 4)
+    assert adapter.preprocess(PILImage.new("RGB", (4, 3))).size == (3, 4)
     assert adapter.placeholder(3) == "###"
     assert adapter.count_image_tokens(5000, 4) == 5004
     assert adapter.engine_kwargs() == {"model": "acme/vl-7b", "trust_remote_code": False, "seed": None}
@@ -191,7 +208,7 @@ def engine_kwargs(limits):
         ),
         (
             "preprocess_image(image): return image.tobytes()",
-            lambda adapter: adapter.preprocess(Image.new("RGB", (8, 8))),
+            lambda adapter: adapter.preprocess(PILImage.new("RGB", (8, 8))),
             "bytes, not Image",
         ),
     ],

@@ -85,7 +85,47 @@ def test_places_name_the_message_of_each_image() -> None:
     conversation = Conversation.from_messages(
         [_user([picture]), {"role": "assistant", "content": "A"}, _user([picture, picture])]
     )
-    assert conversation.image_places() == [(0, "a.png"), (2, "a.png"), (2, "a.png")]
+    assert conversation.image_places() == [(0, Image("a.png")), (2, Image("a.png")), (2, Image("a.png"))]
+
+
+# --- Bounds on the area of images
+
+BOUNDED = {"type": "image", "image": "a.png", "min_pixels": 784, "max_pixels": 50176}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [BOUNDED, {"type": "image_url", "image_url": {"url": "a.png"}, "min_pixels": 784, "max_pixels": 50176}],
+    ids=["Qwen", "OpenAI"],
+)
+def test_an_image_part_may_bring_bounds(part: dict[str, Any]) -> None:
+    conversation = Conversation.from_messages([_user([part])])
+    assert conversation.image_places() == [(0, Image("a.png", 784, 50176))]
+    assert conversation.template_messages()[0]["content"] == [{"type": "image"}]
+    assert Conversation.from_messages(with_image_parts([_user([part])])) == conversation
+
+
+def test_bounds_of_the_request_are_for_images_without_their_own() -> None:
+    other = {"type": "image", "image": "b.png", "max_pixels": None}
+    conversation = Conversation.from_messages([_user([BOUNDED, other])]).with_pixel_bounds(max_pixels=100)
+    assert [image for _, image in conversation.image_places()] == [
+        Image("a.png", 784, 50176),
+        Image("b.png", None, 100),
+    ]
+    assert conversation.with_pixel_bounds() == conversation
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "784", True])
+def test_what_is_no_area_is_refused(value: Any) -> None:
+    with pytest.raises(ConversationError, match="message 1: 'max_pixels' of part 1 is no area"):
+        Conversation.from_messages([_user([{**BOUNDED, "max_pixels": value}])])
+    with pytest.raises(ConversationError, match="'min_pixels' of the request is no area"):
+        Conversation.from_query("Q").with_pixel_bounds(min_pixels=value)
+
+
+def test_bounds_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(ConversationError, match="'min_pixels' of part 1, 784, is more than its 'max_pixels'"):
+        Conversation.from_messages([_user([{**BOUNDED, "max_pixels": 783}])])
 
 
 def test_a_template_sees_parts_without_sources() -> None:
@@ -389,7 +429,8 @@ def test_a_history_keeps_tags_as_they_were_written() -> None:
     conversation = Conversation.from_query("<image>\nWho?", images=["a.png"])
     history = conversation.to_history("Me.")
     assert history == [["<image>\nWho?", "Me."]]
-    assert Conversation.from_query("Sure?", history, images=["a.png"]).image_places() == [(0, "a.png")]
+    again = Conversation.from_query("Sure?", history, images=["a.png"])
+    assert again.image_places() == [(0, Image("a.png"))]
 
 
 def test_messages_of_one_side_in_a_row_are_one_turn_of_a_history() -> None:

@@ -49,6 +49,24 @@ def test_no_plugin_is_no_error(plugin_folder: Any) -> None:
     assert (plugins.healthy, plugins.broken) == ([], [])
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["tool = tool:main", "[console_scripts]\ntool = tool:main\ntool = tool:other"],
+    ids=["no section", "the same name twice"],
+)
+def test_a_malformed_file_of_another_distribution_hides_no_plugin(
+    plugin_folder: Any, tmp_path: Path, content: str
+) -> None:
+    plugin_folder.add("acme")
+    info = tmp_path / "stranger-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(content)
+    plugins = installed_plugins()
+    assert {"vlm-run-acme", "vlm-run-llava"} <= set(_names(plugins))
+    assert plugins.broken == []
+
+
 def test_a_plugin_is_found_by_its_entry_point(plugin_folder: Any) -> None:
     plugin_folder.add("acme", version="2.5")
     plugins = plugin_folder.discover()

@@ -123,9 +123,32 @@ def test_a_model_type_like_no_other_is_answered_with_where_to_look() -> None:
     )
 
 
-def test_a_repository_in_place_of_a_model_type_is_answered_with_how_to_give_it() -> None:
+@pytest.mark.parametrize(
+    ("repository", "model_type"),
+    [
+        ("llava-hf/llava-1.5-7b-hf", "llava1_5-7b-instruct"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5-vl-7b-instruct"),
+        ("qwen/qwen2.5-vl-7b-instruct", "qwen2_5-vl-7b-instruct"),
+        ("LLM-Research/Phi-3-vision-128k-instruct", "phi3-vision-128k-instruct"),
+    ],
+)
+def test_the_repository_of_a_model_type_is_another_name_of_it(repository: str, model_type: str) -> None:
+    adapter = Registry.load(repository)
+    assert adapter.spec.model_type == model_type
+    assert adapter.source == repository
+    assert Registry.load(repository, checkpoint="mine/finetuned").source == "mine/finetuned"
+
+
+def test_every_repository_is_of_one_model_type() -> None:
+    specs = [Registry.load(model_type).spec for model_type in Registry.model_types()]
+    for spec in specs:
+        for repository in filter(None, (spec.hf_id, spec.modelscope_id)):
+            assert Registry.load(repository).spec.model_type == spec.model_type
+
+
+def test_an_unknown_repository_is_answered_with_how_to_give_it() -> None:
     with pytest.raises(UnknownModelError, match=r"neither a model type nor a folder .* --model"):
-        Registry.load("llava-hf/llava-1.5-7b-hf")
+        Registry.load("mine/llava-1.5-7b-finetuned")
 
 
 @given(st.text(max_size=20).map(lambda text: f"no-such-{text}"))

@@ -46,6 +46,13 @@ def test_a_request_may_bring_its_own_sampling() -> None:
     assert request.sampling == Sampling(max_tokens=8)
 
 
+@pytest.mark.parametrize("value", [{"query": "Q", "images": ["a.png"]}, {"messages": MESSAGES}])
+def test_a_request_may_bound_the_area_of_its_images(value: dict[str, Any]) -> None:
+    conversation = Request.parse({**value, "min_pixels": 784, "max_pixels": 50176}).conversation
+    assert conversation == QUESTION.with_pixel_bounds(784, 50176)
+    assert Request.parse({**value, "min_pixels": None}).conversation == QUESTION
+
+
 def test_a_request_is_not_changed_by_reading_it() -> None:
     value = {"query": "Q", "sampling": {"seed": 1}}
     assert Request.parse(value) == Request.parse(value)
@@ -104,6 +111,14 @@ def test_the_most_tokens_go_by_two_names(name: str) -> None:
     assert Sampling.parse({name: 16}).max_tokens == 16
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_new_tokens"])
+def test_what_a_mapping_does_not_name_comes_from_the_defaults(name: str) -> None:
+    defaults = Sampling(temperature=0.7, max_tokens=9, choice=("a",))
+    own = {name: 5, "n": 2, "json_schema": {}}
+    assert Sampling.parse(own, defaults) == Sampling(temperature=0.7, max_tokens=5, n=2, json_schema={})
+    assert Sampling.parse(None, defaults) is defaults
+
+
 def test_a_list_of_stop_strings_is_accepted() -> None:
     assert Sampling.parse({"stop": ["\n", "END"]}).stop == ("\n", "END")
 
@@ -118,7 +133,7 @@ def test_a_list_of_stop_strings_is_accepted() -> None:
         {"temperature": float("nan")},
         {"top_p": 0.0},
         {"top_p": 1.1},
-        {"top_k": -1},
+        {"top_k": -2},
         {"min_p": 1.5},
         {"repetition_penalty": 0.0},
         {"presence_penalty": 2.5},

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vlm_run import Registry, swift
-from vlm_run.errors import TemplateError
+from vlm_run import Registry, Sampling, swift
+from vlm_run.errors import EngineError, RequestError, TemplateError
 from vlm_run_demo.showcase import draw
 
 # From ms-swift's page on vLLM, as it stands there.
@@ -139,6 +140,28 @@ def test_streamed_answers_grow_to_the_whole_ones(llm_engine: swift.VllmEngine, p
     assert last[2]["history"][0] == ["How many?", "3"]
 
 
+def test_what_was_generated_is_counted(llm_engine: swift.VllmEngine) -> None:
+    requests = [{"query": "Who are you?"}, {"query": "What?", "images": ["missing.png"]}]
+    info: dict[str, Any] = {"left": "from a call before"}
+    streamed: dict[str, Any] = {}
+    with pytest.warns(RuntimeWarning, match="request 2"):
+        swift.inference_vllm(llm_engine, None, requests, generation_info=info)
+    with pytest.warns(RuntimeWarning, match="request 2"):
+        list(swift.inference_stream_vllm(llm_engine, None, requests, generation_info=streamed))
+    names = ["num_prompt_tokens", "num_generated_tokens", "num_samples"]
+    assert set(info) == {*names, "runtime", "samples/s", "tokens/s"} == set(streamed)
+    (alone,) = llm_engine.infer(requests[:1])
+    counted = [alone.usage.prompt_tokens, alone.usage.completion_tokens, 1]
+    assert [info[name] for name in names] == counted == [streamed[name] for name in names]
+
+
+def test_an_adapter_of_lora_is_refused_and_not_left_out(llm_engine: swift.VllmEngine) -> None:
+    with pytest.raises(EngineError, match="Merge"):
+        swift.inference_vllm(llm_engine, None, [{"query": "a"}], lora_request=object())
+    with pytest.raises(EngineError, match="Merge"):
+        next(swift.inference_stream_vllm(llm_engine, None, [{"query": "a"}], lora_request=object()))
+
+
 def test_generation_config_holds_for_calls_that_bring_none(llm_engine: swift.VllmEngine) -> None:
     llm_engine.generation_config.max_new_tokens = 2
     (short,) = swift.inference_vllm(llm_engine, None, [{"query": "Who are you?"}])
@@ -158,6 +181,21 @@ def test_generation_config_refuses_wrong_values_and_names_where_they_are_set() -
         config.temperature = -1
     with pytest.raises(ValueError, match="temprature"):
         config.temprature = 1.0
+    assert config.temperature == 0.5
+
+
+def test_generation_config_is_set_in_any_order_and_checked_when_it_is_used() -> None:
+    config = swift.VllmGenerationConfig(top_k=-1)
+    config.n = 3
+    with pytest.raises(RequestError, match="set a temperature"):
+        config.as_sampling()
+    config.do_sample = True
+    assert config.as_sampling() == Sampling(n=3, temperature=1.0, top_k=-1)
+    config.temperature = 0.3
+    config.do_sample = True
+    assert config.temperature == 0.3
+    config.do_sample = False
+    assert config.temperature == 0.0
 
 
 def test_a_template_changes_the_prompt_and_brings_a_system_message(
@@ -182,17 +220,6 @@ def test_a_request_that_cannot_be_served_costs_no_other(llm_engine: swift.VllmEn
     assert bad["response"] == ""
     assert "missing.png" in bad["error"]
     assert good["response"] == "I am a small demo model."
-
-
-def test_model_type_lists_what_is_installed() -> None:
-    assert swift.ModelType.llava1_6_mistral_7b_instruct == "llava1_6-mistral-7b-instruct"
-    assert swift.ModelType.qwen2_5_vl_7b_instruct == "qwen2_5-vl-7b-instruct"
-    assert {name.replace("-", "_").replace(".", "_") for name in Registry.model_types()} <= set(
-        dir(swift.ModelType)
-    )
-    assert swift.ModelType.get_model_name_list() == Registry.model_types()
-    with pytest.raises(AttributeError, match="vlm-run models"):
-        _ = swift.ModelType.no_such_model
 
 
 @pytest.mark.parametrize("model_type", Registry.model_types())

@@ -152,6 +152,42 @@ def test_processor_options_replace_facts_of_the_same_name() -> None:
     assert [facts.count_image_tokens(*size) for size in SIZES] == [144, 576, 504, 391, 1225]
 
 
+def test_the_bounds_may_be_written_as_a_size_too() -> None:
+    size = {"shortest_edge": 784, "longest_edge": 1003520}
+    assert QWEN2.with_processor_kwargs({"size": size}) == QWEN2.bounded(None, 1003520).model_copy(
+        update={"min_pixels": 784}
+    )
+    both = QWEN2.with_processor_kwargs({"size": size, "max_pixels": 50176, "min_pixels": None})
+    assert (both.min_pixels, both.max_pixels) == (784, 50176)
+
+
+# --- Bounds of one picture
+
+
+@pytest.mark.parametrize(
+    ("given", "bounds"),
+    [
+        ((None, None), (3136, 12845056)),
+        ((6272, 50176), (6272, 50176)),
+        ((None, 50176), (3136, 50176)),
+        ((1, 10**9), (3136, 12845056)),  # no further than the engine's
+        ((None, 100), (3136, 3136)),
+        ((10**9, None), (12845056, 12845056)),
+    ],
+)
+def test_a_pictures_bounds_are_within_those_of_the_engine(
+    given: tuple[int | None, int | None], bounds: tuple[int, int]
+) -> None:
+    facts = QWEN2.bounded(*given)
+    assert (facts.min_pixels, facts.max_pixels) == bounds
+
+
+@pytest.mark.parametrize("facts", [LLAVA, LLAVA_NEXT])
+def test_a_model_that_brings_no_picture_to_an_area_refuses_bounds(facts: VisionFacts) -> None:
+    with pytest.raises(MediaError, match="brings no picture to an area"):
+        facts.bounded(None, 50176)
+
+
 def test_options_without_a_fact_change_nothing() -> None:
     assert QWEN2.with_processor_kwargs({"fps": 1}) is QWEN2
 

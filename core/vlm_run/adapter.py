@@ -11,12 +11,13 @@ from vlm_run.discovery import Plugin, Plugins, installed_plugins
 from vlm_run.errors import PluginError, VlmRunError
 from vlm_run.prompt import Guard, Prompt, control_tokens, cut_at_end_mark, with_end_mark
 from vlm_run.specs import Limits, ModelSpec
+from vlm_run.vision import unbounded
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image as PILImage
     from vllm.config import VllmConfig
 
-    from vlm_run.conversation import Conversation
+    from vlm_run.conversation import Conversation, Image
     from vlm_run.engine import Engine
 
 T = TypeVar("T")
@@ -30,16 +31,27 @@ class Adapter:
         plugin: The plugin that serves it.
         source: Where the weights come from: a folder or a repository on the hub.
         limits: What one request may use.
+        config: Engine options from a configuration, on top of the plugin's and below the limits.
     """
 
     def __init__(
-        self, spec: ModelSpec, plugin: Plugin, plugins: Plugins, *, source: str, limits: Limits
+        self,
+        spec: ModelSpec,
+        plugin: Plugin,
+        plugins: Plugins,
+        *,
+        source: str,
+        limits: Limits,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self.plugin = plugin
         self.source = source
         self.limits = limits
+        self.config = dict(config or {})
         self._plugins = plugins
-        self._engine_kwargs = dict(self._call("engine_kwargs", Mapping, model=spec, limits=limits))
+        of_plugin = self._call("engine_kwargs", Mapping, model=spec, limits=limits)
+        settings = {name: value for name, value in self.config.items() if name != "model"}
+        self._engine_kwargs = limits.over({**of_plugin, **settings}) if settings else dict(of_plugin)
         self.spec = _with_processor_kwargs(spec, self._engine_kwargs.get("mm_processor_kwargs"))
 
     def __repr__(self) -> str:
@@ -52,7 +64,7 @@ class Adapter:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process has imported its own plugins; this one's are found there by name.
-        return _unpickled, (self.spec, self.plugin.name, self.source, self.limits)
+        return _unpickled, (self.spec, self.plugin.name, self.source, self.limits, self.config)
 
     def render(self, conversation: Conversation, control: Iterable[str] = ()) -> Prompt:
         """The prompt for a conversation.
@@ -74,15 +86,26 @@ class Adapter:
         prompt = self._call("render_prompt", str, model=self.spec, conversation=masked)
         return guard.unmask(cut_at_end_mark(prompt) if conversation.continued else prompt)
 
-    def preprocess(self, image: Image.Image) -> Image.Image:
+    def preprocess(self, image: PILImage.Image, bounds: Image | None = None) -> PILImage.Image:
         """The picture as vLLM's processor for the model should get it.
 
-        Raises:
-            MediaError: The model cannot take a picture of this size.
-        """
-        from PIL import Image
+        Args:
+            image: A decoded RGB picture, upright.
+            bounds: The part of the conversation that it comes from, which may bound its area.
 
-        return self._call("preprocess_image", Image.Image, model=self.spec, image=image)
+        Raises:
+            MediaError: The model cannot take a picture of this size, or takes no bounds.
+        """
+        from PIL import Image as PILImage
+
+        seen = self._call("preprocess_image", PILImage.Image, model=self.spec, image=image)
+        if bounds is None or (bounds.min_pixels is None and bounds.max_pixels is None):
+            return seen
+        vision = self.spec.vision
+        if vision is None:
+            raise unbounded()
+        size = vision.bounded(bounds.min_pixels, bounds.max_pixels).resized(*seen.size)
+        return seen.resize(size, PILImage.Resampling.BICUBIC)  # as the processor resizes
 
     def placeholder(self, index: int = 1) -> str:
         """What stands for image number `index`, from 1 on, in the prompt."""
@@ -97,7 +120,7 @@ class Adapter:
         return self._call("count_image_tokens", int, model=self.spec, width=width, height=height)
 
     def engine_kwargs(self, **overrides: Any) -> dict[str, Any]:
-        """Engine options in `vllm.EngineArgs`' names: the plugin's, with `overrides` on top."""
+        """Engine options in `vllm.EngineArgs`' names: the plugin's, the configuration's, `overrides`."""
         return {
             "model": self.source,
             "trust_remote_code": False,
@@ -106,7 +129,7 @@ class Adapter:
         }
 
     def default_engine_kwargs(self) -> dict[str, Any]:
-        """The plugin's own engine options, before the user's limits."""
+        """The plugin's own engine options, before a configuration and the user's limits."""
         return dict(self._call("engine_kwargs", Mapping, model=self.spec, limits=Limits()))
 
     def vllm_config(self, **overrides: Any) -> VllmConfig:
@@ -130,9 +153,11 @@ class Adapter:
         return Engine(self, **overrides)
 
     def under(self, engine_kwargs: Mapping[str, Any]) -> Adapter:
-        """This adapter with image token counts as under an engine's `mm_processor_kwargs`."""
+        """This adapter as under an engine's `mm_processor_kwargs`, which change image token counts."""
         adapter = copy(self)
-        adapter.spec = _with_processor_kwargs(self.spec, engine_kwargs.get("mm_processor_kwargs"))
+        if options := engine_kwargs.get("mm_processor_kwargs"):
+            adapter._engine_kwargs = {**self._engine_kwargs, "mm_processor_kwargs": options}
+            adapter.spec = _with_processor_kwargs(self.spec, options)
         return adapter
 
     def _call(self, hook: str, returns: Callable[..., T] | type[T], **arguments: Any) -> T:
@@ -163,12 +188,14 @@ class Adapter:
         return self.plugin.name
 
 
-def _unpickled(spec: ModelSpec, plugin: str, source: str, limits: Limits) -> Adapter:
+def _unpickled(
+    spec: ModelSpec, plugin: str, source: str, limits: Limits, config: Mapping[str, Any]
+) -> Adapter:
     """An adapter that came from another process."""
     plugins = installed_plugins()
     for candidate in plugins.healthy:
         if candidate.name == plugin:
-            adapter = Adapter(spec, candidate, plugins, source=source, limits=limits)
+            adapter = Adapter(spec, candidate, plugins, source=source, limits=limits, config=config)
             adapter.spec = spec
             return adapter
     raise PluginError(f"plugin {plugin} is not installed, so it cannot be used in another process")

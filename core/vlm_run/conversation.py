@@ -16,60 +16,24 @@ the text of their turn.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from vlm_run.errors import ConversationError
+from vlm_run.message import (
+    SLOT,
+    Image,
+    ImageSource,
+    Message,
+    Part,
+    Text,
+    check_bounds,
+    read_message,
+    text_parts,
+)
 
-if TYPE_CHECKING:
-    from PIL import Image as PILImage
-
-ImageSource: TypeAlias = "str | bytes | Path | PILImage.Image"
-"""A URL, a path, base64 text, a data URI, encoded bytes, or a decoded picture."""
-
-ROLES = ("system", "user", "assistant", "tool")
-_ALIASES = {"developer": "system"}  # OpenAI's newer name
-# What OpenAI's messages carry beside role and content, for the templates that know it.
-_FIELDS = ("name", "tool_calls", "tool_call_id")
-
-_TAG = re.compile(r"(?P<image><image>)\n?|<img>(?P<source>.*?)</img>\n?", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A piece of text."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image, not looked at yet."""
-
-    source: ImageSource
-
-
-Part: TypeAlias = Text | Image
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What one side says.
-
-    Attributes:
-        role: `system`, `user`, `assistant` or `tool`.
-        parts: Text and images in order.
-        written: The text as the user wrote it, with its tags.
-        fields: `name`, `tool_calls` and `tool_call_id`, where OpenAI's message has them.
-    """
-
-    role: str
-    parts: tuple[Part, ...]
-    written: str = ""
-    fields: Mapping[str, Any] = field(default_factory=dict)
+__all__ = ["Conversation", "Image", "ImageSource", "Message", "Part", "Text", "with_image_parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +64,8 @@ class Conversation:
         Args:
             messages: Each with `role` and `content`, a string or a list of parts of the types
                 `text`, `image_url` (OpenAI), `image` (Hugging Face), `input_text` or
-                `input_image` (OpenAI's responses).
+                `input_image` (OpenAI's responses). An image may have `min_pixels` and `max_pixels`
+                beside it, as in Qwen's messages.
             images: For the `<image>` tags in string contents, or for the turns.
             tools: What the model may call, as in OpenAI's `tools`.
             continued: Whether the last message, of the assistant, is the beginning of the answer.
@@ -147,16 +112,44 @@ class Conversation:
     @property
     def images(self) -> tuple[ImageSource, ...]:
         """The sources of all images, in order."""
-        return tuple(source for _, source in self.image_places())
+        return tuple(image.source for _, image in self.image_places())
 
-    def image_places(self) -> list[tuple[int, ImageSource]]:
-        """For each image in order, the index of its message and its source."""
+    def image_places(self) -> list[tuple[int, Image]]:
+        """For each image in order, the index of its message and the image."""
         return [
-            (index, part.source)
+            (index, part)
             for index, message in enumerate(self.messages)
             for part in message.parts
             if isinstance(part, Image)
         ]
+
+    def with_images(self, change: Callable[[Image], Image]) -> Conversation:
+        """The conversation with each image changed, in order."""
+        return replace(
+            self,
+            messages=tuple(
+                replace(
+                    message,
+                    parts=tuple(change(part) if isinstance(part, Image) else part for part in message.parts),
+                )
+                for message in self.messages
+            ),
+        )
+
+    def with_pixel_bounds(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Conversation:
+        """The conversation with bounds on the area of each image that brings none of its own.
+
+        Raises:
+            ConversationError: They are no areas, or the smaller one is the larger.
+        """
+        check_bounds(min_pixels, max_pixels, "the request")
+        return self.with_images(
+            lambda image: (
+                replace(image, min_pixels=min_pixels, max_pixels=max_pixels)
+                if image.min_pixels is None and image.max_pixels is None
+                else image
+            )
+        )
 
     def template_messages(self) -> list[dict[str, Any]]:
         """The messages as a Hugging Face chat template takes them.
@@ -199,7 +192,7 @@ def _without_reasoning(message: Message, end: str) -> Message:
     whole = "".join(part.text for part in message.parts if isinstance(part, Text))
     if message.role != "assistant" or end not in whole:
         return message
-    return replace(message, parts=tuple(_text(whole.rpartition(end)[2].lstrip("\n"))))
+    return replace(message, parts=tuple(text_parts(whole.rpartition(end)[2].lstrip("\n"))))
 
 
 def _is_pair(turn: Any) -> bool:
@@ -209,8 +202,11 @@ def _is_pair(turn: Any) -> bool:
 def with_image_parts(
     messages: Sequence[Mapping[str, Any]],
     images: Sequence[ImageSource | None] | ImageSource | None = None,
+    **bounds: int | None,
 ) -> list[dict[str, Any]]:
     """OpenAI-style messages without shorthands: every tag and every entry of `images` is a part.
+
+    So is every image's area bounded by its part; `bounds` are those of `with_pixel_bounds`.
 
     >>> with_image_parts([{"role": "user", "content": "<img>a.png</img>What is this?"}])[0]["content"]
     [{'type': 'image_url', 'image_url': {'url': 'a.png'}}, {'type': 'text', 'text': 'What is this?'}]
@@ -218,7 +214,7 @@ def with_image_parts(
     Raises:
         ConversationError: Something is malformed, or tags and images do not match.
     """
-    parsed = _parsed(messages, images)
+    parsed = Conversation(tuple(_parsed(messages, images))).with_pixel_bounds(**bounds).messages
     return [
         {**message, "content": [_as_openai(part) for part in done.parts]}
         if any(isinstance(part, Image) for part in done.parts)
@@ -230,7 +226,9 @@ def with_image_parts(
 def _as_openai(part: Part) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
-    return {"type": "image_url", "image_url": {"url": part.source}}
+    bounds = {"min_pixels": part.min_pixels, "max_pixels": part.max_pixels}
+    given = {name: pixels for name, pixels in bounds.items() if pixels is not None}
+    return {"type": "image_url", "image_url": {"url": part.source}, **given}
 
 
 def _parsed(
@@ -240,91 +238,16 @@ def _parsed(
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise ConversationError("'messages' must be a list of messages")
     read_image_tags = images is not None
-    parsed = [_message(index, message, read_image_tags) for index, message in enumerate(messages)]
+    parsed = [read_message(index, message, read_image_tags) for index, message in enumerate(messages)]
     if images is None:
         images = []
     elif not isinstance(images, (list, tuple)):
         images = [images]  # type: ignore[list-item]
     if not parsed:
         raise ConversationError("the conversation has no message")
-    if any(part.source is _SLOT for message in parsed for part in message.parts if isinstance(part, Image)):
+    if any(part.source is SLOT for message in parsed for part in message.parts if isinstance(part, Image)):
         return _fill_slots(parsed, images)
     return _give_to_turns(parsed, images)
-
-
-def _message(index: int, message: Mapping[str, Any], read_image_tags: bool) -> Message:
-    if not isinstance(message, Mapping) or "role" not in message:
-        raise ConversationError("a message needs 'role' and 'content'", message_index=index)
-    role, content = message["role"], message.get("content")
-    role = _ALIASES.get(role, role) if isinstance(role, str) else role
-    if role not in ROLES:
-        raise ConversationError(
-            f"unknown role {role!r}", hint=f"Known: {', '.join(ROLES)}.", message_index=index
-        )
-    fields = {name: message[name] for name in _FIELDS if message.get(name) is not None}
-    if content is None and "tool_calls" in fields:
-        content = ""
-    if isinstance(content, str):
-        parts = _read_tags(content, read_image_tags, index) if role == "user" else _text(content)
-        return Message(role, tuple(parts), content, fields)
-    if isinstance(content, (bytes, Mapping)) or not isinstance(content, Sequence):
-        raise ConversationError("'content' must be a string or a list of parts", message_index=index)
-    parts = [_part(index, number, part) for number, part in enumerate(content, 1)]
-    if role != "user" and any(isinstance(part, Image) for part in parts):
-        raise ConversationError(f"a message of role '{role}' cannot hold images", message_index=index)
-    written = "".join(part.text for part in parts if isinstance(part, Text))
-    return Message(role, tuple(parts), written, fields)
-
-
-def _part(index: int, number: int, part: Any) -> Part:
-    if isinstance(part, str):
-        return Text(part)
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind in ("text", "input_text") and isinstance(part.get("text"), str):
-        return Text(part["text"])
-    if kind in ("image_url", "input_image"):
-        source = part.get("image_url")
-        source = source.get("url") if isinstance(source, Mapping) else source
-    elif kind == "image":
-        source = next((part[key] for key in ("image", "url", "path", "base64") if key in part), None)
-    else:
-        raise ConversationError(
-            f"part {number} has the unknown type {kind!r}" if kind else f"part {number} has no type",
-            hint="Known: text, image_url, image.",
-            message_index=index,
-        )
-    if source is None:
-        raise ConversationError(f"part {number} of type '{kind}' has no image", message_index=index)
-    return Image(source)
-
-
-def _text(content: str) -> list[Part]:
-    return [Text(content)] if content else []
-
-
-class _Slot:
-    """The place of an `<image>` tag until its image is known."""
-
-
-_SLOT: Any = _Slot()
-
-
-def _read_tags(content: str, read_image_tags: bool, index: int) -> list[Part]:
-    parts: list[Part] = []
-    position = 0
-    for tag in _TAG.finditer(content):
-        if tag["image"] and not read_image_tags:
-            continue
-        parts += _text(content[position : tag.start()])
-        position = tag.end()
-        if tag["image"]:
-            parts.append(Image(_SLOT))
-            continue
-        source = tag["source"].strip()
-        if not source:
-            raise ConversationError("an <img></img> tag names no image", message_index=index)
-        parts.append(Image(source))
-    return parts + _text(content[position:])
 
 
 def _check_end(messages: Sequence[Message], continued: bool) -> None:
@@ -351,12 +274,12 @@ def _fill_slots(messages: list[Message], images: Sequence[ImageSource | None]) -
     for index, message in enumerate(messages):
         parts: list[Part] = []
         for part in message.parts:
-            if not (isinstance(part, Image) and part.source is _SLOT):
+            if not (isinstance(part, Image) and part.source is SLOT):
                 parts.append(part)
                 continue
             if used == len(given):
                 tags = sum(
-                    isinstance(other, Image) and other.source is _SLOT
+                    isinstance(other, Image) and other.source is SLOT
                     for each in messages
                     for other in each.parts
                 )

@@ -54,13 +54,6 @@ def count_image_tokens(model: ModelSpec, width: int, height: int) -> int:
 
 @hookimpl
 def engine_kwargs(model: ModelSpec, limits: Limits) -> Mapping[str, Any]:
-    kwargs = dict(model.engine_kwargs)
-    max_images = model.max_images if limits.max_images is None else limits.max_images
-    if max_images is not None:
-        kwargs["limit_mm_per_prompt"] = {**kwargs.get("limit_mm_per_prompt", {}), "image": max_images}
-    if limits.max_model_len is not None:
-        kwargs["max_model_len"] = limits.max_model_len
-    bounds = limits.model_dump(include={"min_pixels", "max_pixels"}, exclude_none=True)
-    if bounds:
-        kwargs["mm_processor_kwargs"] = {**kwargs.get("mm_processor_kwargs", {}), **bounds}
-    return kwargs
+    if limits.pixel_bounds and model.vision is not None:
+        model.vision.bounded(limits.min_pixels, limits.max_pixels)  # refuses what the model has not
+    return limits.over(Limits(max_images=model.max_images).over(model.engine_kwargs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import difflib
 import re
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,7 @@ def installed_plugins() -> Plugins:
 
     Warns once (`PluginWarning`) about each that had to be left out.
     """
-    plugins = discover(entrypoints.get_group_all(GROUP))
+    plugins = discover(_entry_points())
     for broken in plugins.broken:
         warnings.warn(f"plugin {broken.name}: {broken.cause}", PluginWarning, stacklevel=2)
     return plugins
@@ -121,6 +123,22 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
         free = tuple(_free(specs, plugins, name, version))
         plugins.healthy.append(Plugin(name, version, module, free, time.perf_counter() - started))
     return plugins
+
+
+def _entry_points() -> list[entrypoints.EntryPoint]:
+    """The entry points of all plugins in this environment."""
+    try:
+        found: list[entrypoints.EntryPoint] = entrypoints.get_group_all(GROUP)
+        return found
+    except configparser.Error:
+        # One malformed file is enough, of whichever distribution. The standard library's reader passes
+        # over what it does not understand; it is slower, since it looks at all of the metadata.
+        points = []
+        for point in metadata.entry_points(group=GROUP):
+            owner = point.dist and entrypoints.Distribution(point.dist.name, point.dist.version)
+            with entrypoints.BadEntryPoint.err_to_warnings():
+                points.append(entrypoints.EntryPoint.from_string(point.value, point.name, owner))
+        return points
 
 
 def _manager() -> pluggy.PluginManager:

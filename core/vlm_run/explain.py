@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_run.conversation import Conversation, ImageSource
+from vlm_run.conversation import Conversation, Image, ImageSource
 from vlm_run.errors import MediaError, PluginError
 from vlm_run.prompt import Prompt
-from vlm_run.specs import Limits
 from vlm_run.tokenizer_file import TokenizerFile
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image as PILImage
 
     from vlm_run.adapter import Adapter
     from vlm_run.media import MediaPolicy
@@ -146,7 +145,6 @@ def explain(
     conversation: Conversation,
     *,
     policy: MediaPolicy | None = None,
-    config: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> Explanation:
     """What would be sent for a conversation, and what it costs.
@@ -156,13 +154,12 @@ def explain(
         conversation: Messages with text and images. In place of an image its size may be given,
             as in "640x480"; any other is loaded, as for an answer.
         policy: What images may be fetched, and how large they may be.
-        config: Engine options from a configuration file, on top of the plugin's.
-        overrides: Engine options, on top of all.
+        overrides: Engine options, on top of the adapter's.
 
     Raises:
         RequestError: The conversation or one of its images is at fault, as for an answer.
     """
-    kwargs = adapter.engine_kwargs(**{**(config or {}), **overrides})
+    kwargs = adapter.engine_kwargs(**overrides)
     adapter = adapter.under(kwargs)
     notes: list[str] = []
     if adapter.spec.replaced_by is not None:
@@ -187,7 +184,7 @@ def explain(
         context_length=adapter.spec.context_length,
         max_model_len=kwargs.get("max_model_len") or adapter.spec.context_length,
         engine_kwargs=kwargs,
-        engine_kwargs_from=_layers(adapter, kwargs, config or {}, overrides),
+        engine_kwargs_from=_layers(adapter, kwargs, overrides),
         notes=(),
     )
     return _with_notes(explanation, notes)
@@ -224,23 +221,23 @@ def _images(
     adapter: Adapter, conversation: Conversation, policy: MediaPolicy | None, notes: list[str]
 ) -> tuple[ImageCost, ...]:
     costs = []
-    for index, (message, source) in enumerate(conversation.image_places()):
-        picture = _picture(source, policy, message, index)
+    for index, (message, image) in enumerate(conversation.image_places()):
+        picture = _picture(image.source, policy, message, index)
         try:
-            costs.append(_cost(adapter, picture, notes))
+            costs.append(_cost(adapter, picture, image, notes))
         except MediaError as error:
             raise MediaError(error.cause, hint=error.hint, message_index=message, image_index=index) from None
     return tuple(costs)
 
 
-def _picture(source: ImageSource, policy: MediaPolicy | None, message: int, index: int) -> Image.Image:
+def _picture(source: ImageSource, policy: MediaPolicy | None, message: int, index: int) -> PILImage.Image:
     from vlm_run.media import MediaPolicy, load_image
 
     policy = policy or MediaPolicy()
     size = _SIZE.fullmatch(source) if isinstance(source, str) and not Path(source).is_file() else None
     if size is None:
         return load_image(source, policy, message_index=message, image_index=index)
-    from PIL import Image
+    from PIL import Image as PILImage
 
     width, height = int(size[1]), int(size[2])
     if not 0 < width * height <= policy.max_pixels:
@@ -249,11 +246,11 @@ def _picture(source: ImageSource, policy: MediaPolicy | None, message: int, inde
             message_index=message,
             image_index=index,
         )
-    return Image.new("RGB", (width, height))
+    return PILImage.new("RGB", (width, height))
 
 
-def _cost(adapter: Adapter, picture: Image.Image, notes: list[str]) -> ImageCost:
-    seen = adapter.preprocess(picture).size
+def _cost(adapter: Adapter, picture: PILImage.Image, image: Image, notes: list[str]) -> ImageCost:
+    seen = adapter.preprocess(picture, image).size
     vision = adapter.spec.vision
     tokens = None
     try:
@@ -280,20 +277,18 @@ def _placeholders(adapter: Adapter, prompt: Prompt, images: int) -> tuple[Placeh
     return tuple(places)
 
 
-def _layers(
-    adapter: Adapter, kwargs: Mapping[str, Any], config: Mapping[str, Any], overrides: Mapping[str, Any]
-) -> dict[str, str]:
+def _layers(adapter: Adapter, kwargs: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, str]:
     """The layer that set each option, those that nest under dotted names."""
     default = _flat(adapter.default_engine_kwargs())
-    limited = _limited(adapter.limits)
-    flags = _flat(overrides)
+    config = _flat(adapter.config)
+    flags = {*_flat(overrides), *_flat(adapter.limits.over({}))}
     layers = {}
     for name, value in _flat(kwargs).items():
         if name in flags:
             layers[name] = FLAG
-        elif name in _flat(config):
+        elif name in config and config[name] == value:
             layers[name] = CONFIG
-        elif name in limited or (name == "model" and value != adapter.spec.source):
+        elif name == "model" and value != adapter.spec.source:
             layers[name] = FLAG
         elif name == "model" or (name in default and default[name] == value):
             layers[name] = PLUGIN
@@ -302,17 +297,6 @@ def _layers(
         else:
             layers[name] = FLAG  # what the plugin made of a limit
     return layers
-
-
-def _limited(limits: Limits) -> set[str]:
-    """The options that the limits a user gave set, in the core's own reading of them."""
-    names = {
-        "max_images": "limit_mm_per_prompt.image",
-        "max_model_len": "max_model_len",
-        "min_pixels": "mm_processor_kwargs.min_pixels",
-        "max_pixels": "mm_processor_kwargs.max_pixels",
-    }
-    return {name for limit, name in names.items() if getattr(limits, limit) is not None}
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -30,16 +30,20 @@ class Registry:
         checkpoint: str | Path | None = None,
         chat_template: str | Path | None = None,
         limits: Limits | None = None,
+        config: Mapping[str, Any] | None = None,
         plugins: Plugins | None = None,
     ) -> Adapter:
-        """The adapter for a model type or for a checkpoint folder.
+        """The adapter for a model type, or for the checkpoint of one.
 
         Args:
-            model: A model type, or a folder with a `config.json` that tells the model type.
+            model: A model type, its repository on the Hugging Face hub or on ModelScope, or a folder
+                with a `config.json` that tells the model type.
             checkpoint: Where the weights come from instead of the spec's own source: a folder
                 or a repository on the hub.
             chat_template: A Jinja file to render prompts with instead of the spec's own.
             limits: What one request may use.
+            config: Engine options of a configuration, on top of the plugin's; `model` in it is a
+                checkpoint.
             plugins: Where to look; the installed plugins by default.
 
         Raises:
@@ -48,9 +52,13 @@ class Registry:
             TemplateError: There is no such chat template.
         """
         plugins = plugins or installed_plugins()
+        checkpoint = checkpoint or (config or {}).get("model")
         known = {canonical(spec.model_type): (spec, plugin) for spec, plugin in plugins.models()}
         if found := known.get(canonical(str(model))):
             spec, plugin = found
+        elif found := _of_repository(str(model), plugins):
+            spec, plugin = found
+            checkpoint = checkpoint or model
         elif os.path.isfile(os.path.join(model, "config.json")):  # False for a name too long for a file
             spec, plugin = _of_checkpoint(Path(model), plugins)
             checkpoint = checkpoint or model
@@ -66,13 +74,26 @@ class Registry:
                 raise TemplateError(f"there is no chat template {chat_template}")
             spec = spec.model_copy(update={"chat_template": str(chat_template)})
         return Adapter(
-            spec, plugin, plugins, source=str(checkpoint or spec.source), limits=limits or Limits()
+            spec,
+            plugin,
+            plugins,
+            source=str(checkpoint or spec.source),
+            limits=limits or Limits(),
+            config=config,
         )
 
     @staticmethod
     def model_types(plugins: Plugins | None = None) -> list[str]:
         """All model types, sorted."""
         return sorted(spec.model_type for spec, _ in (plugins or installed_plugins()).models())
+
+
+def _of_repository(name: str, plugins: Plugins) -> tuple[ModelSpec, Plugin] | None:
+    """The model type whose weights a repository has."""
+    for spec, plugin in plugins.models():
+        if name.lower() in {known.lower() for known in (spec.hf_id, spec.modelscope_id) if known}:
+            return spec, plugin
+    return None
 
 
 def _is_missing_folder(source: str) -> bool:

@@ -12,6 +12,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from vlm_run.conversation import Conversation
 from vlm_run.errors import ConversationError, RequestError
 
+PIXEL_BOUNDS = ("min_pixels", "max_pixels")
+"""Of a request's images, where the model resizes by area."""
 _MESSAGE_KEYS = ("messages", "images")
 _QUERY_KEYS = ("query", "history", "images", "system")
 
@@ -30,8 +32,8 @@ class Sampling(BaseModel):
     """Most tokens in the answer; None leaves all that fits in the context."""
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    top_k: int = Field(default=0, ge=0)
-    """0 considers all tokens."""
+    top_k: int = Field(default=0, ge=-1)
+    """0, or -1 as vLLM and ms-swift had it once, considers all tokens."""
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     repetition_penalty: float = Field(default=1.0, gt=0.0)
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
@@ -55,21 +57,32 @@ class Sampling(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, value: Sampling | Mapping[str, Any] | None) -> Sampling:
+    def parse(cls, value: Sampling | Mapping[str, Any] | None, defaults: Sampling | None = None) -> Sampling:
         """Sampling parameters from themselves, a mapping, or None for the defaults.
+
+        Args:
+            value: The parameters.
+            defaults: For what a mapping does not name, in place of the class's.
 
         Raises:
             RequestError: They are no mapping, a name is unknown or a value is out of its range.
         """
         if value is None:
-            return cls()
+            return defaults or cls()
         if isinstance(value, Sampling):
             return value
         if not isinstance(value, Mapping):
             raise RequestError(f"sampling parameters must be a mapping, not {type(value).__name__}")
         _check_keys(value, [*cls.model_fields, "max_new_tokens"], "sampling parameter")
+        fields = dict(value)
+        if defaults is not None:
+            if "max_new_tokens" in fields:
+                fields.setdefault("max_tokens", fields.pop("max_new_tokens"))
+            # Either says what form the answer has.
+            others = {"json_schema", "choice"} if {"json_schema", "choice"} & fields.keys() else None
+            fields = {**defaults.model_dump(exclude=others), **fields}
         try:
-            return cls.model_validate(dict(value))
+            return cls.model_validate(fields)
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
             raise RequestError(f"invalid sampling parameters: {'; '.join(faults)}") from None
@@ -88,8 +101,8 @@ class Request:
 
         Args:
             value: A request, a conversation, a question, or a mapping with either `messages`
-                (and `images`) or `query` (and `history`, `images`, `system`); `sampling`
-                beside them holds for this request alone.
+                (and `images`) or `query` (and `history`, `images`, `system`); `sampling`,
+                `min_pixels` and `max_pixels` beside them hold for this request alone.
 
         Raises:
             ConversationError: The mapping is neither, or its content is malformed.
@@ -108,13 +121,16 @@ class Request:
         fields = dict(value)
         own = fields.pop("sampling", None)
         sampling = None if own is None else Sampling.parse(own)
+        bounds = {name: fields.pop(name, None) for name in PIXEL_BOUNDS}
         if "messages" in fields:
             _check_keys(fields, _MESSAGE_KEYS, "request field")
-            return cls(Conversation.from_messages(**fields), sampling)
-        if "query" in fields:
+            conversation = Conversation.from_messages(**fields)
+        elif "query" in fields:
             _check_keys(fields, _QUERY_KEYS, "request field")
-            return cls(Conversation.from_query(**fields), sampling)
-        raise ConversationError("the request has neither 'query' nor 'messages'")
+            conversation = Conversation.from_query(**fields)
+        else:
+            raise ConversationError("the request has neither 'query' nor 'messages'")
+        return cls(conversation.with_pixel_bounds(**bounds), sampling)
 
 
 def _check_keys(fields: Mapping[str, Any], known: list[str] | tuple[str, ...], what: str) -> None:

@@ -21,6 +21,20 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Stages:
+    """Where a request's time went, in seconds; what is missing from the whole it spent waiting in between."""
+
+    fetch: float = 0.0
+    """Fetching its remote images."""
+    decode: float = 0.0
+    """Reading and decoding its images, and what the plugin does to them."""
+    process: float = 0.0
+    """vLLM's processor for the model. Without renderer processes, waiting for it is part of this."""
+    engine: float = 0.0
+    """From the engine's taking it to its last token."""
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """The answer to one request.
 
@@ -34,6 +48,7 @@ class Response:
         error: Why this request failed, usually a `RequestError`; None if it did not.
         seconds: From the request to its last token, and to its first one.
         responses: All answers where `n` of them were asked for, `response` being the first.
+        stages: Where the time went; not part of `to_dict`.
     """
 
     response: str = ""
@@ -44,6 +59,7 @@ class Response:
     seconds: float = 0.0
     first_token_seconds: float = 0.0
     responses: tuple[str, ...] = ()
+    stages: Stages = field(default_factory=Stages)
 
     def raise_for_error(self) -> Response:
         """This response, or its error raised."""

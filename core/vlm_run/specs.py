@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from vlm_run.vision import VisionFacts
 
@@ -121,3 +121,28 @@ class Limits(BaseModel):
     """Smallest picture area, for models that resize by area."""
     max_pixels: int | None = Field(default=None, ge=1)
     """Largest picture area, for models that resize by area."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels, {self.min_pixels}, is more than max_pixels, {self.max_pixels}")
+        return self
+
+    def over(self, engine_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Engine options with these limits on top."""
+        kwargs = dict(engine_kwargs)
+        if self.max_images is not None:
+            kwargs["limit_mm_per_prompt"] = {
+                **(kwargs.get("limit_mm_per_prompt") or {}),
+                "image": self.max_images,
+            }
+        if self.max_model_len is not None:
+            kwargs["max_model_len"] = self.max_model_len
+        if bounds := self.pixel_bounds:
+            kwargs["mm_processor_kwargs"] = {**(kwargs.get("mm_processor_kwargs") or {}), **bounds}
+        return kwargs
+
+    @property
+    def pixel_bounds(self) -> dict[str, int]:
+        """Those of `min_pixels` and `max_pixels` that are set."""
+        return self.model_dump(include={"min_pixels", "max_pixels"}, exclude_none=True)

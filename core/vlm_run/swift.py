@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import atexit
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
 
 from vlm_run.discovery import installed_plugins
 from vlm_run.engine import Engine
-from vlm_run.errors import TemplateError, UnknownModelError
+from vlm_run.errors import EngineError, TemplateError, UnknownModelError
 from vlm_run.media import MediaPolicy, convert_to_base64
+from vlm_run.model_type import ModelType
 from vlm_run.registry import Registry
 from vlm_run.request import Sampling
 from vlm_run.response import Response
@@ -37,6 +39,7 @@ __all__ = [
     "ModelType",
     "Template",
     "VllmEngine",
+    "VllmGenerationConfig",
     "convert_to_base64",
     "get_default_template_type",
     "get_template",
@@ -46,52 +49,26 @@ __all__ = [
 ]
 
 
-class _ModelTypes(type):
-    """Looks model types up when they are asked for, so that a plugin's are there once it is installed."""
-
-    def __getattr__(cls, name: str) -> str:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        try:
-            return _model_types()[name]
-        except KeyError:
-            raise AttributeError(
-                f"no installed plugin serves ModelType.{name}; `vlm-run models` lists all", name=name, obj=cls
-            ) from None
-
-    def __dir__(cls) -> list[str]:
-        return [*super().__dir__(), *_model_types()]
-
-
-class ModelType(metaclass=_ModelTypes):
-    """The model types of all installed plugins as attributes, each a string.
-
-    >>> ModelType.demo_llava
-    'demo-llava'
-    """
-
-    @classmethod
-    def get_model_name_list(cls) -> list[str]:
-        """All model types, sorted."""
-        return Registry.model_types()
-
-
-def _model_types() -> dict[str, str]:
-    return {_identifier(name): name for name in Registry.model_types()}
-
-
-def _identifier(model_type: str) -> str:
-    return model_type.replace("-", "_").replace(".", "_")
-
-
 class GenerationConfig(Sampling):
     """Sampling parameters that can be set one by one, as in `transformers.GenerationConfig`.
 
     The defaults are `Sampling`'s: greedy, and as long an answer as fits. A name or a value that
-    is wrong raises `ValueError` where it is set.
+    is wrong raises `ValueError` where it is set; values that exclude each other, when it is used.
     """
 
     model_config = ConfigDict(frozen=False, validate_assignment=True)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        return self  # in whatever order they are set
+
+    def as_sampling(self) -> Sampling:
+        """The parameters as they are now.
+
+        Raises:
+            RequestError: Two of them exclude each other.
+        """
+        return Sampling.parse(self.model_dump())
 
     @property
     def max_new_tokens(self) -> int | None:
@@ -101,6 +78,20 @@ class GenerationConfig(Sampling):
     @max_new_tokens.setter
     def max_new_tokens(self, value: int | None) -> None:
         self.max_tokens = value
+
+    @property
+    def do_sample(self) -> bool:
+        """Whether answers are drawn at random: False is temperature 0, True leaves one or makes it 1."""
+        return self.temperature > 0
+
+    @do_sample.setter
+    def do_sample(self, value: bool) -> None:
+        if value != self.do_sample:
+            self.temperature = float(value)
+
+
+VllmGenerationConfig = GenerationConfig
+"""Under ms-swift's name."""
 
 
 class VllmEngine(Engine):
@@ -139,6 +130,7 @@ def get_vllm_engine(
     model_id_or_path: str | Path | None = None,
     policy: MediaPolicy | None = None,
     engine_kwargs: Mapping[str, Any] | None = None,
+    use_async: bool = False,
     **options: Any,
 ) -> VllmEngine:
     """Start vLLM with a model. It ends with the script, or with `shutdown`.
@@ -149,6 +141,7 @@ def get_vllm_engine(
         model_id_or_path: Where the weights come from instead of the plugin's own source.
         policy: What images may be fetched; see `MediaPolicy`.
         engine_kwargs: Engine options, as ms-swift has them.
+        use_async: Without effect: every engine has `ainfer` and `astream` too.
         options: Engine options too: `max_model_len`, `tensor_parallel_size`,
             `gpu_memory_utilization`, `limit_mm_per_prompt`, `max_num_seqs` …
 
@@ -185,14 +178,24 @@ def get_default_template_type(model_type: str) -> str:
 
 
 def get_template(
-    template_type: str, tokenizer: Any = None, default_system: str | None = None, **_: Any
+    template_type: str,
+    tokenizer: Any = None,
+    default_system: str | None = None,
+    max_length: int | None = None,
+    truncation_strategy: str = "delete",
+    *,
+    model: Any = None,
 ) -> Template:
     """A chat template.
 
     Args:
         template_type: A name from `get_default_template_type`, a model type, or a Jinja file.
-        tokenizer: Taken since ms-swift has it; the engine's own is used.
+        tokenizer: Without effect, as `model`: the engine's own is used.
         default_system: The system message of requests that bring none.
+        max_length: Without effect, as `truncation_strategy`: a prompt is never cut. One that is
+            longer than the engine's `max_model_len` fails alone.
+        model: See `tokenizer`.
+        truncation_strategy: See `max_length`.
 
     Raises:
         TemplateError: There is none of this name.
@@ -215,9 +218,13 @@ def inference_vllm(
     request_list: Sequence[Mapping[str, Any]],
     *,
     generation_config: GenerationConfig | None = None,
+    generation_info: dict[str, Any] | None = None,
+    max_batch_size: int | None = None,
+    lora_request: Any = None,
     use_tqdm: bool = False,
     verbose: bool = False,
-    **_: Any,
+    prompt_prefix: str = "[PROMPT]",
+    output_prefix: str = "[OUTPUT]",
 ) -> list[dict[str, Any]]:
     """The answers to requests, in their order.
 
@@ -227,25 +234,39 @@ def inference_vllm(
         request_list: Each with `query` and, as needed, `history`, `images` (None for a turn
             without one), `system`; or with `messages`.
         generation_config: In place of the engine's own.
+        generation_info: Is filled with `num_samples`, `num_prompt_tokens`, `num_generated_tokens`,
+            `runtime` in seconds, `samples/s` and `tokens/s`, of the requests that were answered.
+        max_batch_size: Without effect: the engine takes requests as it has room for them.
+        lora_request: Is refused unless None.
         use_tqdm: Show a progress bar.
         verbose: Print each question and answer.
+        prompt_prefix: Printed before a question.
+        output_prefix: Printed before an answer.
 
     Returns:
         For each request a dict with `response` and `history`, which can be passed on. A request
         that cannot be served has an empty `response` and its `error`, and a warning is issued.
+
+    Raises:
+        RequestError: Sampling parameters exclude each other.
+        EngineError: There is a `lora_request`, or the engine has died.
     """
+    _refuse(lora_request)
     engine, requests = _prepared(llm_engine, template, request_list)
+    info = _Info(generation_info)
     answers: list[dict[str, Any]] = [{} for _ in requests]
-    finished = engine.as_completed(requests, generation_config or llm_engine.generation_config)
+    sampling = (generation_config or llm_engine.generation_config).as_sampling()
+    finished = engine.as_completed(requests, sampling)
     if use_tqdm:
         from rich.progress import track
 
         finished = iter(track(finished, "Answering", total=len(requests)))
     for index, response in finished:
         answers[index] = _answer(response, request_list[index], index)
+        info.add(response)
     if verbose:
         for request, answer in zip(request_list, answers, strict=True):
-            print(f"[PROMPT]{request.get('query', '')}[OUTPUT]{answer['response']}")
+            print(f"{prompt_prefix}{request.get('query', '')}{output_prefix}{answer['response']}")
     return answers
 
 
@@ -255,24 +276,69 @@ def inference_stream_vllm(
     request_list: Sequence[Mapping[str, Any]],
     *,
     generation_config: GenerationConfig | None = None,
-    **_: Any,
+    generation_info: dict[str, Any] | None = None,
+    lora_request: Any = None,
+    use_tqdm: bool = False,
+    flush_steps: int | None = None,
 ) -> Iterator[list[dict[str, Any] | None]]:
     """As `inference_vllm`, again and again while the answers grow.
+
+    Args:
+        llm_engine: As for `inference_vllm`, and so on.
+        template: From `get_template`.
+        request_list: The requests.
+        generation_config: In place of the engine's own.
+        generation_info: Is filled as answers end.
+        lora_request: Is refused unless None.
+        use_tqdm: Without effect, as `flush_steps`: each piece is handed on as it comes.
+        flush_steps: See `use_tqdm`.
 
     Yields:
         For each request the answer so far, None where none has begun.
     """
+    _refuse(lora_request)
     engine, requests = _prepared(llm_engine, template, request_list)
+    info = _Info(generation_info)
     answers: list[dict[str, Any] | None] = [None] * len(requests)
-    for index, delta in engine.stream_all(requests, generation_config or llm_engine.generation_config):
+    sampling = (generation_config or llm_engine.generation_config).as_sampling()
+    for index, delta in engine.stream_all(requests, sampling):
         request = request_list[index]
         if delta.response is not None:
             answers[index] = _answer(delta.response, request, index)
+            info.add(delta.response)
         else:
             text = (answers[index] or {"response": ""})["response"] + delta.text
             earlier = [list(turn) for turn in request.get("history") or []]
             answers[index] = {"response": text, "history": [*earlier, [request.get("query", ""), text]]}
         yield list(answers)
+
+
+class _Info:
+    """Counts what is answered into the dict that a caller of ms-swift's functions passes."""
+
+    def __init__(self, given: dict[str, Any] | None) -> None:
+        self._info = {} if given is None else given
+        self._info.clear()
+        self._info.update(num_prompt_tokens=0, num_generated_tokens=0, num_samples=0)
+        self._started = time.perf_counter()
+
+    def add(self, response: Response) -> None:
+        """Count one response, unless it failed."""
+        info, seconds = self._info, time.perf_counter() - self._started
+        info["num_samples"] += response.error is None
+        info["num_prompt_tokens"] += response.usage.prompt_tokens
+        info["num_generated_tokens"] += response.usage.completion_tokens
+        info["runtime"] = seconds
+        info["samples/s"] = info["num_samples"] / seconds
+        info["tokens/s"] = info["num_generated_tokens"] / seconds
+
+
+def _refuse(lora_request: Any) -> None:
+    if lora_request is not None:
+        raise EngineError(
+            "lora_request is not served",
+            hint="Merge the adapter into the weights, and give their folder as model_id_or_path.",
+        )
 
 
 def _prepared(

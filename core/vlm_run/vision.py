@@ -47,10 +47,26 @@ class VisionFacts(BaseModel, ABC):
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height in pixels of what the vision encoder sees of the whole picture."""
 
+    def bounded(self, min_pixels: int | None, max_pixels: int | None) -> Self:
+        """The facts for one picture whose area a request bounds, in pixels.
+
+        Raises:
+            MediaError: The model brings no picture to an area.
+        """
+        raise unbounded()
+
     def with_processor_kwargs(self, kwargs: Mapping[str, Any]) -> Self:
         """The facts under `mm_processor_kwargs`; a key without a field here changes nothing."""
-        known = {name: value for name, value in kwargs.items() if name in type(self).model_fields}
+        fields = type(self).model_fields
+        known = {name: value for name, value in kwargs.items() if name in fields and value is not None}
         return type(self).model_validate({**self.model_dump(), **known}) if known else self
+
+
+def unbounded() -> MediaError:
+    """The refusal of bounds on a picture's area."""
+    return MediaError(
+        "this model brings no picture to an area of its own", hint="Leave out min_pixels and max_pixels."
+    )
 
 
 class FixedResolution(VisionFacts):
@@ -147,6 +163,19 @@ class DynamicResolution(VisionFacts):
     """Smaller pictures are enlarged to at least this area."""
     max_pixels: int
     """Larger pictures are shrunk to at most this area."""
+
+    def with_processor_kwargs(self, kwargs: Mapping[str, Any]) -> Self:
+        # As in vLLM's `Qwen2VLProcessingInfo`: `size` is another way to write the bounds, which hold over it.
+        size = kwargs.get("size") or {}
+        edges = {"min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge")}
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        return super().with_processor_kwargs({**edges, **given})
+
+    def bounded(self, min_pixels: int | None, max_pixels: int | None) -> Self:
+        # Within the engine's own bounds, to which the processor would bring the picture again.
+        low = min(max(min_pixels or self.min_pixels, self.min_pixels), self.max_pixels)
+        high = max(min(max_pixels or self.max_pixels, self.max_pixels), low)
+        return self.model_copy(update={"min_pixels": low, "max_pixels": high})
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         unit = self.patch_size * self.merge_size

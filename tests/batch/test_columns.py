@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vlm_run.batch.columns import Reading, Row, read_row
 from vlm_run.conversation import Conversation
+from vlm_run.request import Request, Sampling
 
 FOLDER = Path("/data")
 PART = {"type": "image_url", "image_url": {"url": "a.png"}}
@@ -61,6 +62,7 @@ def said(row: Row) -> list[tuple[str, list[Any]]]:
                 "messages": [{"role": "user", "content": [PART, {"type": "text", "text": "How many?"}]}],
             },
         },
+        {"body": {"messages": [{"role": "user", "content": "How many?"}], "images": ["a.png"]}},
         {
             "id": "x",
             "image": "a.png",
@@ -104,6 +106,27 @@ def test_parameters_in_a_batch_line_are_its_own() -> None:
     }
 
 
+def sampling(columns: dict[str, Any], **commands: Any) -> dict[str, Any]:
+    """What differs from the defaults in a row, under a command with parameters of its own."""
+    row = read(columns, sampling=Sampling(**commands))
+    assert row.request is not None, row.error
+    assert row.request.sampling is not None
+    return row.request.sampling.model_dump(exclude_defaults=True)
+
+
+def test_what_a_row_does_not_say_is_as_the_command_says() -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.0, "logprobs": False}
+    commands = {"temperature": 0.7, "max_tokens": 9, "json_schema": {"type": "object"}}
+    assert sampling({"body": body}, **commands) == {"max_tokens": 9, "json_schema": {"type": "object"}}
+    own = {**body, "structured_outputs": {"choice": ["a", "b"]}}
+    assert sampling({"body": own}, **commands) == {"max_tokens": 9, "choice": ("a", "b")}
+    assert sampling({"query": "hi", "sampling": {"n": 2}}, **commands)["n"] == 2
+    row = read({"query": "hi", "sampling": {"n": 2}})
+    assert "set a temperature" in str(row.error)
+    silent = read({"query": "hi"}, sampling=Sampling(max_tokens=9))
+    assert silent.request == Request(Conversation.from_query("hi"))  # the batch gives it the command's
+
+
 def test_columns_of_other_names_are_mapped() -> None:
     mapping = {"question": "query", "picture": "images", "answer": "response", "question_id": "id"}
     columns = {
@@ -130,6 +153,7 @@ def test_prompt_and_system_are_for_rows_that_bring_none() -> None:
     ]
     messages = [{"role": "user", "content": "hi"}]
     assert said(read({"messages": messages}, **how))[0] == ("system", ["Be brief."])
+    assert said(read({"body": {"messages": messages}}, **how))[0] == ("system", ["Be brief."])
 
 
 @pytest.mark.parametrize(
@@ -164,10 +188,15 @@ def test_rows_from_elsewhere_name_no_file_of_this_machine() -> None:
         ({"messages": "hi"}, "list of messages"),
         ({"messages": [{"role": "user"}]}, "content"),
         ({"conversations": [{"from": "robot", "value": "x"}]}, "robot"),
+        ({"conversations": [{"from": ["robot"], "value": "x"}]}, "robot"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}], "images": ["a", "b"]}, "1 images"),
         ({"body": {}}, "messages"),
         ({"body": {"messages": [{"role": "user", "content": "a"}], "tools": []}}, "tools"),
         ({"body": {"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "x"}}}, "x"),
+        (
+            {"body": {"messages": [{"role": "user", "content": "a"}], "structured_outputs": {"regex": "x"}}},
+            "structured_outputs.regex",
+        ),
     ],
 )
 def test_a_malformed_row_has_an_error_and_raises_none(columns: dict[str, Any], says: str) -> None:
@@ -226,3 +255,26 @@ def test_whatever_a_row_holds_it_is_read_or_fails_alone(columns: dict[str, Any])
     row = read(columns)
     assert (row.request is None) == (row.error is not None)
     json.dumps(row.shown, allow_nan=False)
+
+
+IN_PARTS = [
+    {"role": "user", "content": [{"type": "image", "max_pixels": 784}, {"type": "text", "text": "How many?"}]}
+]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"query": "How many?", "images": ["a.png"], "max_pixels": 784},
+        {"messages": IN_PARTS, "images": ["a.png"], "max_pixels": 50176},
+        {
+            "body": {
+                "messages": [{"role": "user", "content": [PART, {"type": "text", "text": "How many?"}]}],
+                "mm_processor_kwargs": {"max_pixels": 784},
+            }
+        },
+    ],
+    ids=["a row", "a part", "a batch line"],
+)
+def test_a_row_may_bound_the_area_of_its_images(columns: dict[str, Any]) -> None:
+    assert conversation(read(columns)) == ASKED.with_pixel_bounds(max_pixels=784)

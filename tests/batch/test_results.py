@@ -186,6 +186,19 @@ def test_a_full_disk_is_an_error_that_keeps_what_is_done(out: Path, monkeypatch:
     assert rows(out) == [0, 1, 2]
 
 
+def test_lines_that_cannot_be_synced_are_an_error_at_the_end(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    results = ResultFile(out, RUN)
+    monkeypatch.setattr("os.fsync", fail)
+    results.write(line(0))
+    with pytest.raises(VlmRunError, match="Input/output error"):
+        results.close()
+
+
 def test_a_million_rows_are_known_in_little_memory(out: Path) -> None:
     with ResultFile(out, RUN) as results:
         numbers = random.Random(1).sample(range(1_000_000), 1000)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vlm_run import Engine, Sampling
+from vlm_run import Engine, Request, Sampling
 from vlm_run.batch import ResultFile, Row, open_data, run_batch
 from vlm_run.batch.columns import Reading
 from vlm_run.batch.metrics import Metrics
@@ -118,10 +118,27 @@ def test_rows_are_read_no_faster_than_they_are_answered(engine: Engine, tmp_path
     assert max(ahead) <= 2 * 2 * at_once + 1
 
 
-def text_row(number: int) -> Row:
-    from vlm_run import Request
+def text_row(number: int, **sampling: Any) -> Row:
+    own = {"sampling": sampling} if sampling else {}
+    return Row(number, f"r{number}", {}, request=Request.parse({"query": "Hi", **own}))
 
-    return Row(number, f"r{number}", {}, request=Request.parse("Hi"))
+
+def test_an_interrupt_keeps_what_waits_for_an_older_row(engine: Engine, tmp_path: Path) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.done == 3:
+            raise KeyboardInterrupt
+
+    many = {"type": "array", "items": {"type": "integer"}, "minItems": 100}
+    rows = [text_row(0, json_schema=many, max_tokens=400), *map(text_row, range(1, 9))]
+    out = tmp_path / "out.jsonl"
+    with ResultFile(out, {}) as results, pytest.raises(KeyboardInterrupt):
+        run_batch(engine, rows, results, Sampling(max_tokens=1), report=interrupt)
+    with ResultFile(out, {}) as results:
+        assert results.kept == 3
+        assert not results.has(0)
+        left = [row for row in rows if not results.has(row.number)]
+        run_batch(engine, left, results, Sampling(max_tokens=1))
+        assert [line["row"] for line in results.lines()] == list(range(9))
 
 
 def test_several_answers_and_structured_ones(engine: Engine, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from vlm_run.batch.run import Progress
+from vlm_run.cli import batch
 from vlm_run.cli.batch import default_result_path
 from vlm_run_demo.showcase import draw
 
@@ -20,7 +24,9 @@ PICTURE, TURNS = draw(7)
 
 
 def command(folder: Path, *words: str) -> list[str]:
-    return [VLM_RUN, "infer", "demo-llava", "--result-path", str(folder / "out.jsonl"), *words]
+    """As on ms-swift's page, and where the results go."""
+    model = ["--model_type", "demo-llava", "--infer_backend", "vllm"]
+    return [VLM_RUN, "infer", *model, "--result-path", str(folder / "out.jsonl"), *words]
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -40,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_failed_row_makes_the_exit_code_3_and_can_be_retried_until_it_is_0(folder: Path) -> None:
-    data = ["--val_dataset", str(folder / "d.jsonl"), "--map", "text=query"]
+    data = ["--val_dataset", f"{folder / 'd.jsonl'}#100", "--map", "text=query"]
     first = run(folder, *data, "--json", "--metric", "anls")
     assert first.returncode == 3, first.stderr
     summary = json.loads(first.stdout)
@@ -76,7 +82,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     results = out / "out.jsonl"
     while not (results.exists() and results.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
+    os.killpg(running.pid, signal.SIGINT)  # to vLLM's processes too, as a terminal does
     _, errors = running.communicate(timeout=240)
     assert running.returncode == 130
     assert "run the same again to go on" in errors
@@ -105,6 +111,29 @@ def test_a_mistake_is_told_before_the_engine_starts(words: list[str], says: str)
     assert done.returncode == 2
     assert says in done.stderr
     assert "Loading" not in done.stderr
+
+
+def test_the_bar_says_how_far_and_how_fast_the_run_is_and_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich, a terminal
+    monkeypatch.setenv("COLUMNS", "120")
+    with batch._shown(10) as report:
+        for done in (2, 4):
+            started = time.perf_counter() - done
+            report(Progress(done=done, failed=1, completion_tokens=20 * done, started=started))
+            time.sleep(0.05)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).splitlines()[-1]
+    assert re.search(r" 4/10 1 failed 1\.0 rows/s 20 tokens/s \d:\d\d:\d\d", shown), shown
+
+
+def test_without_a_terminal_a_line_says_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(batch, "_LINE_INTERVAL_S", 0.0)
+    with batch._shown(964) as report:
+        report(Progress(done=4, failed=1, completion_tokens=80, started=time.perf_counter() - 4))
+    assert capsys.readouterr().err == ("4 of 964 rows, 1 failed, 1.0 rows/s, 20 tokens/s, 16 min left\n")
 
 
 def test_without_a_result_path_the_data_names_it() -> None:

@@ -57,6 +57,41 @@ def test_listing_and_help_import_no_model_library(words: list[str]) -> None:
     assert done.stdout
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["infer", "demo-llava", "Who are you?"],
+        ["infer", "demo-llava", "--val_dataset", "questions.jsonl"],
+        ["serve", "demo-llava"],
+        ["verify", "demo-llava"],
+        ["bench", "demo-llava"],
+        ["demo"],
+    ],
+    ids=lambda words: " ".join(words[:3]),
+)
+def test_without_vllm_a_command_says_what_to_install(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "questions.jsonl").write_text('{"query": "Who are you?"}\n')
+    probe = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(['torch', 'transformers', 'vllm'])\n"  # as if not installed
+        "from vlm_run.cli import main\n"
+        f"sys.argv = ['vlm-run', *{words!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: vLLM cannot be imported")
+    assert "Install vlm-run[vllm] on a GPU host, vlm-run[cpu] elsewhere." in last
+
+
 def test_models_as_json_say_where_each_comes_from() -> None:
     models = {model["model_type"]: model for model in json.loads(run("models", "--json").stdout)}
     assert models["llava1_6-mistral-7b-instruct"]["hf_id"] == "llava-hf/llava-v1.6-mistral-7b-hf"

@@ -66,6 +66,19 @@ def test_the_whole_explanation() -> None:
     assert any("no tokenizer.json is at hand" in note for note in said["notes"])
 
 
+@pytest.mark.parametrize("model_type", Registry.model_types())
+def test_every_model_type_is_explained(model_type: str) -> None:
+    said = _json(model_type, "What is this?", "-i", "64x48")
+    assert {"model_type", "prompt", "images", "text_tokens", "context_length", "engine_kwargs"} <= set(said)
+    assert said["model_type"] == model_type
+    assert "What is this?" in said["prompt"]
+    assert len(said["placeholders"]) == 1
+    (image,) = said["images"]
+    assert (image["width"], image["height"]) == (64, 48)
+    assert 0 < image["tokens"] < said["context_length"]
+    assert said["engine_kwargs_from"].keys() >= {"model", "trust_remote_code"}
+
+
 def test_placeholders_are_found_and_those_a_user_wrote_are_not() -> None:
     said = _json("phi3-vision-128k-instruct", "What is <|image_1|>?", "-i", "336x336", "-i", "100x200")
     assert said["prompt"].startswith("<|user|>\n<|image_1|>\n<|image_2|>\nWhat is <|image_1|>?")
@@ -180,14 +193,53 @@ def test_every_engine_option_names_the_layer_that_set_it() -> None:
     assert said["images"][0]["tokens"] == 121
 
 
-def test_options_of_a_configuration_file_are_a_layer_of_their_own() -> None:
-    adapter = Registry.load("qwen2-vl-7b-instruct")
-    config = {"max_model_len": 8192, "dtype": "bfloat16"}
-    said = explain(adapter, Conversation.from_query("Q"), config=config, dtype="float16")
-    assert said.engine_kwargs["max_model_len"] == said.max_model_len == 8192
-    assert said.engine_kwargs["dtype"] == "float16"
-    assert said.engine_kwargs_from["max_model_len"] == "config"
-    assert said.engine_kwargs_from["dtype"] == "flag"
+def test_options_of_a_configuration_file_are_a_layer_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "engine.yaml"
+    file.write_text(
+        "max-model-len: 8192\ndtype: bfloat16\nlimit-mm-per-prompt: {image: 3}\n"
+        "mm-processor-kwargs: {max_pixels: 78400, min_pixels: 784}\n"
+    )
+    words = ["--config", str(file), "--engine", "dtype=float16", "--max-pixels", "50176", "-i", "1000x1000"]
+    said = _json("qwen2-vl-7b-instruct", "Q", *words)
+    assert said["engine_kwargs"] == {
+        "model": "Qwen/Qwen2-VL-7B-Instruct",
+        "trust_remote_code": False,
+        "max_model_len": 8192,
+        "limit_mm_per_prompt": {"image": 3},
+        "dtype": "float16",
+        "mm_processor_kwargs": {"max_pixels": 50176, "min_pixels": 784},
+    }
+    assert said["engine_kwargs_from"] == {
+        "model": "plugin default",
+        "trust_remote_code": "vlm-run",
+        "max_model_len": "config",
+        "limit_mm_per_prompt.image": "config",
+        "dtype": "flag",
+        "mm_processor_kwargs.max_pixels": "flag",
+        "mm_processor_kwargs.min_pixels": "config",
+    }
+    assert said["max_model_len"] == 8192
+    assert said["images"][0]["tokens"] == 64
+
+
+def test_a_configuration_file_may_name_the_weights(tmp_path: Path) -> None:
+    file = tmp_path / "engine.yaml"
+    file.write_text("model: mine/finetuned\n")
+    said = _json("qwen2-vl-7b-instruct", "Q", "--config", str(file))
+    assert (said["source"], said["engine_kwargs_from"]["model"]) == ("mine/finetuned", "config")
+    said = _json("qwen2-vl-7b-instruct", "Q", "--config", str(file), "--model", "mine/other")
+    assert (said["source"], said["engine_kwargs_from"]["model"]) == ("mine/other", "flag")
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [("- 1", "no mapping of engine options"), ("a: b: c", "cannot be read"), (None, "cannot be read")],
+)
+def test_a_wrong_configuration_file_is_told(content: str | None, cause: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "engine.yaml").write_text(content)
+    with pytest.raises(VlmRunError, match=cause):
+        _run("qwen2-vl-7b-instruct", "Q", "--config", str(tmp_path / "engine.yaml"))
 
 
 def test_processor_options_of_the_engine_change_what_a_picture_costs() -> None:
@@ -233,6 +285,9 @@ def test_for_people_the_prompt_shows_its_pictures_and_line_ends() -> None:
         (["qwen2-vl-7b-instruct", "-i", "nowhere.png"], "nowhere.png"),
         (["no-such-model"], "no installed plugin serves"),
         ([], "no model is given"),
+        (["qwen2-vl-7b-instruct", "--max-pixels", "0"], "--max-pixels 0: .* greater than or equal to 1"),
+        (["qwen2-vl-7b-instruct", "--max-pixels", "5", "--min-pixels", "9"], "min_pixels, 9, is more than"),
+        (["llava1_5-7b-instruct", "--max-pixels", "5"], "brings no picture to an area"),
         (["qwen2-vl-7b-instruct", "Q", "too", "many"], "more than one question"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import pickle
 import signal
@@ -16,14 +17,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pebble.pool.process import WORKERS_NAME
 from PIL import Image
+from vllm.renderers import renderer_from_config
 
-from vlm_run import Conversation, Engine, Registry
+from vlm_run import Conversation, Engine, MediaPolicy, Registry
 from vlm_run.adapter import Adapter
 from vlm_run.discovery import Plugins, installed_plugins
-from vlm_run.engine.pool import RendererPool
-from vlm_run.engine.rendering import Rendered
+from vlm_run.engine.pool import RendererPool, Roster
+from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.errors import MediaError, PluginError, RequestError
 from vlm_run_demo.drawing import COLOURS, Scene, Shape, paint
 
@@ -42,6 +46,12 @@ def picture(seed: int) -> tuple[Image.Image, int]:
     )
     grey = 180 + seed % 40
     return paint(Scene(160, 128, (grey, grey, 180 + seed // 40), 0.3, (0, 0), shapes)), count
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +109,112 @@ def test_pictures_are_named_by_their_content_in_every_worker(pool: RendererPool)
     found = asyncio.run(names())
     assert len(set(found)) == 4
     assert found == found[:4] * 5
+
+
+def test_names_hold_where_vllm_itself_only_counts() -> None:
+    # In 0.24 it does so even where it is given names.
+    config = Registry.load("demo-llava").vllm_config(mm_processor_cache_gb=0, enable_prefix_caching=False)
+    names = []
+    for seed in (1, 2, 1):  # each renderer as it would be in a process of its own
+        renderer = renderer_from_config(config)
+        rendering = Renderer(Registry.load("demo-llava"), renderer, MediaPolicy())
+        rendered = asyncio.run(rendering.render(Conversation.from_query(QUESTION, images=[picture(seed)[0]])))
+        names += rendered.engine_input["mm_hashes"]["image"]  # type: ignore[typeddict-item]
+        renderer.shutdown()
+    assert names[0] == names[2] != names[1]
+
+
+def test_equal_images_are_processed_once_whatever_is_asked_about_them(pool: RendererPool) -> None:
+    files = [encoded(picture(seed)[0]) for seed in range(6000, 6010)]
+
+    async def render_all() -> list[Rendered]:
+        asked = [
+            Conversation.from_query(f"{QUESTION} {number}", images=[file])
+            for number in range(6)
+            for file in files
+        ]
+        return await asyncio.gather(*map(pool.render, asked))
+
+    rendered = asyncio.run(render_all())
+    assert sum(each.reused_images for each in rendered) == 50
+    for number, each in enumerate(rendered):
+        first = rendered[number % 10].engine_input
+        assert each.engine_input["mm_kwargs"] == first["mm_kwargs"]  # type: ignore[typeddict-item]
+        assert each.engine_input["mm_hashes"] == first["mm_hashes"]  # type: ignore[typeddict-item]
+        assert each.image_tokens == rendered[number % 10].image_tokens
+
+
+def test_pictures_that_come_again_get_their_own_answers_again(pooled: Engine) -> None:
+    pictures = [(encoded(image), count) for image, count in map(picture, range(7000, 7100))] * 3
+    Random(1).shuffle(pictures)
+    answers = pooled.infer([{"query": QUESTION, "images": [image]} for image, _ in pictures])
+    right = sum(answer.response == str(count) for answer, (_, count) in zip(answers, pictures, strict=True))
+    assert right >= 285
+
+
+def test_an_image_that_has_left_the_cache_is_processed_again(engine: Engine) -> None:
+    conversation = Conversation.from_query(QUESTION, images=[encoded(picture(8000)[0])])
+    before = asyncio.run(engine._renderer.render(conversation))
+    cache = engine._renderer._processed
+    assert cache is not None
+    known = asyncio.run(engine._renderer.render(conversation))
+    assert (before.reused_images, known.reused_images) == (0, 1)
+
+    class ClearedOnceAsked:
+        """As it is where another request pushes the image out between the question and the use."""
+
+        def is_cached_item(self, name: str) -> bool:
+            found: bool = cache.is_cached_item(name)
+            cache.clear_cache()
+            return found
+
+    engine._renderer._processed = ClearedOnceAsked()
+    try:
+        again = asyncio.run(engine._renderer.render(conversation))
+    finally:
+        engine._renderer._processed = cache
+    assert again.reused_images == 0
+    assert again.engine_input["mm_kwargs"] == before.engine_input["mm_kwargs"]  # type: ignore[typeddict-item]
+
+
+def test_the_stages_of_a_request_fit_into_its_time(pooled: Engine, engine: Engine) -> None:
+    for running in (pooled, engine):
+        (answer,) = running.infer([{"query": QUESTION, "images": [picture(8100)[0]]}])
+        stages = answer.stages
+        assert min(stages.decode, stages.process, stages.engine) > 0
+        assert stages.fetch + stages.decode + stages.process + stages.engine <= answer.seconds
+
+
+@given(st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=3), max_size=60), st.integers(1, 4))
+def test_an_image_alone_stays_with_the_worker_that_knows_it(requests: list[list[int]], size: int) -> None:
+    roster = Roster(size)
+    knows: list[set[int]] = [set() for _ in range(size)]
+    for images in requests:
+        anyone = any(set(images) <= each for each in knows)
+        chosen = roster.choose([str(image) for image in images])
+        assert not anyone or set(images) <= knows[chosen]
+        knows[chosen] |= set(images)
+        roster.begin(chosen)
+
+
+def test_new_images_go_to_who_is_least_busy_even_beside_one_that_all_requests_have() -> None:
+    roster = Roster(3)
+    chosen = []
+    for number in range(30):
+        worker = roster.choose(["reference.png", f"{number}.png"])
+        roster.begin(worker)
+        chosen.append(worker)
+    assert {chosen.count(worker) for worker in range(3)} == {10}
+    for _ in range(9):
+        roster.end(1)
+    assert roster.choose(["new.png"]) == 1
+
+
+def test_what_the_roster_remembers_is_bounded() -> None:
+    roster = Roster(2, most_images=10)
+    for number in range(100):
+        roster.choose([f"{number}.png", "always.png"])
+    assert len(roster._workers_of) == 10
 
 
 def test_pixels_that_differ_in_shape_alone_have_other_names(pool: RendererPool) -> None:

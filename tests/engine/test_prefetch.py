@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from vlm_run import Conversation, MediaPolicy
-from vlm_run.engine.prefetch import prefetch
+from vlm_run.conversation import Image
+from vlm_run.engine.prefetch import Fetcher
 from vlm_run.errors import MediaError
 
 from ..media.conftest import Server
@@ -32,21 +33,28 @@ def test_urls_become_bytes_in_their_places(pictures: Server) -> None:
         {"role": "assistant", "content": "A"},
         {"role": "user", "content": f"<img>local.png</img><img>{a}</img>Q"},
     ]
-    done = asyncio.run(prefetch(Conversation.from_messages(turns), LOCAL))
-    assert done.image_places() == [(0, b"B"), (2, "local.png"), (2, b"A")]
+    done = asyncio.run(Fetcher(LOCAL).with_content(Conversation.from_messages(turns)))
+    assert done.image_places() == [(0, Image(b"B")), (2, Image("local.png")), (2, Image(b"A"))]
     assert done.template_messages() == Conversation.from_messages(turns).template_messages()
 
 
+def test_bounds_stay_with_what_was_fetched(pictures: Server) -> None:
+    url = pictures.at("/a", b"A")
+    conversation = Conversation.from_query("Q", images=[url]).with_pixel_bounds(1, 784)
+    done = asyncio.run(Fetcher(LOCAL).with_content(conversation))
+    assert done.image_places() == [(0, Image(b"A", 1, 784))]
+
+
 def test_images_are_fetched_at_once(pictures: Server) -> None:
-    def slow(handler: BaseHTTPRequestHandler) -> None:
+    def missing(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.3)
         handler.send_error(404)
 
-    pictures.answers.update({f"/{number}": slow for number in range(5)})
+    pictures.answers.update({f"/{number}": missing for number in range(5)})
     conversation = Conversation.from_query("Q", images=[pictures.url(f"/{number}") for number in range(5)])
     started = time.monotonic()
     with pytest.raises(MediaError, match="404"):
-        asyncio.run(prefetch(conversation, LOCAL))
+        asyncio.run(Fetcher(LOCAL).with_content(conversation))
     assert time.monotonic() - started < 1.2
 
 
@@ -58,5 +66,90 @@ def test_the_image_at_fault_is_named_and_the_others_are_given_up(pictures: Serve
     images = [pictures.url("/slow"), pictures.url("/missing")]
     started = time.monotonic()
     with pytest.raises(MediaError, match=r"^message 1, image 2: .* answers 404"):
-        asyncio.run(prefetch(Conversation.from_query("Q", images=images), LOCAL))
+        asyncio.run(Fetcher(LOCAL).with_content(Conversation.from_query("Q", images=images)))
     assert time.monotonic() - started < 3
+
+
+def slow(pictures: Server, path: str, content: bytes) -> str:
+    """A URL that takes a moment."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.2)
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    pictures.answers[path] = answer
+    return pictures.url(path)
+
+
+def asking(url: str) -> Conversation:
+    return Conversation.from_query("Q", images=[url])
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 1000])
+def test_requests_that_wait_for_the_same_url_share_one_fetch(pictures: Server, keep_bytes: int) -> None:
+    url = slow(pictures, "/a", b"A")
+
+    async def several() -> list[Conversation]:
+        fetcher = Fetcher(LOCAL, keep_bytes)
+        return await asyncio.gather(*(fetcher.with_content(asking(url)) for _ in range(20)))
+
+    assert {each.images for each in asyncio.run(several())} == {(b"A",)}
+    assert len(pictures.asked) == 1
+
+
+@pytest.mark.parametrize(("keep_bytes", "times"), [(0, 3), (1, 1), (1000, 1)])
+def test_later_requests_of_a_batch_find_what_is_kept(pictures: Server, keep_bytes: int, times: int) -> None:
+    url = slow(pictures, "/a", b"A")
+
+    async def one_after_the_other() -> None:
+        fetcher = Fetcher(LOCAL, keep_bytes)
+        for _ in range(3):
+            await fetcher.with_content(asking(url))
+
+    asyncio.run(one_after_the_other())
+    assert len(pictures.asked) == times
+
+
+def test_what_is_kept_stays_within_its_bounds(pictures: Server) -> None:
+    first = slow(pictures, "/a", b"A" * 60)
+    second = slow(pictures, "/b", b"B" * 60)
+
+    async def in_turns() -> None:
+        fetcher = Fetcher(LOCAL, keep_bytes=100)
+        for url in (first, second, second, first):
+            await fetcher.with_content(asking(url))
+
+    asyncio.run(in_turns())
+    assert [path for path, _ in pictures.asked] == ["/a", "/b", "/a"]
+
+
+def test_a_request_that_is_given_up_does_not_take_the_image_from_another(pictures: Server) -> None:
+    url = slow(pictures, "/a", b"A")
+
+    async def give_one_up() -> Conversation:
+        fetcher = Fetcher(LOCAL)
+        first = asyncio.create_task(fetcher.with_content(asking(url)))
+        second = asyncio.create_task(fetcher.with_content(asking(url)))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        return await second
+
+    assert asyncio.run(give_one_up()).images == (b"A",)
+    assert len(pictures.asked) == 1
+
+
+def test_a_url_whose_requests_were_all_given_up_is_fetched_anew(pictures: Server) -> None:
+    url = slow(pictures, "/a", b"A")
+
+    async def give_all_up() -> Conversation:
+        fetcher = Fetcher(LOCAL)
+        first = asyncio.create_task(fetcher.with_content(asking(url)))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        await asyncio.sleep(0.05)
+        return await fetcher.with_content(asking(url))
+
+    assert asyncio.run(give_all_up()).images == (b"A",)
+    assert len(pictures.asked) == 2

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +14,37 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_run.engine.shared_memory import discard, memory_folder, store, take
+from vlm_run.engine.shared_memory import MemoryFolder, discard, store, take
 
 DTYPES = (torch.bfloat16, torch.float32, torch.int64, torch.uint8, torch.bool)
 SHAPES = st.lists(st.integers(0, 5), max_size=3)
 
 
-@given(st.lists(st.tuples(st.sampled_from(DTYPES), SHAPES), max_size=5))
+@pytest.fixture(scope="module")
+def folder() -> Iterator[str]:
+    memory = MemoryFolder()
+    yield memory.name
+    memory.remove()
+    assert not Path(memory.name).exists()
+
+
+@given(kinds=st.lists(st.tuples(st.sampled_from(DTYPES), SHAPES), max_size=5))
 def test_tensors_of_any_dtype_and_shape_arrive_as_they_were(
-    kinds: list[tuple[torch.dtype, list[int]]],
+    folder: str, kinds: list[tuple[torch.dtype, list[int]]]
 ) -> None:
     value = {"text": "kept", "tensors": [torch.randint(0, 2, shape).to(dtype) for dtype, shape in kinds]}
-    with memory_folder() as folder:
-        stored = store(value, folder)
-        arrived = take(stored)
-        assert arrived["text"] == "kept"
-        for before, after in zip(value["tensors"], arrived["tensors"], strict=True):  # type: ignore[arg-type]
-            assert after.dtype == before.dtype
-            assert after.shape == before.shape
-            assert torch.equal(after, before)
-        assert not [*Path(folder).iterdir()]
+    arrived = take(store(value, folder))
+    assert arrived["text"] == "kept"
+    for before, after in zip(value["tensors"], arrived["tensors"], strict=True):  # type: ignore[arg-type]
+        assert after.dtype == before.dtype
+        assert after.shape == before.shape
+        assert torch.equal(after, before)
+    assert not [*Path(folder).iterdir()]
 
 
-def test_a_strided_view_arrives_with_its_own_values() -> None:
+def test_a_strided_view_arrives_with_its_own_values(folder: str) -> None:
     view = torch.arange(24).reshape(4, 6)[:, ::2].T
-    with memory_folder() as folder:
-        assert torch.equal(take(store(view, folder)), view)
+    assert torch.equal(take(store(view, folder)), view)
 
 
 def test_what_is_discarded_leaves_no_file(tmp_path: Path) -> None:
@@ -51,3 +60,29 @@ def test_a_full_file_system_is_an_error_not_a_crash(tmp_path: Path, monkeypatch:
     with pytest.raises(OSError, match="No space left"):
         store(torch.ones(10), str(tmp_path))
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_a_killed_process_leaves_the_next_one_removes_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("vlm_run.engine.shared_memory._LEAST_FREE_BYTES", 2**80)
+    theirs = tmp_path / "vlm-run-rendered-by-hand"
+    theirs.write_text("a file, which is no one's folder")
+    mine = MemoryFolder()
+    context = get_context("fork")
+    started = context.Process(target=_leave_a_folder)
+    started.start()
+    started.join()
+    (left,) = {*tmp_path.iterdir()} - {Path(mine.name), theirs}
+    assert [*left.iterdir()]
+    an_hour_ago = time.time() - 3600
+    for path in (left, Path(mine.name), theirs):
+        os.utime(path, (an_hour_ago, an_hour_ago))
+    new = MemoryFolder()
+    assert {*tmp_path.iterdir()} == {Path(mine.name), Path(new.name), theirs}
+
+
+def _leave_a_folder() -> None:
+    store(torch.ones(10), MemoryFolder().name)
+    os._exit(9)

@@ -372,3 +372,14 @@ def test_the_start_up_line_has_a_curl_that_works(server: Server) -> None:
         ["bash", "-c", command.strip() + " -sS"], capture_output=True, timeout=60, check=True
     )
     assert httpx.Response(200, content=done.stdout).json()["choices"][0]["message"]["content"]
+
+
+def test_bounds_on_images_are_refused_where_pictures_have_no_area(server: Server) -> None:
+    asked = [part(TWO), text(QUESTION)]
+    refusal = server.refusal(asked, max_pixels=784)
+    assert refusal.startswith("message 1, image 1: this model brings no picture to an area of its own.")
+    asked[0] = {**part(TWO), "min_pixels": 0}
+    assert "'min_pixels' of part 1 is no area in pixels: 0" in server.refusal(asked)
+    assert "'max_pixels' of the request is no area in pixels: -1" in server.refusal(
+        images=[TWO], max_pixels=-1
+    )

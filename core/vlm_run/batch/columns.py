@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vlm_run.conversation import Conversation, Image, ImageSource, Message, Part
+from vlm_run.conversation import Conversation, ImageSource
 from vlm_run.errors import ConversationError, RequestError
-from vlm_run.request import Request, Sampling
+from vlm_run.request import PIXEL_BOUNDS, Request, Sampling
 
 NAMES = (
     *("query", "response", "history", "images", "system", "messages", "conversations", "image"),
-    *("id", "custom_id", "body", "sampling"),
+    *("id", "custom_id", "body", "sampling", *PIXEL_BOUNDS),
 )
 """The columns that are understood; `--map` gives others one of these names."""
 
@@ -74,12 +74,14 @@ class Reading:
         mapping: From the data's column names to those in `NAMES`.
         prompt: The question of rows that have images and ask nothing.
         system: The system message of rows that bring none.
+        sampling: Of rows that bring parameters of their own, for those that they do not name.
     """
 
     folder: Path | None = None
     mapping: Mapping[str, str] | None = None
     prompt: str | None = None
     system: str | None = None
+    sampling: Sampling | None = None
 
 
 def read_row(number: int, columns: Columns, reading: Reading) -> Row:
@@ -93,11 +95,13 @@ def read_row(number: int, columns: Columns, reading: Reading) -> Row:
         row = replace(row, id=_id(fields))
         asked, reference = _asked(fields, reading)
         row = replace(row, shown=_shown(asked), reference=reference)
+        own = asked.pop("sampling", None)
+        sampling = None if own is None else Sampling.parse(own, reading.sampling)
         request = Request.parse(asked)
         conversation = _with_sources(request.conversation, lambda source: _located(source, reading.folder))
     except RequestError as error:
         return replace(row, shown=row.shown or _shown(fields), error=error)
-    return replace(row, request=replace(request, conversation=conversation))
+    return replace(row, request=Request(conversation, sampling))
 
 
 def _renamed(fields: dict[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -131,9 +135,9 @@ def _id(fields: Mapping[str, Any]) -> str | int | None:
 def _asked(fields: Mapping[str, Any], reading: Reading) -> tuple[dict[str, Any], Any]:
     """The request in a shape that `Request.parse` takes, and the reference."""
     if "body" in fields:
-        return _of_batch_line(fields["body"])
+        return _of_batch_line(fields["body"], reading.system), None
     images = _images(fields)
-    extra = {"sampling": fields["sampling"]} if "sampling" in fields else {}
+    extra = {key: fields[key] for key in ("sampling", *PIXEL_BOUNDS) if key in fields}
     reference = _reference(fields.get("response"))
     if "messages" in fields or "conversations" in fields:
         messages = _filled(_messages(fields, reading.system), images)
@@ -163,11 +167,16 @@ def _asked(fields: Mapping[str, Any], reading: Reading) -> tuple[dict[str, Any],
     return {"query": query, **kept, **given, **extra}, reference
 
 
-def _of_batch_line(body: Any) -> tuple[dict[str, Any], Any]:
+def _of_batch_line(body: Any, system: str | None) -> dict[str, Any]:
     """A line of OpenAI's batch format: the parameters of one request stand beside its messages."""
     if not isinstance(body, Mapping) or "messages" not in body:
         raise ConversationError("'body' has no messages", hint="Only chat completions can be asked.")
-    parameters = {key: value for key, value in body.items() if key not in ("messages", *_BODY_IGNORED)}
+    # What is set to false is not asked for, as in `"logprobs": false`.
+    parameters = {
+        key: value
+        for key, value in body.items()
+        if key not in ("messages", "images", *_BODY_IGNORED) and value is not False
+    }
     if "max_completion_tokens" in parameters:
         parameters["max_tokens"] = parameters.pop("max_completion_tokens")
     if isinstance(stop := parameters.get("stop"), str):
@@ -179,10 +188,21 @@ def _of_batch_line(body: Any) -> tuple[dict[str, Any], Any]:
         raise RequestError(
             f"response_format of type {form.get('type')!r} is not known", hint="Known: json_schema."
         )
-    asked: dict[str, Any] = {"messages": body["messages"]}
+    structured = parameters.pop("structured_outputs", None)  # vLLM's own
+    if isinstance(structured, Mapping):
+        names = {"json": "json_schema", "choice": "choice"}
+        parameters |= {names.get(key, f"structured_outputs.{key}"): each for key, each in structured.items()}
+    bounds = parameters.pop("mm_processor_kwargs", None)
+    asked: dict[str, Any] = {
+        "messages": _messages({"messages": body["messages"]}, system),
+        **(bounds if isinstance(bounds, Mapping) else {}),
+        **{key: parameters.pop(key) for key in PIXEL_BOUNDS if key in parameters},
+    }
+    if "images" in body:
+        asked["images"] = body["images"]
     if parameters:
         asked["sampling"] = parameters
-    return asked, None
+    return asked
 
 
 def _messages(fields: Mapping[str, Any], system: str | None) -> list[Any]:
@@ -193,7 +213,8 @@ def _messages(fields: Mapping[str, Any], system: str | None) -> list[Any]:
     messages = []
     for turn in turns:
         if isinstance(turn, Mapping) and "from" in turn:
-            role = _LLAVA_ROLES.get(turn["from"], turn["from"])
+            role = turn["from"]
+            role = _LLAVA_ROLES.get(role, role) if isinstance(role, str) else role
             messages.append({"role": role, "content": turn.get("value")})
         else:
             messages.append(turn)
@@ -222,7 +243,7 @@ def _source(image: Any) -> Any:
 
 def _filled(messages: list[Any], images: list[Any] | None) -> list[Any]:
     """The messages with images given to the parts `{"type": "image"}` that bring none, in order."""
-    empty = [part for message in messages for part in _parts(message) if part == {"type": "image"}]
+    empty = [part for message in messages for part in _parts(message) if _is_empty(part)]
     if not empty or images is None:
         return messages
     if len(empty) != len(images):
@@ -234,8 +255,7 @@ def _filled(messages: list[Any], images: list[Any] | None) -> list[Any]:
         {
             **message,
             "content": [
-                {"type": "image", "image": next(left)} if part == {"type": "image"} else part
-                for part in _parts(message)
+                {**part, "image": next(left)} if _is_empty(part) else part for part in _parts(message)
             ],
         }
         if _parts(message)
@@ -247,6 +267,12 @@ def _filled(messages: list[Any], images: list[Any] | None) -> list[Any]:
 def _parts(message: Any) -> list[Any]:
     content = message.get("content") if isinstance(message, Mapping) else None
     return list(content) if isinstance(content, (list, tuple)) else []
+
+
+def _is_empty(part: Any) -> bool:
+    return (
+        isinstance(part, Mapping) and part.get("type") == "image" and part.keys() <= {"type", *PIXEL_BOUNDS}
+    )
 
 
 def _is_image_part(part: Any) -> bool:
@@ -270,13 +296,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _with_sources(conversation: Conversation, change: Callable[[ImageSource], ImageSource]) -> Conversation:
-    def changed(part: Part) -> Part:
-        return Image(change(part.source)) if isinstance(part, Image) else part
-
-    def moved(message: Message) -> Message:
-        return replace(message, parts=tuple(map(changed, message.parts)))
-
-    return replace(conversation, messages=tuple(map(moved, conversation.messages)))
+    return conversation.with_images(lambda image: replace(image, source=change(image.source)))
 
 
 def _located(source: ImageSource, folder: Path | None) -> ImageSource:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -25,6 +25,11 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ti
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
 # Of a stream from elsewhere, which cannot be drawn from before it has been read.
 _SHUFFLE_BUFFER = 10_000
+_HUB_TIMEOUT_S = 20.0
+_HUB_HINT = (
+    "Give a file, a folder, or a data set's name on the Hugging Face hub; "
+    "names that ms-swift registers, such as coco-en-2-mini, are its own."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +123,10 @@ def _source(place: str, subset: str | None, split: str | None) -> _Source:
     if suffix == ".parquet":
         return _parquet(path)
     if suffix in (".csv", ".tsv"):
-        return _file(path, lambda: _csv_rows(path, "\t" if suffix == ".tsv" else ","))
+        return _counted(_file(path, lambda: _csv_rows(path, "\t" if suffix == ".tsv" else ",")))
     if suffix in (".jsonl", ".ndjson", ".json"):
         if _first_character(path) == b"[":
-            return _file(path, lambda: _json_rows(path))
+            return _counted(_file(path, lambda: _json_rows(path)))
         return _file(path, lambda: _jsonl_rows(path), count_lines=True)
     raise VlmRunError(
         f"{place} is of no known format", hint="Known: .jsonl, .json, .csv, .tsv, .parquet, a folder."
@@ -136,6 +141,11 @@ def _file(path: Path, rows: Callable[[], Iterator[Columns]], *, count_lines: boo
             lines += not line.isspace()
     identity = {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
     return _Source(identity, rows, lines if count_lines else None, path.resolve().parent)
+
+
+def _counted(source: _Source) -> _Source:
+    """With the number of its rows, for which they are read once: a file that is cut short shows now."""
+    return replace(source, total=sum(1 for _ in source.rows()))
 
 
 def _first_character(path: Path) -> bytes:
@@ -241,17 +251,43 @@ def _local_data_set(path: Path, subset: str | None, split: str | None, identity:
 
 def _hub(name: str, subset: str | None, split: str | None) -> _Source:
     datasets = _library("datasets")
+    # First and of one revision: the library would try for half a minute where there is no network,
+    # and a run that goes on must not meet other rows.
+    revision = _hub_revision(name)
     with _reading(name):
-        found = datasets.load_dataset(name, subset, streaming=True)
-        stream = _split(found, split, name).decode(False)
-        from huggingface_hub import HfApi
-
-        revision = HfApi().dataset_info(name).sha
+        found = datasets.load_dataset(name, subset, streaming=True, revision=revision)
+        chosen = _split(found, split, name)
+        stream = chosen.decode(False)
 
     def shuffled(seed: int) -> Iterator[Columns]:
         return iter(stream.shuffle(seed=seed, buffer_size=_SHUFFLE_BUFFER))
 
-    return _Source({"hub": name, "revision": revision}, lambda: iter(stream), shuffled=shuffled)
+    identity = {"hub": name, "revision": revision}
+    return _Source(identity, lambda: iter(stream), _known_total(chosen), shuffled=shuffled)
+
+
+def _hub_revision(name: str) -> str:
+    """The newest revision of a data set on the hub."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        return str(HfApi().dataset_info(name, timeout=_HUB_TIMEOUT_S).sha)
+    except (HFValidationError, RepositoryNotFoundError):
+        raise VlmRunError(f"there is no data set '{name}' on the Hugging Face hub", hint=_HUB_HINT) from None
+    except Exception as error:
+        raise VlmRunError(
+            f"'{name}' is neither a file nor a folder, and the Hugging Face hub cannot be asked for it: "
+            f"{_first_line(error)}",
+            hint=_HUB_HINT,
+        ) from error
+
+
+def _known_total(stream: Any) -> int | None:
+    """How many rows a data set of the hub says that it has, if it does."""
+    splits = stream.info.splits or {}
+    found = splits.get(str(stream.split))
+    return None if found is None else found.num_examples or None
 
 
 def _split(found: Any, split: str | None, name: str) -> Any:
@@ -279,11 +315,15 @@ class _reading:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, VlmRunError):
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise VlmRunError(
-                f"the data set {self._name} cannot be read: {lines[0].rstrip('.')}",
+                f"the data set {self._name} cannot be read: {_first_line(error)}",
                 hint="Give a file, a folder, or a data set's name on the Hugging Face hub.",
             ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")
 
 
 def _library(name: str) -> Any:

@@ -77,8 +77,7 @@ class ResultFile:
         number = line["row"]
         if self.has(number):
             raise VlmRunError(f"row {number} is in {self.path} already")
-        if self._failed_sync is not None:
-            raise VlmRunError(f"{self.path} cannot be written: {self._failed_sync.strerror}")
+        self._check_synced()
         left = memoryview(_encoded(line))
         try:
             while left:
@@ -117,7 +116,11 @@ class ResultFile:
             yield line
 
     def close(self) -> None:
-        """Sync and let another run have it. Safe to call twice."""
+        """Sync and let another run have it. Safe to call twice.
+
+        Raises:
+            VlmRunError: The last lines may not survive a power failure.
+        """
         if self._manifest.closed:
             return
         self._closing.set()
@@ -125,6 +128,7 @@ class ResultFile:
         self._syncer.join()
         self._file.close()
         self._manifest.close()
+        self._check_synced()
 
     def __enter__(self) -> Self:
         return self
@@ -133,6 +137,10 @@ class ResultFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_synced(self) -> None:
+        if self._failed_sync is not None:
+            raise VlmRunError(f"{self.path} cannot be written: {self._failed_sync.strerror}")
 
     def _lock(self) -> None:
         try:
@@ -205,12 +213,15 @@ class ResultFile:
         while not self._closing.is_set():
             self._unsynced.wait()
             self._unsynced.clear()
-            try:
-                os.fsync(self._file.fileno())
-            except OSError as error:
-                self._failed_sync = error
+            self._sync()
             self._closing.wait(SYNC_INTERVAL_S)
-        os.fsync(self._file.fileno())
+        self._sync()
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._failed_sync = error
 
 
 def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:

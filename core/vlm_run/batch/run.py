@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vlm_run.batch.columns import Reading, Row, read_row
 from vlm_run.batch.metrics import Metrics
 from vlm_run.batch.results import ResultFile
-from vlm_run.errors import VlmRunError
+from vlm_run.errors import EngineError, VlmRunError
 from vlm_run.request import Request, Sampling
 from vlm_run.response import Response
 
@@ -194,9 +194,16 @@ def run_batch(
             number += 1
             yield row.request
 
-    for number, response in engine.as_completed(requests(), sampling, window=_WINDOW if ordered else None):
-        place, row = asked.pop(number)
-        finish(place, row, response)
+    answers = engine.as_completed(requests(), sampling, window=_WINDOW if ordered else None)
+    try:
+        for number, response in answers:
+            place, row = asked.pop(number)
+            finish(place, row, response)
+    except (KeyboardInterrupt, EngineError):
+        # What waits for an older row is done too; the run that goes on sorts the file.
+        for place in sorted(waiting):
+            results.write(waiting[place])
+        raise
     if ordered:
         results.put_in_order()
     return progress

@@ -75,7 +75,7 @@ def answer_data_set(
 
     metrics, mapping = Metrics(options.metrics), _mapping(options.mapping)
     data = open_data(options.data, subset=options.subset, split=options.split, seed=options.seed)
-    reading = Reading(data.folder, mapping, options.prompt, options.system)
+    reading = Reading(data.folder, mapping, options.prompt, options.system, sampling)
     path = options.result_path or default_result_path(options.data, adapter.spec.model_type)
     run = describe_run(adapter, data, reading, sampling, engine_options)
     with ResultFile(path, run, retry_errors=options.retry_errors) as results:
@@ -176,10 +176,13 @@ def _line_now_and_then(total: int | None) -> Callable[[Progress], None]:
         nonlocal last
         if time.monotonic() - last >= _LINE_INTERVAL_S:
             last = time.monotonic()
-            whole = "" if total is None else f" of {total:,}"
+            whole = left = ""
+            if total is not None:
+                whole = f" of {total:,}"
+                left = f", {(total - progress.done) / progress.rows_per_second / 60:.0f} min left"
             print(
                 f"{progress.done:,}{whole} rows, {progress.failed:,} failed, "
-                f"{progress.rows_per_second:.1f} rows/s, {progress.tokens_per_second:.0f} tokens/s",
+                f"{progress.rows_per_second:.1f} rows/s, {progress.tokens_per_second:.0f} tokens/s{left}",
                 file=sys.stderr,
                 flush=True,
             )

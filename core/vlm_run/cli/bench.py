@@ -1,4 +1,4 @@
-"""`vlm-run bench`: images per second beside plain vLLM, on the same requests in one run."""
+"""`vlm-run bench`: images per second beside plain vLLM, offline or served, on the same requests."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import json
 import os
 import platform
 from datetime import date
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_run.cli.infer import engine_options
+from vlm_run.cli.options import engine_options
 from vlm_run.cli.output import print_table, quieten_model_libraries
-from vlm_run.errors import VlmRunError
+from vlm_run.errors import EngineError, VlmRunError
+
+if TYPE_CHECKING:
+    from vlm_run.adapter import Adapter
+    from vlm_run.engine.measure import Load, Result
 
 
 def bench(
@@ -27,6 +32,21 @@ def bench(
     renderers: Annotated[
         int | None, typer.Option(min=0, help="Renderer processes; by default by the cores.")
     ] = None,
+    served: Annotated[bool, typer.Option("--served", help="Compare the servers, not the engines.")] = False,
+    clients: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Of a server, at a time; repeatable. By default 1, 8 and 64."),
+    ] = None,
+    api_servers: Annotated[
+        int | None,
+        typer.Option(min=2, help="Also measure vLLM's server with so many API processes."),
+    ] = None,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=1, help="More than one are asked of all sides in turns, each with a part of the memory."
+        ),
+    ] = 1,
     load_format: Annotated[
         str, typer.Option(help="`dummy` fills the model with random numbers; `auto` loads weights.")
     ] = "dummy",
@@ -38,28 +58,39 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     verbose: Annotated[bool, typer.Option(help="Show vLLM's own log, and tracebacks.")] = False,
 ) -> None:
-    """Compare vlm-run with vLLM's own `LLM.generate`: same model, engine options and pictures.
+    """Compare vlm-run with plain vLLM: same model, engine options and pictures.
 
     vlm-run bench qwen2-vl-2b-instruct --size 1344x1008
+
+    Beside `LLM.generate`, or with --served beside vLLM's own server. Two servers, or the two sides of
+    several rounds, share a GPU: give each a part with --engine gpu_memory_utilization=0.4.
     """
     if not verbose:
         quieten_model_libraries()
-    from vlm_run.engine.bench import Load, compare
-    from vlm_run.engine.versions import vllm_version
+    from vlm_run.engine.measure import Load
+    from vlm_run.engine.versions import check_serves, vllm_version
     from vlm_run.registry import Registry
 
     width, height = _pixels(size)
     options = {"load_format": load_format, **engine_options(engine or [])}
     adapter = Registry.load(name, checkpoint=model)
-    results = compare(adapter, Load(width, height, count, max_tokens, renderers, options))
-    ours = results[0].images_per_second
+    check_serves(adapter.spec)  # before the processes that would each find out
+    load = Load(
+        width,
+        height,
+        count,
+        max_tokens,
+        renderers,
+        options,
+        rounds,
+        tuple(clients or (1, 8, 64)),
+        api_servers,
+    )
     report: dict[str, Any] = {
         "model_type": adapter.spec.model_type,
         "size": [width, height],
         "options": options,
-        "results": [
-            {**result.to_dict(), "ratio": round(ours / result.images_per_second, 3)} for result in results
-        ],
+        "results": _results(adapter, load, served),
         "vllm": str(vllm_version()),
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)),
@@ -71,6 +102,37 @@ def bench(
         _print(report)
 
 
+def _results(adapter: Adapter, load: Load, served: bool) -> list[dict[str, Any]]:
+    """Each side, with what vlm-run made of the same load as a multiple of it."""
+    if served:
+        from vlm_run.server.bench import compare
+    else:
+        from vlm_run.engine.bench import compare
+    try:
+        results = compare(adapter, load)
+    except EngineError as error:
+        if Path(adapter.source).is_dir():
+            raise
+        raise EngineError(
+            error.cause,
+            hint=f"{adapter.source} was looked for on the hub. Without one, give a folder with --model; "
+            "`python benchmarks/checkpoints.py FOLDER`, in vlm-run's repository, writes some with real "
+            "dimensions and no weights.",
+        ) from error
+    first: dict[int | None, Result] = {}
+    rows = []
+    for result in results:
+        ours = first.setdefault(result.clients, result)
+        rows.append(
+            {
+                **result.to_dict(),
+                "same_answers": round(result.same_answers(ours), 3),
+                "ratio": round(ours.images_per_second / result.images_per_second, 3),
+            }
+        )
+    return rows
+
+
 def _pixels(size: str) -> tuple[int, int]:
     width, _, height = size.partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
@@ -79,27 +141,36 @@ def _pixels(size: str) -> tuple[int, int]:
 
 
 def _print(report: dict[str, Any]) -> None:
+    stages = ("fetch", "decode", "process", "engine", "waiting")
+    rows = report["results"]
     print_table(
-        ["", "images/s", "prompt tokens/s", "first token p50", "p99", "GPU idle", "vlm-run is"],
+        [
+            *("", "clients", "images/s", "prompt tokens/s", "first token p50", "p99"),
+            *stages,
+            *("GPU idle", "same answers", "vlm-run is"),
+        ],
         [
             [
                 row["side"],
+                _or_dash(row["clients"], "{}"),
                 f"{row['images_per_second']:.2f}",
                 f"{row['prompt_tokens_per_second']:.0f}",
-                _seconds(row["first_token_seconds_p50"]),
-                _seconds(row["first_token_seconds_p99"]),
-                "–" if row["gpu_idle"] is None else f"{row['gpu_idle']:.0%}",
-                "" if row["side"] == "vlm-run" else f"{row['ratio']:.2f}×",
+                _or_dash(row["first_token_seconds_p50"], "{:.3f} s"),
+                _or_dash(row["first_token_seconds_p99"], "{:.3f} s"),
+                *(_or_dash(row["stages"] and row["stages"][stage], "{:.0%}") for stage in stages),
+                _or_dash(row["gpu_idle"], "{:.0%}"),
+                f"{row['same_answers']:.1%}",
+                "" if row["side"].startswith("vlm-run") else f"{row['ratio']:.2f}×",
             ]
-            for row in report["results"]
+            for row in rows
         ],
     )
     width, height = report["size"]
     typer.echo(
-        f"\n{report['model_type']}, {report['results'][0]['images']} pictures of {width}×{height}, "
+        f"\n{report['model_type']}, {rows[0]['images']} pictures of {width}×{height}, "
         f"vLLM {report['vllm']}, {report['cores']} cores, {report['date']}."
     )
 
 
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} s"
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)

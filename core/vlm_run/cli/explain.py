@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_run.cli.infer import engine_options, name_and_question
+from vlm_run.cli import options as opt
 
 if TYPE_CHECKING:
     from vlm_run.explain import Explanation
-
-_MODEL = "Model"
-_ENGINE = "Engine"
 
 
 def explain(
@@ -26,43 +22,28 @@ def explain(
         typer.Option("--image", "-i", help="As for infer, or a size such as 640x480; repeatable."),
     ] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    model_type: Annotated[
-        str | None, typer.Option(help="The model type, in place of MODEL.", rich_help_panel=_MODEL)
-    ] = None,
+    model_type: opt.ModelType = None,
     model: Annotated[
         str | None,
         typer.Option(
             help="Folder or hub id of the weights; of a folder, tokenizer.json is read.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=opt.MODEL,
         ),
     ] = None,
-    chat_template: Annotated[
-        Path | None, typer.Option(help="Jinja file in place of the model's own.", rich_help_panel=_MODEL)
-    ] = None,
-    max_model_len: Annotated[
-        int | None, typer.Option(help="Prompt and answer together, in tokens.", rich_help_panel=_ENGINE)
-    ] = None,
-    max_images: Annotated[
-        int | None, typer.Option(help="Images in one conversation.", rich_help_panel=_ENGINE)
-    ] = None,
-    min_pixels: Annotated[
-        int | None, typer.Option(help="Enlarge smaller images (Qwen-VL).", rich_help_panel=_ENGINE)
-    ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(help="Shrink larger images (Qwen-VL).", rich_help_panel=_ENGINE)
-    ] = None,
-    tensor_parallel_size: Annotated[
-        int | None, typer.Option(help="GPUs to spread the model over.", rich_help_panel=_ENGINE)
-    ] = None,
+    chat_template: opt.ChatTemplate = None,
+    config: opt.Config = None,
+    max_model_len: opt.MaxModelLen = None,
+    max_images: opt.MaxImages = None,
+    min_pixels: opt.MinPixels = None,
+    max_pixels: opt.MaxPixels = None,
+    tensor_parallel_size: opt.TensorParallelSize = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="Any option of vLLM's engine; repeatable.", rich_help_panel=_ENGINE
+            metavar="NAME=VALUE", help="Any option of vLLM's engine; repeatable.", rich_help_panel=opt.ENGINE
         ),
     ] = None,
-    allow_private_media: Annotated[
-        bool, typer.Option(help="Fetch images from private addresses too.", rich_help_panel=_ENGINE)
-    ] = False,
+    allow_private_media: opt.AllowPrivateMedia = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     verbose: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
 ) -> None:
@@ -70,21 +51,26 @@ def explain(
 
     vlm-run explain qwen2-vl-7b-instruct "What is this?" --image 1920x1080
     """
-    name, text = name_and_question(words or [], model_type or None, model)
+    name, text = opt.name_and_question(words or [], model_type or None, model)
     from vlm_run.conversation import Conversation
     from vlm_run.explain import explain as explain_conversation
     from vlm_run.media import MediaPolicy
-    from vlm_run.registry import Registry
-    from vlm_run.specs import Limits
 
-    options = engine_options(engine or [])
+    options = opt.engine_options(engine or [])
     if tensor_parallel_size is not None:
         options["tensor_parallel_size"] = tensor_parallel_size
-    limits = Limits(
-        max_images=max_images, max_model_len=max_model_len, min_pixels=min_pixels, max_pixels=max_pixels
+    adapter = opt.load(
+        name,
+        checkpoint=model,
+        chat_template=chat_template,
+        config=config,
+        max_images=max_images,
+        max_model_len=max_model_len,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
     )
     explanation = explain_conversation(
-        Registry.load(name, checkpoint=model, chat_template=chat_template, limits=limits),
+        adapter,
         Conversation.from_query(text or "", images=list(image or []), system=system),
         policy=MediaPolicy(allow_private_addresses=allow_private_media),
         **options,

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_run.cli import options as opt
 from vlm_run.errors import VlmRunError
 
 if TYPE_CHECKING:
     from vlm_run.engine import Engine
 
-_MODEL = "Model"
 _ANSWER = "Answer"
 _DATA = "Data set"
-_ENGINE = "Engine"
 
 
 def infer(
@@ -26,19 +25,13 @@ def infer(
     image: Annotated[
         list[str] | None, typer.Option("--image", "-i", help="URL, path, base64 or data URI; repeatable.")
     ] = None,
-    model_type: Annotated[
-        str | None, typer.Option(help="The model type, in place of MODEL.", rich_help_panel=_MODEL)
-    ] = None,
+    model_type: opt.ModelType = None,
     model: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the weights.", rich_help_panel=_MODEL)
+        str | None, typer.Option(help="Folder or hub id of the weights.", rich_help_panel=opt.MODEL)
     ] = None,
-    chat_template: Annotated[
-        Path | None, typer.Option(help="Jinja file in place of the model's own.", rich_help_panel=_MODEL)
-    ] = None,
-    infer_backend: Annotated[str, typer.Option(help="Only vllm.", rich_help_panel=_MODEL)] = "vllm",
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="Run code that comes with the weights.", rich_help_panel=_MODEL)
-    ] = False,
+    chat_template: opt.ChatTemplate = None,
+    infer_backend: opt.InferBackend = "vllm",
+    trust_remote_code: opt.TrustRemoteCode = False,
     system: Annotated[str | None, typer.Option(help="System message.", rich_help_panel=_ANSWER)] = None,
     max_tokens: Annotated[
         int | None,
@@ -99,30 +92,19 @@ def infer(
     unordered: Annotated[
         bool, typer.Option("--unordered", help="Write rows as they finish.", rich_help_panel=_DATA)
     ] = False,
-    max_model_len: Annotated[
-        int | None, typer.Option(help="Prompt and answer together, in tokens.", rich_help_panel=_ENGINE)
-    ] = None,
-    max_images: Annotated[
-        int | None, typer.Option(help="Images in one conversation.", rich_help_panel=_ENGINE)
-    ] = None,
-    min_pixels: Annotated[
-        int | None, typer.Option(help="Enlarge smaller images (Qwen-VL).", rich_help_panel=_ENGINE)
-    ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(help="Shrink larger images (Qwen-VL).", rich_help_panel=_ENGINE)
-    ] = None,
-    tensor_parallel_size: Annotated[
-        int | None, typer.Option(help="GPUs to spread the model over.", rich_help_panel=_ENGINE)
-    ] = None,
+    config: opt.Config = None,
+    max_model_len: opt.MaxModelLen = None,
+    max_images: opt.MaxImages = None,
+    min_pixels: opt.MinPixels = None,
+    max_pixels: opt.MaxPixels = None,
+    tensor_parallel_size: opt.TensorParallelSize = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="Any option of vLLM's engine; repeatable.", rich_help_panel=_ENGINE
+            metavar="NAME=VALUE", help="Any option of vLLM's engine; repeatable.", rich_help_panel=opt.ENGINE
         ),
     ] = None,
-    allow_private_media: Annotated[
-        bool, typer.Option(help="Fetch images from private addresses too.", rich_help_panel=_ENGINE)
-    ] = False,
+    allow_private_media: opt.AllowPrivateMedia = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     stats: Annotated[
         bool, typer.Option("--stats", help="Show tokens and speed after each answer of a session.")
@@ -135,14 +117,11 @@ def infer(
 
         vlm-run infer llava1_6-mistral-7b-instruct "What is this?" --image cat.png
     """
-    name, question = name_and_question(words or [], model_type or None, model)
-    if infer_backend != "vllm":
-        raise VlmRunError(f"unknown --infer-backend '{infer_backend}'", hint="vlm-run has one: vllm.")
+    name, question = opt.name_and_question(words or [], model_type or None, model)
+    opt.check_backend(infer_backend)
     from vlm_run.cli.output import starting
     from vlm_run.media import MediaPolicy
-    from vlm_run.registry import Registry
     from vlm_run.request import Sampling
-    from vlm_run.specs import Limits
 
     sampling = Sampling.parse(
         {
@@ -158,15 +137,21 @@ def infer(
             "choice": None if choice is None else tuple(each.strip() for each in choice.split(",")),
         }
     )
-    limits = Limits(
-        max_images=max_images, max_model_len=max_model_len, min_pixels=min_pixels, max_pixels=max_pixels
-    )
-    options = engine_options(engine or [])
+    options = opt.engine_options(engine or [])
     if tensor_parallel_size is not None:
         options["tensor_parallel_size"] = tensor_parallel_size
     if trust_remote_code:
         options["trust_remote_code"] = True
-    adapter = Registry.load(name, checkpoint=model, chat_template=chat_template, limits=limits)
+    adapter = opt.load(
+        name,
+        checkpoint=model,
+        chat_template=chat_template,
+        config=config,
+        max_images=max_images,
+        max_model_len=max_model_len,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+    )
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
 
     def start(local_files: bool = True) -> Engine:
@@ -207,19 +192,6 @@ def infer(
         _answer_once(running, request, sampling, as_json)
 
 
-def name_and_question(words: list[str], model_type: str | None, model: str | None) -> tuple[str, str | None]:
-    """The model type (or checkpoint folder) and the question, from what was typed in which place."""
-    rest = list(words)
-    name = model_type or (rest.pop(0) if rest else None)
-    if name is None and model is not None and Path(model).is_dir():
-        name = model
-    if name is None:
-        raise VlmRunError("no model is given", hint="`vlm-run models` lists the model types.")
-    if len(rest) > 1:
-        raise VlmRunError(f"more than one question is given: {rest[1]!r}", hint="Put the question in quotes.")
-    return name, rest[0] if rest else None
-
-
 def _read_schema(file: Path) -> dict[str, Any]:
     try:
         schema = json.loads(file.read_text(encoding="utf-8"))
@@ -228,20 +200,6 @@ def _read_schema(file: Path) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise VlmRunError(f"--json-schema {file} is no JSON object")
     return schema
-
-
-def engine_options(assignments: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs; a value that is JSON is read as JSON."""
-    options: dict[str, Any] = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise VlmRunError(f"--engine {assignment} has no value", hint="Write --engine NAME=VALUE.")
-        try:
-            options[name.replace("-", "_")] = json.loads(value)
-        except ValueError:
-            options[name.replace("-", "_")] = value
-    return options
 
 
 def _answer_once(engine: Engine, request: dict[str, Any], sampling: Any, as_json: bool) -> None:

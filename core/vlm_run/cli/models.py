@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlm_run.cli.output import print_table
+from vlm_run.errors import VlmRunError
 
 if TYPE_CHECKING:
     from vlm_run.specs import ModelSpec
@@ -15,8 +17,15 @@ if TYPE_CHECKING:
 
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    stub: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Let editors that look there complete ModelType; see the docs."),
+    ] = None,
 ) -> None:
     """List the model types that installed plugins serve."""
+    if stub is not None:
+        _write_stub(stub)
+        return
     from vlm_run.discovery import installed_plugins
 
     served = sorted(installed_plugins().models(), key=lambda pair: (pair[0].family, pair[0].model_type))
@@ -52,6 +61,15 @@ def models(
             for spec, plugin in served
         ],
     )
+
+
+def _write_stub(folder: Path) -> None:
+    from vlm_run.model_type import write_stub
+
+    try:
+        typer.echo(f"Written: {write_stub(folder)}")
+    except OSError as error:
+        raise VlmRunError(f"{folder} cannot be written to: {error.strerror}") from None
 
 
 def _weights(spec: ModelSpec) -> str:

@@ -7,12 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from vlm_run.cli.infer import engine_options, name_and_question
+from vlm_run.cli import options as opt
 from vlm_run.errors import VlmRunError
 
-_MODEL = "Model"
 _SERVER = "Server"
-_ENGINE = "Engine"
 _IMAGES = "Images of requests"
 
 MIB = 1024 * 1024
@@ -23,23 +21,19 @@ def serve(
         list[str] | None,
         typer.Argument(metavar="MODEL [-- VLLM FLAGS]", help="Model type, and flags of `vllm serve`."),
     ] = None,
-    model_type: Annotated[
-        str | None, typer.Option(help="The model type, in place of MODEL.", rich_help_panel=_MODEL)
-    ] = None,
+    model_type: opt.ModelType = None,
     model: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the weights.", rich_help_panel=_MODEL)
+        str | None, typer.Option(help="Folder or hub id of the weights.", rich_help_panel=opt.MODEL)
     ] = None,
     served_model_name: Annotated[
         list[str] | None,
-        typer.Option(help="Name in the API; repeatable. By default the model type.", rich_help_panel=_MODEL),
+        typer.Option(
+            help="Name in the API; repeatable. By default the model type.", rich_help_panel=opt.MODEL
+        ),
     ] = None,
-    chat_template: Annotated[
-        Path | None, typer.Option(help="Jinja file in place of the model's own.", rich_help_panel=_MODEL)
-    ] = None,
-    infer_backend: Annotated[str, typer.Option(help="Only vllm.", rich_help_panel=_MODEL)] = "vllm",
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="Run code that comes with the weights.", rich_help_panel=_MODEL)
-    ] = False,
+    chat_template: opt.ChatTemplate = None,
+    infer_backend: opt.InferBackend = "vllm",
+    trust_remote_code: opt.TrustRemoteCode = False,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 is all.", rich_help_panel=_SERVER)
     ] = "127.0.0.1",
@@ -57,43 +51,34 @@ def serve(
     max_request_mib: Annotated[
         int, typer.Option(help="Largest request body in MiB.", rich_help_panel=_SERVER)
     ] = 256,
-    max_model_len: Annotated[
-        int | None, typer.Option(help="Prompt and answer together, in tokens.", rich_help_panel=_ENGINE)
-    ] = None,
-    max_images: Annotated[
-        int | None, typer.Option(help="Images in one conversation.", rich_help_panel=_ENGINE)
-    ] = None,
-    min_pixels: Annotated[
-        int | None, typer.Option(help="Enlarge smaller images (Qwen-VL).", rich_help_panel=_ENGINE)
-    ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(help="Shrink larger images (Qwen-VL).", rich_help_panel=_ENGINE)
-    ] = None,
+    config: opt.Config = None,
+    max_model_len: opt.MaxModelLen = None,
+    max_images: opt.MaxImages = None,
+    min_pixels: opt.MinPixels = None,
+    max_pixels: opt.MaxPixels = None,
     max_num_seqs: Annotated[
-        int | None, typer.Option(help="Requests answered at once.", rich_help_panel=_ENGINE)
+        int | None, typer.Option(help="Requests answered at once.", rich_help_panel=opt.ENGINE)
     ] = None,
     gpu_memory_utilization: Annotated[
-        float | None, typer.Option(help="Share of the GPU's memory to use.", rich_help_panel=_ENGINE)
+        float | None, typer.Option(help="Share of the GPU's memory to use.", rich_help_panel=opt.ENGINE)
     ] = None,
-    tensor_parallel_size: Annotated[
-        int | None, typer.Option(help="GPUs to spread the model over.", rich_help_panel=_ENGINE)
-    ] = None,
+    tensor_parallel_size: opt.TensorParallelSize = None,
     data_parallel_size: Annotated[
         int | None,
-        typer.Option(help="Copies of the model, each on GPUs of its own.", rich_help_panel=_ENGINE),
+        typer.Option(help="Copies of the model, each on GPUs of its own.", rich_help_panel=opt.ENGINE),
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="Of the weights.", rich_help_panel=_ENGINE)] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the weights.", rich_help_panel=opt.ENGINE)] = None,
     renderers: Annotated[
         int | None,
         typer.Option(
             help="Processes that prepare images; by default by the machine's cores, 0 is none.",
-            rich_help_panel=_ENGINE,
+            rich_help_panel=opt.ENGINE,
         ),
     ] = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="Any option of vLLM's server; repeatable.", rich_help_panel=_ENGINE
+            metavar="NAME=VALUE", help="Any option of vLLM's server; repeatable.", rich_help_panel=opt.ENGINE
         ),
     ] = None,
     allowed_media_domains: Annotated[
@@ -124,15 +109,12 @@ def serve(
 
     All flags of `vllm serve` may follow behind `--`.
     """
-    if infer_backend != "vllm":
-        raise VlmRunError(f"unknown --infer-backend '{infer_backend}'", hint="vlm-run has one: vllm.")
+    opt.check_backend(infer_backend)
     typed, flags = _split(words or [])
-    name, surplus = name_and_question(typed, model_type or None, model)
+    name, surplus = opt.name_and_question(typed, model_type or None, model)
     if surplus is not None:
         raise VlmRunError(f"unexpected '{surplus}'", hint="Flags of vLLM stand behind `--`.")
     from vlm_run.engine.versions import check_serves
-    from vlm_run.registry import Registry
-    from vlm_run.specs import Limits
 
     options = {
         "host": host,
@@ -148,23 +130,29 @@ def serve(
         "allowed_local_media_path": str(allowed_local_media_path) if allowed_local_media_path else None,
         "trust_remote_code": trust_remote_code or None,
     }
-    limits = Limits(
-        max_images=max_images, max_model_len=max_model_len, min_pixels=min_pixels, max_pixels=max_pixels
-    )
     media: dict[str, Any] = {
         "allow_private_addresses": allow_private_media,
         "timeout_s": media_timeout,
         "max_bytes": max_image_mib * MIB,
         "max_pixels": max_image_pixels,
     }
-    adapter = Registry.load(name, checkpoint=model, chat_template=chat_template, limits=limits)
+    adapter = opt.load(
+        name,
+        checkpoint=model,
+        chat_template=chat_template,
+        config=config,
+        max_images=max_images,
+        max_model_len=max_model_len,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+    )
     check_serves(adapter.spec)  # before the server's modules, which need vLLM
     from vlm_run.server.serve import serve as run
 
     code = run(
         adapter,
         options={
-            **engine_options(engine or []),
+            **opt.engine_options(engine or []),
             **{option: value for option, value in options.items() if value not in (None, [])},
         },
         flags=flags,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_run.cli.infer import engine_options
+from vlm_run.cli.options import engine_options
 from vlm_run.cli.output import print_table, starting
 from vlm_run.errors import RequestError, VlmRunError
 
@@ -42,11 +42,13 @@ def verify(
     """
     from vlm_run.engine.drift import judge, standard_requests
     from vlm_run.engine.reference import check_reference
+    from vlm_run.engine.versions import check_serves
     from vlm_run.registry import Registry
 
     options = engine_options(engine or [])
     adapter = Registry.load(name, checkpoint=model)
     asked = _read(requests) if requests else standard_requests(adapter.spec.max_images)
+    check_serves(adapter.spec)  # before transformers, which comes with vLLM
     with starting(adapter.spec.model_type, verbose):
         check_reference(adapter)
         running = adapter.engine(**options)

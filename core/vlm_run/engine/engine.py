@@ -8,16 +8,17 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from copy import copy
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from vlm_run.conversation import Conversation
 from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.loop import LoopThread
-from vlm_run.engine.prefetch import prefetch
+from vlm_run.engine.prefetch import Fetcher
 from vlm_run.engine.rendering import Rendered, Renderer
-from vlm_run.engine.tokenize import stop_conditions
-from vlm_run.engine.versions import request_errors
+from vlm_run.engine.sampling import sampling_params
+from vlm_run.engine.versions import check_serves, request_errors
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError, RequestError, VlmRunError
 from vlm_run.media import MediaPolicy
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
     from vlm_run.adapter import Adapter
     from vlm_run.engine.pool import RendererPool
+
+# Requests made ready for an engine that has all it takes; enough to keep any pool of renderers busy.
+_MOST_AHEAD = 32
 
 RequestLike: TypeAlias = Request | Conversation | Mapping[str, Any] | str
 SamplingLike: TypeAlias = Sampling | Mapping[str, Any] | None
@@ -65,12 +69,10 @@ class Engine:
         renderers: int | None = None,
         **options: Any,
     ) -> None:
-        from vlm_run.engine.pool import default_pool_size  # imports torch
+        check_serves(adapter.spec)  # before what imports torch, which may be as little there as vLLM
+        from vlm_run.engine.pool import default_pool_size
 
         pool_size = default_pool_size() if renderers is None else renderers
-        if pool_size:
-            # vLLM's cache of processed images works in its own process only.
-            options = {"mm_processor_cache_gb": 0, **options}
         self.adapter = adapter.under(options)
         self._policy = policy or MediaPolicy()
         self._config = vllm_config(adapter, options)
@@ -92,8 +94,10 @@ class Engine:
                 hint="Run again with --verbose for vLLM's own log.",
             ) from error
         self._renderer = Renderer(self.adapter, self._llm.renderer, self._policy)
-        # More would only hold decoded pictures in memory while they wait for their turn.
-        self._in_flight = asyncio.Semaphore(self._config.scheduler_config.max_num_seqs)
+        # As many as the engine answers at once, and those that are made ready meanwhile. More would
+        # only hold pictures in memory while they wait for their turn.
+        at_once = self._config.scheduler_config.max_num_seqs
+        self._in_flight = asyncio.Semaphore(at_once + min(at_once, _MOST_AHEAD))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -181,8 +185,9 @@ class Engine:
         parsed = Sampling.parse(sampling)
         # Twice what the scheduler takes: while one answer is handed out, the next is under way.
         at_once = 2 * self._config.scheduler_config.max_num_seqs
+        fetcher = Fetcher(self._policy)
         return self._thread.as_completed(
-            (self._answer(request, parsed) for request in requests), at_once, window
+            (self._answer(request, parsed, fetcher) for request in requests), at_once, window
         )
 
     def stream_all(
@@ -236,20 +241,25 @@ class Engine:
         if self._pool is not None:
             self._pool.shutdown()
 
-    async def _render(self, conversation: Conversation) -> Rendered:
+    async def _render(self, conversation: Conversation, fetcher: Fetcher) -> Rendered:
         # Text alone is quick to render, and a way through another process is not.
-        if self._pool is not None and conversation.image_places():
-            self._renderer.check_image_count(conversation)
-            # Here, since a worker that waits for a slow host would keep others' requests waiting.
-            return await self._pool.render(await prefetch(conversation, self._policy))
-        return await self._renderer.render(conversation)
+        if self._pool is None or not conversation.image_places():
+            return await self._renderer.render(conversation, fetcher)
+        self._renderer.check_image_count(conversation)
+        started = time.perf_counter()
+        # Here, since a worker that waits for a slow host would keep others' requests waiting.
+        conversation = await fetcher.with_content(conversation)
+        fetched = time.perf_counter() - started
+        rendered = await self._pool.render(conversation)
+        return replace(rendered, stages=replace(rendered.stages, fetch=fetched))
 
     def _check_running(self) -> None:
         if not self._thread.running:
             raise EngineError("the engine has been shut down")
 
     async def _infer(self, requests: list[RequestLike], sampling: Sampling) -> list[Response]:
-        tasks = [asyncio.create_task(self._answer(request, sampling)) for request in requests]
+        fetcher = Fetcher(self._policy)
+        tasks = [asyncio.create_task(self._answer(request, sampling, fetcher)) for request in requests]
         try:
             return await asyncio.gather(*tasks)
         except EngineError:
@@ -257,10 +267,10 @@ class Engine:
                 task.cancel()
             raise
 
-    async def _answer(self, request: RequestLike, sampling: Sampling) -> Response:
+    async def _answer(self, request: RequestLike, sampling: Sampling, fetcher: Fetcher) -> Response:
         try:
             async with self._in_flight:
-                async for delta in self._stream(request, sampling):
+                async for delta in self._stream(request, sampling, fetcher):
                     if delta.response is not None:
                         return delta.response
         except EngineError:
@@ -273,11 +283,12 @@ class Engine:
         self, requests: list[RequestLike], sampling: Sampling
     ) -> AsyncIterator[tuple[int, Delta]]:
         pieces: asyncio.Queue[tuple[int, Delta] | Exception] = asyncio.Queue()
+        fetcher = Fetcher(self._policy)
 
         async def put(number: int, request: RequestLike) -> None:
             try:
                 async with self._in_flight:
-                    async for delta in self._stream(request, sampling):
+                    async for delta in self._stream(request, sampling, fetcher):
                         pieces.put_nowait((number, delta))
             except VlmRunError as error:
                 if isinstance(error, EngineError):
@@ -300,12 +311,15 @@ class Engine:
             for task in tasks:
                 task.cancel()
 
-    async def _stream(self, request: RequestLike, sampling: Sampling) -> AsyncIterator[Delta]:
+    async def _stream(
+        self, request: RequestLike, sampling: Sampling, fetcher: Fetcher | None = None
+    ) -> AsyncIterator[Delta]:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         started = first = time.perf_counter()
         parsed = Request.parse(request)
-        rendered = await self._render(parsed.conversation)
+        rendered = await self._render(parsed.conversation, fetcher or Fetcher(self._policy))
+        handed_on = time.perf_counter()
         text = ""
         answers: dict[int, CompletionOutput] = {}
         try:
@@ -323,6 +337,7 @@ class Engine:
                 if not output.finished:
                     yield Delta(delta)
                     continue
+                ended = time.perf_counter()
                 completion_tokens = sum(len(each.token_ids) for each in answers.values())
                 yield Delta(
                     delta,
@@ -331,11 +346,12 @@ class Engine:
                         history=parsed.conversation.to_history(text),
                         usage=Usage(rendered.prompt_tokens, rendered.image_tokens, completion_tokens),
                         finish_reason=answer.finish_reason or "stop",
-                        seconds=time.perf_counter() - started,
+                        seconds=ended - started,
                         first_token_seconds=first - started,
                         responses=tuple(answers[i].text.lstrip() for i in range(params.n))
                         if params.n > 1
                         else (),
+                        stages=replace(rendered.stages, engine=ended - handed_on),
                     ),
                 )
         except EngineDeadError as error:
@@ -344,7 +360,8 @@ class Engine:
             raise RequestError(f"vLLM refuses the request: {error}") from error
 
     async def _traces(self, requests: list[RequestLike], sampling: Sampling) -> list[Trace]:
-        tasks = [asyncio.create_task(self._trace(request, sampling)) for request in requests]
+        fetcher = Fetcher(self._policy)
+        tasks = [asyncio.create_task(self._trace(request, sampling, fetcher)) for request in requests]
         try:
             return await asyncio.gather(*tasks)
         except VlmRunError:
@@ -352,13 +369,13 @@ class Engine:
                 task.cancel()
             raise
 
-    async def _trace(self, request: RequestLike, sampling: Sampling) -> Trace:
+    async def _trace(self, request: RequestLike, sampling: Sampling, fetcher: Fetcher) -> Trace:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         parsed = Request.parse(request)
         try:
             async with self._in_flight:
-                rendered = await self._render(parsed.conversation)
+                rendered = await self._render(parsed.conversation, fetcher)
                 params = self._sampling_params(sampling, rendered, logprobs=0)  # of the chosen token alone
                 async for output in self._llm.generate(rendered.engine_input, params, uuid.uuid4().hex):
                     answer = output.outputs[0]
@@ -375,22 +392,11 @@ class Engine:
         )
 
     def _sampling_params(self, sampling: Sampling, rendered: Rendered, **more: Any) -> SamplingParams:
-        from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
-
-        structured = None
-        if sampling.json_schema is not None:
-            structured = StructuredOutputsParams(json=dict(sampling.json_schema))
-        elif sampling.choice is not None:
-            structured = StructuredOutputsParams(choice=list(sampling.choice))
-        room = self._config.model_config.max_model_len - rendered.prompt_tokens
-        ids, strings = stop_conditions(self._llm.get_tokenizer(), (*self.adapter.spec.stop, *sampling.stop))
-        return SamplingParams(
-            **sampling.model_dump(exclude={"max_tokens", "stop", "json_schema", "choice"}),
-            structured_outputs=structured,
-            max_tokens=min(room, sampling.max_tokens or room),
-            stop=strings,
-            stop_token_ids=ids,
+        return sampling_params(
+            sampling,
+            room=self._config.model_config.max_model_len - rendered.prompt_tokens,
+            tokenizer=self._llm.get_tokenizer(),
+            stop=self.adapter.spec.stop,
             **more,
         )
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pebble import ProcessExpired, ProcessPool
 
 from vlm_run.engine.rendering import Rendered, Renderer
-from vlm_run.engine.shared_memory import Stored, discard, memory_folder, store, take
+from vlm_run.engine.shared_memory import MemoryFolder, Stored, discard, store, take
 from vlm_run.errors import RequestError
 from vlm_run.media import MediaPolicy
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
     from vlm_run.adapter import Adapter
-    from vlm_run.conversation import Conversation
+    from vlm_run.conversation import Conversation, ImageSource
 
 # For the engine's core, vLLM's front end, the caller and the operating system.
 _CORES_FOR_OTHERS = 4
@@ -45,21 +48,27 @@ def default_pool_size() -> int:
 class RendererPool:
     """Processes that render conversations for one model, as `Renderer` does.
 
+    An image that a worker has processed is left to that worker when it comes again, so that it is
+    processed once; a request with several images goes to a worker that knows them all, if there is one.
     A worker that dies is replaced; its request is tried once more, then fails alone.
 
     Args:
         adapter: The model; its plugin must be an installed one, since workers find it by name.
-        config: Of the engine that the requests are for. Its processor cache must be off: the
-            workers name each picture by its content.
+        config: Of the engine that the requests are for, which has not started yet. Its cache of
+            processed images, which works in its own process only, is turned off here; the workers
+            share the size.
         policy: What images may be fetched, and how large they may be.
         size: Of the pool, at least 1.
     """
 
     def __init__(self, adapter: Adapter, config: VllmConfig, policy: MediaPolicy, size: int) -> None:
-        self._folder = memory_folder()
-        self._size = size
-        self._given = (adapter, config, policy, self._folder.name)
-        self._pool = self._start()
+        self._folder = MemoryFolder()
+        images = config.model_config.multimodal_config
+        cache_gb = images.mm_processor_cache_gb / size
+        images.mm_processor_cache_gb = 0
+        self._given = (adapter, config, policy, cache_gb, self._folder.name)
+        self._workers = [self._start() for _ in range(size)]
+        self._roster = Roster(size)
 
     async def render(self, conversation: Conversation) -> Rendered:
         """The engine's input for a conversation.
@@ -68,12 +77,13 @@ class RendererPool:
             RequestError: The conversation, one of its images or its length is at fault, or two
                 workers died of it.
         """
+        worker = self._roster.choose(conversation.images)
         # Unpickled only once a worker has taken the task, so that it alone can die of the content.
         pickled = pickle.dumps(conversation)
         with suppress(*_DEATHS):
-            return await self._render_once(pickled)
+            return await self._render_once(worker, pickled)
         try:
-            return await self._render_once(pickled)
+            return await self._render_once(worker, pickled)
         except _DEATHS as error:
             raise RequestError(
                 f"rendering the request ended its process twice ({error})",
@@ -87,37 +97,67 @@ class RendererPool:
 
     def shutdown(self) -> None:
         """End the workers; what they work at is dropped."""
-        self._end()
-        self._folder.cleanup()
+        for worker in self._workers:
+            worker.stop()  # type: ignore[no-untyped-call]
+        for worker in self._workers:
+            worker.join()
+        self._folder.remove()
 
     def _start(self) -> ProcessPool:
-        pool = ProcessPool(
-            self._size, initializer=_prepare, initargs=self._given, context=get_context("spawn")
-        )
-        # Workers start with the first task; these let them load while the engine does.
-        for _ in range(self._size):
-            pool.schedule(_warm_up)
+        # Of one process, since pebble gives no say in which of several takes a task.
+        pool = ProcessPool(1, initializer=_prepare, initargs=self._given, context=get_context("spawn"))
+        # It starts with its first task; this one lets it load while the engine does.
+        pool.schedule(_warm_up)
         return pool
 
-    def _end(self) -> None:
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
-
-    async def _render_once(self, pickled: bytes) -> Rendered:
+    async def _render_once(self, worker: int, pickled: bytes) -> Rendered:
         try:
-            task = self._pool.schedule(_render, args=[pickled])
+            task = self._workers[worker].schedule(_render, args=[pickled])
         except RuntimeError:  # broken, as pebble's is after the death of a worker that had nothing to do
-            self._end()
-            self._pool = self._start()
-            task = self._pool.schedule(_render, args=[pickled])
+            self._workers[worker].stop()  # type: ignore[no-untyped-call]
+            self._workers[worker].join()
+            self._workers[worker] = self._start()
+            task = self._workers[worker].schedule(_render, args=[pickled])
+        rendering = asyncio.wrap_future(task)
+        self._roster.begin(worker)
+        rendering.add_done_callback(lambda _: self._roster.end(worker))
         try:
             # Shielded: cancelling pebble's future would end a worker, which is dear to start.
-            stored: Stored = await asyncio.shield(asyncio.wrap_future(task))
+            stored: Stored = await asyncio.shield(rendering)
         except asyncio.CancelledError:
             task.add_done_callback(_discard_result)
             raise
         rendered: Rendered = take(stored)
         return rendered
+
+
+class Roster:
+    """Which worker has processed which images, and how busy each is."""
+
+    def __init__(self, size: int, most_images: int = 100_000) -> None:
+        self._busy_with = [0] * size
+        self._workers_of: OrderedDict[int, set[int]] = OrderedDict()
+        self._most_images = most_images
+
+    def choose(self, images: Sequence[ImageSource]) -> int:
+        """The least busy of those that have processed all of the images, or of all if none has."""
+        keys = [hash(image) if isinstance(image, (str, bytes, Path)) else id(image) for image in images]
+        knowing = set.intersection(*(self._workers_of.get(key, set()) for key in keys))
+        chosen = min(knowing or range(len(self._busy_with)), key=self._busy_with.__getitem__)
+        for key in keys:
+            self._workers_of.setdefault(key, set()).add(chosen)
+            self._workers_of.move_to_end(key)
+        while len(self._workers_of) > self._most_images:
+            self._workers_of.popitem(last=False)
+        return chosen
+
+    def begin(self, worker: int) -> None:
+        """A worker was given a request."""
+        self._busy_with[worker] += 1
+
+    def end(self, worker: int) -> None:
+        """It is done with it."""
+        self._busy_with[worker] -= 1
 
 
 def _discard_result(task: Any) -> None:
@@ -135,6 +175,7 @@ class _Worker:
     adapter: Adapter
     config: VllmConfig
     policy: MediaPolicy
+    cache_gb: float
     folder: str
 
     @cached_property
@@ -150,7 +191,8 @@ class _Worker:
 
         torch.set_num_threads(1)  # the processes share the cores
         load_general_plugins()
-        return Renderer(self.adapter, renderer_from_config(self.config), self.policy, name_images=True)
+        self.config.model_config.multimodal_config.mm_processor_cache_gb = self.cache_gb
+        return Renderer(self.adapter, renderer_from_config(self.config), self.policy)
 
 
 _workers: list[_Worker] = []

@@ -3,50 +3,90 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 
-from vlm_run.conversation import Conversation, Image, ImageSource
-from vlm_run.errors import MediaError
+from vlm_run.conversation import Conversation, ImageSource
 from vlm_run.media import MediaPolicy
 from vlm_run.media.fetch import fetch
-from vlm_run.media.load import is_remote
+from vlm_run.media.load import errors_named, is_remote
+
+_BATCH_BYTES = 256 * 1024 * 1024
 
 
-async def prefetch(conversation: Conversation, policy: MediaPolicy) -> Conversation:
-    """The conversation with the bytes of its http and https images in place of their URLs.
+class Fetcher:
+    """Fetches the remote images of the requests of one batch, each URL once.
 
-    Raises:
-        MediaError: One cannot be fetched, or the policy forbids it; names the message and the image.
+    Args:
+        policy: What may be fetched.
+        keep_bytes: How much of what was fetched is kept for the requests that follow. With 0 only
+            those that wait at the same time share it, as a server must have it: what is behind a
+            URL may change.
     """
-    if not any(map(is_remote, conversation.images)):
-        return conversation
-    tasks = [
-        asyncio.create_task(_content(source, policy, message, image))
-        for image, (message, source) in enumerate(conversation.image_places())
-    ]
-    try:
-        contents = iter(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-    return replace(
-        conversation,
-        messages=tuple(
-            replace(
-                message,
-                parts=tuple(
-                    Image(next(contents)) if isinstance(part, Image) else part for part in message.parts
-                ),
-            )
-            for message in conversation.messages
-        ),
-    )
+
+    def __init__(self, policy: MediaPolicy, keep_bytes: int = _BATCH_BYTES) -> None:
+        self._policy = policy
+        self._most = keep_bytes
+        self._held = 0
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._running: dict[str, _Running] = {}
+
+    async def with_content(self, conversation: Conversation) -> Conversation:
+        """The conversation with the bytes of its http and https images in place of their URLs.
+
+        Raises:
+            MediaError: One cannot be fetched, or the policy forbids it; names the message and the image.
+        """
+        if not any(map(is_remote, conversation.images)):
+            return conversation
+        tasks = [
+            asyncio.create_task(self._content(image.source, message, index))
+            for index, (message, image) in enumerate(conversation.image_places())
+        ]
+        try:
+            contents = iter(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+        return conversation.with_images(lambda image: replace(image, source=next(contents)))
+
+    async def _content(self, source: ImageSource, message: int, image: int) -> ImageSource:
+        if not is_remote(source):
+            return source
+        with errors_named(message, image):
+            return await self._fetch(str(source))
+
+    async def _fetch(self, url: str) -> bytes:
+        if url in self._kept:
+            self._kept.move_to_end(url)
+            return self._kept[url]
+        running = self._running.get(url)
+        if running is None:
+            running = self._running[url] = _Running(asyncio.create_task(fetch(url, self._policy)))
+        running.waiting += 1
+        try:
+            # Shielded: one request that is given up must not take the image from the others.
+            content = await asyncio.shield(running.task)
+        finally:
+            running.waiting -= 1
+            if not running.waiting:
+                running.task.cancel()
+                del self._running[url]
+        self._keep(url, content)
+        return content
+
+    def _keep(self, url: str, content: bytes) -> None:
+        if url in self._kept or len(content) > self._most:
+            return
+        self._kept[url] = content
+        self._held += len(content)
+        while self._held > self._most:
+            self._held -= len(self._kept.popitem(last=False)[1])
 
 
-async def _content(source: ImageSource, policy: MediaPolicy, message: int, image: int) -> ImageSource:
-    if not is_remote(source):
-        return source
-    try:
-        return await fetch(str(source), policy)
-    except MediaError as error:
-        raise MediaError(error.cause, hint=error.hint, message_index=message, image_index=image) from None
+@dataclass
+class _Running:
+    """An image on its way, and how many requests wait for it."""
+
+    task: asyncio.Task[bytes]
+    waiting: int = 0

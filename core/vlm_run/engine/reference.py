@@ -105,9 +105,9 @@ class Reference:
         text = self._adapter.render(conversation).text
         images = [
             self._adapter.preprocess(
-                load_image(source, self._policy, message_index=message, image_index=index)
+                load_image(image.source, self._policy, message_index=message, image_index=index), image
             )
-            for index, (message, source) in enumerate(conversation.image_places())
+            for index, (message, image) in enumerate(conversation.image_places())
         ]
         bos = self._processor.tokenizer.bos_token
         inputs = self._processor(

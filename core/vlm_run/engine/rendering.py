@@ -10,18 +10,23 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vlm_run.conversation import Conversation
+from PIL import Image as PILImage
+
+from vlm_run.conversation import Conversation, Image
+from vlm_run.engine.prefetch import Fetcher
 from vlm_run.engine.tokenize import control_tokens, encode
-from vlm_run.engine.versions import request_errors
+from vlm_run.engine.versions import processed_image_cache, request_errors
 from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
-from vlm_run.media import MediaPolicy, load_image_async
+from vlm_run.media import MediaPolicy
+from vlm_run.media.decode import check_picture, decode
+from vlm_run.media.load import encoded, errors_named
 from vlm_run.prompt import Prompt
+from vlm_run.response import Stages
 
 if TYPE_CHECKING:
-    from PIL import Image
     from vllm.inputs import EngineInput
     from vllm.renderers import BaseRenderer
 
@@ -32,37 +37,40 @@ _SHORT_TEXT = 2000
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A request as the engine takes it."""
+    """A request as the engine takes it.
+
+    Attributes:
+        engine_input: In vLLM's form.
+        prompt_tokens: The whole prompt, image tokens among them.
+        image_tokens: Those of each image, in order.
+        reused_images: How many of the images were equal to ones processed before.
+        stages: How long the stages so far took.
+    """
 
     engine_input: EngineInput
     prompt_tokens: int
     image_tokens: tuple[int, ...]
-    seconds: float = 0.0
-    """How long decoding and processing took."""
+    reused_images: int = 0
+    stages: Stages = field(default_factory=Stages)
 
 
 class Renderer:
     """Renders conversations for one model with vLLM's own multimodal processor.
 
+    Each image gets a name: of its content, and of all that decides what becomes of it. By that name
+    vLLM's caches know it. vLLM's own names hold in one process only, and where its caches are off
+    they are counts: two processes would give two images one name, and the engine's encoder cache
+    would answer about the wrong one.
+
     Args:
         adapter: The model.
-        vllm_renderer: vLLM's own, of the same checkpoint.
+        vllm_renderer: vLLM's own, of the same checkpoint. Images that are in its cache, if it has
+            one, are neither decoded nor processed again.
         policy: What images may be fetched, and how large they may be.
-        name_images: Whether to name each image by its content. vLLM does so with its caches on;
-            with them off it counts, so that two processes would give two images one name, and
-            the engine's encoder cache would answer about the wrong one.
     """
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        vllm_renderer: BaseRenderer,
-        policy: MediaPolicy,
-        *,
-        name_images: bool = False,
-    ) -> None:
+    def __init__(self, adapter: Adapter, vllm_renderer: BaseRenderer, policy: MediaPolicy) -> None:
         self._adapter = adapter
-        self._name_images = name_images
         self._vllm = vllm_renderer
         self._policy = policy
         self._tokenizer = vllm_renderer.get_tokenizer()
@@ -72,41 +80,57 @@ class Renderer:
         self._max_images: int | None = (
             config.multimodal_config and config.multimodal_config.get_limit_per_prompt("image")
         )
+        self._processed = processed_image_cache(vllm_renderer)
+        # Two adapters may share an engine. What the engine itself does to images is fixed.
+        self._salt = f"{adapter.plugin.name} {adapter.plugin.version} {adapter.spec!r} ".encode()
 
     async def render(
-        self, conversation: Conversation, *, cut: Callable[[list[int]], list[int]] | None = None
+        self,
+        conversation: Conversation,
+        fetcher: Fetcher | None = None,
+        *,
+        cut: Callable[[list[int]], list[int]] | None = None,
     ) -> Rendered:
         """The engine's input for a conversation.
 
         Args:
-            conversation: The conversation.
+            conversation: What was asked.
+            fetcher: Of the batch that the request belongs to.
             cut: Shortens the prompt's token ids; for conversations without images.
 
         Raises:
             RequestError: The conversation, one of its images or its length is at fault.
         """
-        started = time.perf_counter()
+        clock = _Clock()
         self.check_image_count(conversation)
-        places = conversation.image_places()
         prompt = self._adapter.render(conversation, self._control)
         ids = await self._encode(prompt)
         if cut is not None:
             ids = cut(ids)
         self._check_length(ids, ())
-        images = await asyncio.gather(
-            *(
-                load_image_async(
-                    source,
-                    self._policy,
-                    message_index=message,
-                    image_index=image,
-                    prepare=self._adapter.preprocess,
-                )
-                for image, (message, source) in enumerate(places)
-            )
+        tokenized = clock.lap()
+        conversation = await (fetcher or Fetcher(self._policy)).with_content(conversation)
+        fetched = clock.lap()
+        images = await self._load(conversation)
+        decoded = clock.lap()
+        try:
+            engine_input = await self._process(ids, images)
+        except RequestError:
+            if all(image.picture is not None for image in images):
+                raise
+            # One that was in vLLM's cache a moment ago is not any more.
+            images = await self._load(conversation, all_of_them=True)
+            engine_input = await self._process(ids, images)
+        processed = clock.lap()
+        rendered = Rendered(
+            engine_input=engine_input,
+            prompt_tokens=len(engine_input["prompt_token_ids"]),
+            image_tokens=tuple(
+                span.length for span in engine_input.get("mm_placeholders", {}).get("image", ())
+            ),
+            reused_images=sum(image.picture is None for image in images),
+            stages=Stages(fetched, decoded, tokenized + processed),
         )
-        engine_input = await self._process(ids, images)
-        rendered = _measure(engine_input, time.perf_counter() - started)
         self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens)
         return rendered
 
@@ -116,19 +140,54 @@ class Renderer:
             return encode(prompt, self._tokenizer, self._adapter.spec)
         return await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
 
-    async def _process(self, ids: list[int], images: Sequence[Image.Image]) -> Any:
+    async def _load(self, conversation: Conversation, *, all_of_them: bool = False) -> list[_Loaded]:
+        return await asyncio.gather(
+            *(
+                asyncio.to_thread(self._load_one, image, message, index, all_of_them)
+                for index, (message, image) in enumerate(conversation.image_places())
+            )
+        )
+
+    def _load_one(self, image: Image, message: int, index: int, in_any_case: bool) -> _Loaded:
+        with errors_named(message, index):
+            content: bytes | PILImage.Image
+            if isinstance(image.source, PILImage.Image):
+                content = check_picture(image.source, self._policy)
+            else:
+                content = encoded(image.source, self._policy)
+            name = self._name(content, image)
+            if not in_any_case and self._processed is not None and self._processed.is_cached_item(name):
+                return _Loaded(name, None)
+            picture = decode(content, self._policy) if isinstance(content, bytes) else content
+            return _Loaded(name, self._adapter.preprocess(picture, image))
+
+    def _name(self, content: bytes | PILImage.Image, image: Image) -> str:
+        """The same for the same content under the same bounds, in any process."""
+        digest = hashlib.blake2b(self._salt, digest_size=32)
+        digest.update(f"{image.min_pixels} {image.max_pixels} ".encode())
+        if isinstance(content, bytes):
+            digest.update(b"file ")
+            digest.update(content)
+        else:
+            digest.update(f"picture {content.mode} {content.width} {content.height} ".encode())
+            digest.update(content.tobytes())
+        return digest.hexdigest()
+
+    async def _process(self, ids: list[int], images: Sequence[_Loaded]) -> Any:
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
+        names = [image.name for image in images]
         if images:
-            prompt["multi_modal_data"] = {"image": list(images)}
-            if self._name_images:
-                names = await asyncio.to_thread(lambda: [_content_name(image) for image in images])
-                prompt["multi_modal_uuids"] = {"image": names}
+            prompt["multi_modal_data"] = {"image": [image.picture for image in images]}
+            prompt["multi_modal_uuids"] = {"image": names}
         try:
             # Not through the cache whose images are sent to the engine once: what is refused below, or
             # given up by its caller, never gets there, and the engine would miss it in later requests.
             (engine_input,) = await self._vllm.render_cmpl_async([prompt], skip_mm_cache=True)
         except request_errors() as error:
             raise RequestError(f"vLLM cannot process the request: {error}") from error
+        if images:
+            # With its caches off vLLM counts, in 0.24 even where it was given names.
+            engine_input["mm_hashes"]["image"] = names
         return engine_input
 
     def check_image_count(self, conversation: Conversation) -> None:
@@ -152,18 +211,21 @@ class Renderer:
         )
 
 
-def _content_name(image: Image.Image) -> str:
-    """The same for the same picture, in any process. What the engine does to it is fixed per engine."""
-    digest = hashlib.blake2b(f"{image.mode} {image.width} {image.height} ".encode(), digest_size=32)
-    digest.update(image.tobytes())
-    return digest.hexdigest()
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """An image by its name, with the picture unless vLLM has its processed form."""
+
+    name: str
+    picture: PILImage.Image | None
 
 
-def _measure(engine_input: Any, seconds: float) -> Rendered:
-    images = engine_input.get("mm_placeholders", {}).get("image", ())
-    return Rendered(
-        engine_input=engine_input,
-        prompt_tokens=len(engine_input["prompt_token_ids"]),
-        image_tokens=tuple(span.length for span in images),
-        seconds=seconds,
-    )
+class _Clock:
+    """Measures how long one stage takes after the other."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        before, self._since = self._since, time.perf_counter()
+        return self._since - before

@@ -5,12 +5,15 @@ A pickle through a pipe would copy every tensor four times and hold both process
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import pickle
 import shutil
 import tempfile
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ import torch
 # Of each tensor's first byte, so that a view of any dtype is aligned.
 _ALIGNMENT = 64
 _LEAST_FREE_BYTES = 2**30
+_PREFIX = "vlm-run-rendered-"
+_NEW_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +42,42 @@ class Stored:
     path: str | None
 
 
-def memory_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder whose files stay in memory, if this machine has one with room."""
-    memory = Path("/dev/shm")
-    roomy = memory.is_dir() and shutil.disk_usage(memory).free >= _LEAST_FREE_BYTES
-    return tempfile.TemporaryDirectory(
-        prefix="vlm-run-", dir=memory if roomy else None, ignore_cleanup_errors=True
-    )
+class MemoryFolder:
+    """A folder whose files stay in memory, if this machine has one with room.
+
+    A process that is killed leaves its folder behind. The next one to make a folder removes it: who
+    lives holds a lock on its own, which also tells processes in other containers.
+
+    Attributes:
+        name: Its path.
+    """
+
+    def __init__(self) -> None:
+        memory = Path("/dev/shm")
+        roomy = memory.is_dir() and shutil.disk_usage(memory).free >= _LEAST_FREE_BYTES
+        parent = memory if roomy else Path(tempfile.gettempdir())
+        _remove_abandoned(parent)
+        self.name = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+        self._lock = os.open(self.name, os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        """Remove it and what is in it."""
+        shutil.rmtree(self.name, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # locked, removed by another just now, or another user's
+            if time.time() - folder.stat().st_mtime < _NEW_SECONDS:
+                continue  # not locked yet, maybe
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def store(value: Any, folder: str) -> Stored:

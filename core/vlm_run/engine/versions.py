@@ -73,7 +73,9 @@ def processed_image_cache(renderer: Any) -> Any:
     It has a processor of its own until 0.30.
     """
     cache = getattr(renderer, "_mm_processor_only_cache", None)
-    return cache or getattr(getattr(renderer, "_readonly_mm_processor", None), "cache", None)
+    if cache is not None:
+        return cache
+    return getattr(getattr(renderer, "_readonly_mm_processor", None), "cache", None)
 
 
 def has_died(engine: Any) -> bool:

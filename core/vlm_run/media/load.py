@@ -6,7 +6,8 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
@@ -50,24 +51,22 @@ async def load_image_async(
     *,
     message_index: int | None = None,
     image_index: int | None = None,
-    prepare: Callable[[Image.Image], Image.Image] | None = None,
 ) -> Image.Image:
-    """As `load_image`, for use in an event loop: slow hosts and decoding hold up nothing else.
-
-    Args:
-        source: As for `load_image`, and so on.
-        policy: What is allowed.
-        message_index: Named in errors.
-        image_index: Named in errors.
-        prepare: What to do to the picture, in the thread that decodes it.
-    """
+    """As `load_image`, for use in an event loop: slow hosts and decoding hold up nothing else."""
     policy = policy or MediaPolicy()
-    try:
+    with errors_named(message_index, image_index):
         if is_remote(source):
             from vlm_run.media.fetch import fetch
 
             source = await fetch(str(source), policy)
-        return await asyncio.to_thread(_load, source, policy, prepare)
+        return await asyncio.to_thread(_load, source, policy)
+
+
+@contextmanager
+def errors_named(message_index: int | None, image_index: int | None) -> Iterator[None]:
+    """Have a `MediaError` of the block say which message and image it is about."""
+    try:
+        yield
     except MediaError as error:
         raise MediaError(
             error.cause, hint=error.hint, message_index=message_index, image_index=image_index
@@ -80,18 +79,18 @@ def is_remote(source: ImageSource) -> bool:
     return scheme is not None and scheme[1].lower() in ("http", "https")
 
 
-def _load(
-    source: ImageSource, policy: MediaPolicy, prepare: Callable[[Image.Image], Image.Image] | None
-) -> Image.Image:
+def _load(source: ImageSource, policy: MediaPolicy) -> Image.Image:
     if isinstance(source, Image.Image):
-        picture = check_picture(source, policy)
-    else:
-        picture = decode(_content(source, policy), policy)
-    return picture if prepare is None else prepare(picture)
+        return check_picture(source, policy)
+    return decode(encoded(source, policy), policy)
 
 
-def _content(source: ImageSource, policy: MediaPolicy) -> bytes:
-    """The encoded image."""
+def encoded(source: ImageSource, policy: MediaPolicy) -> bytes:
+    """The encoded image behind a source that is neither remote nor a picture already.
+
+    Raises:
+        MediaError: The source is refused, or cannot be had.
+    """
     if isinstance(source, bytes):
         return _limited(source, policy)
     if isinstance(source, Path):

@@ -12,6 +12,7 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
 from vlm_run.conversation import with_image_parts
 from vlm_run.errors import ConversationError
+from vlm_run.request import PIXEL_BOUNDS
 
 router = APIRouter()
 
@@ -31,6 +32,13 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
         ),
     )
 
+    min_pixels: int | None = Field(
+        default=None, description="Enlarge smaller images to this area, within the server's own bounds."
+    )
+    max_pixels: int | None = Field(
+        default=None, description="Shrink larger images to this area, within the server's own bounds."
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _read_shorthands(cls, data: Any) -> Any:
@@ -38,9 +46,17 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
             return data
         images, messages = data.get("images"), data.get("messages")
         _check_images(images)
-        if not isinstance(messages, list) or (images is None and not _has_tag(messages)):
+        bounds = {name: data.get(name) for name in PIXEL_BOUNDS}
+        if not isinstance(messages, list) or not (
+            images is not None or any(bounds.values()) or _has_tag(messages)
+        ):
             return data
-        return {**data, "messages": with_image_parts(messages, images), "images": None}
+        return {
+            **data,
+            "messages": with_image_parts(messages, images, **bounds),
+            "images": None,
+            **dict.fromkeys(bounds),
+        }
 
 
 @router.post("/v1/chat/completions", dependencies=[Depends(validate_json_request)])

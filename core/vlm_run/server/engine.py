@@ -77,9 +77,6 @@ async def running_engine(
     """
     processes = client.get("client_count", 1)
     size = default_pool_size() // processes if renderers is None else renderers
-    if size:
-        # vLLM's cache of processed images works in its own process only.
-        args.mm_processor_cache_gb = 0
     options = AsyncEngineArgs.from_cli_args(args)
     options._api_process_count = processes
     options._api_process_rank = client.get("client_index", 0)

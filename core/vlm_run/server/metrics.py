@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from prometheus_client import Counter, Histogram
 
 from vlm_run.engine.rendering import Rendered
-from vlm_run.engine.versions import processed_image_cache
 from vlm_run.errors import VlmRunError
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -30,17 +28,11 @@ _REJECTIONS = Counter("vlm_run:rejected_requests", "Requests refused by vlm-run,
 
 def count_rendered(rendered: Rendered) -> None:
     """Count a request that is ready for the engine."""
-    _RENDER_SECONDS.observe(rendered.seconds)
+    _RENDER_SECONDS.observe(rendered.stages.decode + rendered.stages.process)
     _IMAGES.inc(len(rendered.image_tokens))
+    _CACHE_QUERIES.inc(len(rendered.image_tokens))
+    _CACHE_HITS.inc(rendered.reused_images)
     _IMAGE_TOKENS.inc(sum(rendered.image_tokens))
-
-
-def count_cache(vllm_renderer: Any) -> None:
-    """Count what a renderer's cache of processed images did since the last call."""
-    if (cache := processed_image_cache(vllm_renderer)) is not None:
-        done = cache.make_stats(delta=True)
-        _CACHE_QUERIES.inc(done.total)
-        _CACHE_HITS.inc(done.hits)
 
 
 def count_rejection(error: VlmRunError | str) -> None:

@@ -19,11 +19,12 @@ from vllm.renderers.hf import HfRenderer
 from vllm.renderers.registry import RENDERER_REGISTRY
 
 from vlm_run.conversation import Conversation
-from vlm_run.engine.prefetch import prefetch
+from vlm_run.engine.prefetch import Fetcher
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.errors import RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.media.load import is_remote
+from vlm_run.request import PIXEL_BOUNDS
 from vlm_run.server import metrics
 from vlm_run.server.errors import refuse
 
@@ -58,13 +59,8 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
     def __init__(self, config: VllmConfig, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
         (self._served,) = _served
-        # With vLLM's cache on, it names the pictures itself.
-        self._own = Renderer(
-            self._served.adapter,
-            self,
-            self._served.policy,
-            name_images=self.mm_processor_cache is None,
-        )
+        self._own = Renderer(self._served.adapter, self, self._served.policy)
+        self._fetcher = Fetcher(self._served.policy, keep_bytes=0)
         # vLLM processes one picture at a time; more would only lie in memory, decoded, and wait.
         self._at_once = asyncio.Semaphore(len(os.sched_getaffinity(0)) + 1)
 
@@ -84,8 +80,11 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
         """
         extras = dict(prompt_extras or {})
         try:
-            _refuse_own_options(chat_params, extras)
-            parsed = [_conversation(messages, chat_params) for messages in conversations]
+            _refuse_own_options(chat_params)
+            bounds = _pixel_bounds(chat_params.mm_processor_kwargs or extras.get("mm_processor_kwargs") or {})
+            parsed = [
+                _conversation(messages, chat_params).with_pixel_bounds(**bounds) for messages in conversations
+            ]
             inputs = await asyncio.gather(
                 *(self._render(each, tok_params, extras.get("cache_salt")) for each in parsed)
             )
@@ -114,32 +113,37 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
         self._own.check_image_count(conversation)
         if any(map(is_remote, conversation.images)):
             with metrics.FETCH_SECONDS.time():
-                conversation = await prefetch(conversation, self._served.policy)
+                conversation = await self._fetcher.with_content(conversation)
         pool = self._served.pool
         if pool is not None:
             rendered = await pool.render(conversation)
         else:
             async with self._at_once:
                 rendered = await self._own.render(conversation)
-            metrics.count_cache(self)
         metrics.count_rendered(rendered)
         return rendered
 
 
-def _refuse_own_options(params: Any, extras: Mapping[str, Any]) -> None:
+def _refuse_own_options(params: Any) -> None:
     """Refuse what would render a prompt in another way than the adapter's."""
     if params.chat_template is not None:
         raise RequestError(
             "'chat_template' cannot be given in a request", hint="Start the server with --chat-template."
         )
-    if params.mm_processor_kwargs or extras.get("mm_processor_kwargs"):
-        raise RequestError(
-            "'mm_processor_kwargs' cannot be given in a request",
-            hint="Start the server with `-- --mm-processor-kwargs`.",
-        )
     options = params.chat_template_kwargs
     if not (options.get("add_generation_prompt", True) or options.get("continue_final_message")):
         raise RequestError("'add_generation_prompt' cannot be false unless 'continue_final_message' is true")
+
+
+def _pixel_bounds(processor_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The bounds on the area of a request's images, all that it may tell vLLM's processor."""
+    for name in processor_kwargs:
+        if name not in PIXEL_BOUNDS:
+            raise RequestError(
+                f"'{name}' in 'mm_processor_kwargs' cannot be given in a request",
+                hint=f"Known: {', '.join(PIXEL_BOUNDS)}. Others: `-- --mm-processor-kwargs` at the start.",
+            )
+    return dict(processor_kwargs)
 
 
 def _conversation(messages: Sequence[Mapping[str, Any]], params: Any) -> Conversation:

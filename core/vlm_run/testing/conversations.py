@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vlm_run.conversation import Conversation, Text
 
+IMAGE = {"type": "image", "image": "picture.png"}
+"""A part of a message; nothing is loaded to render it."""
+
 # Each text is unlike any other and unlike what a template writes.
-_IMAGE = {"type": "image", "image": "picture.png"}
 _QUESTION = "Which colours do the seven sheep have?"
 _EARLIER = "Where was the lighthouse built?"
 _ANSWER = "On a rock, off the western shore."
@@ -15,20 +18,26 @@ _SYSTEM = "Speak as a patient botanist would."
 _BEFORE, _BETWEEN = "Compare the harbour", "with the orchard"
 
 
-def _user(*parts: Any) -> dict[str, Any]:
-    return {"role": "user", "content": [_text(part) if isinstance(part, str) else part for part in parts]}
+def user(*parts: str | Mapping[str, Any]) -> dict[str, Any]:
+    """What a user says: texts and `IMAGE`s."""
+    return _message("user", *parts)
 
 
-def _text(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
+def assistant(text: str) -> dict[str, Any]:
+    """What the model says."""
+    return _message("assistant", text)
 
 
-def _assistant(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": [_text(text)]}
+def system(text: str) -> dict[str, Any]:
+    """A system message."""
+    return _message("system", text)
 
 
-def _system(text: str) -> dict[str, Any]:
-    return {"role": "system", "content": [_text(text)]}
+def _message(role: str, *parts: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "role": role,
+        "content": [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts],
+    }
 
 
 ONE_IMAGE = "one image"
@@ -37,19 +46,19 @@ ONE_IMAGE = "one image"
 CONVERSATIONS: dict[str, Conversation] = {
     name: Conversation.from_messages(messages)
     for name, messages in {
-        "text only": [_user(_QUESTION)],
-        ONE_IMAGE: [_user(_IMAGE, _QUESTION)],
-        "an image alone": [_user(_IMAGE)],
-        "several images": [_user(_IMAGE, _IMAGE, _IMAGE, _QUESTION)],
-        "images between texts": [_user(_BEFORE, _IMAGE, _BETWEEN, _IMAGE)],
-        "system message": [_system(_SYSTEM), _user(_IMAGE, _QUESTION)],
-        "history": [_user(_EARLIER), _assistant(_ANSWER), _user(_IMAGE, _QUESTION)],
-        "image in an earlier turn": [_user(_IMAGE, _EARLIER), _assistant(_ANSWER), _user(_QUESTION)],
+        "text only": [user(_QUESTION)],
+        ONE_IMAGE: [user(IMAGE, _QUESTION)],
+        "an image alone": [user(IMAGE)],
+        "several images": [user(IMAGE, IMAGE, IMAGE, _QUESTION)],
+        "images between texts": [user(_BEFORE, IMAGE, _BETWEEN, IMAGE)],
+        "system message": [system(_SYSTEM), user(IMAGE, _QUESTION)],
+        "history": [user(_EARLIER), assistant(_ANSWER), user(IMAGE, _QUESTION)],
+        "image in an earlier turn": [user(IMAGE, _EARLIER), assistant(_ANSWER), user(_QUESTION)],
         "images in both turns": [
-            _system(_SYSTEM),
-            _user(_IMAGE, _EARLIER),
-            _assistant(_ANSWER),
-            _user(_IMAGE, _IMAGE, _QUESTION),
+            system(_SYSTEM),
+            user(IMAGE, _EARLIER),
+            assistant(_ANSWER),
+            user(IMAGE, IMAGE, _QUESTION),
         ],
     }.items()
 }
@@ -60,11 +69,11 @@ def with_text_inside(text: str) -> dict[str, Conversation]:
     """Conversations in which `text` stands where a user's, a model's and a system's words stand."""
     inside = f"Before {text} and after"
     return {
-        "a question": Conversation.from_messages([_user(_IMAGE, inside)]),
+        "a question": Conversation.from_messages([user(IMAGE, inside)]),
         "an earlier turn": Conversation.from_messages(
-            [_user(inside), _assistant(inside), _user(_IMAGE, _QUESTION)]
+            [user(inside), assistant(inside), user(IMAGE, _QUESTION)]
         ),
-        "a system message": Conversation.from_messages([_system(inside), _user(_IMAGE, _QUESTION)]),
+        "a system message": Conversation.from_messages([system(inside), user(IMAGE, _QUESTION)]),
     }
 
 

@@ -20,6 +20,7 @@ from vlm_run.testing.subject import (
     CheckSkipped,
     ModelSubject,
     PluginSubject,
+    find_plugin,
 )
 
 PluginCheck: TypeAlias = Callable[[PluginSubject], str | None]
@@ -84,6 +85,15 @@ def run_suite(subject: PluginSubject, checkpoints: Mapping[str, Path]) -> Iterat
     for model in models(subject, folders):
         for model_check in MODEL_CHECKS:
             yield _result(model_check, model, model.spec.model_type)
+
+
+def model_types_of(distribution: str) -> list[str]:
+    """The model types that an installed plugin serves, for tests that go through all of them.
+
+    Those that no vLLM here serves any more are left out.
+    """
+    specs = find_plugin(distribution).plugin.specs
+    return [spec.model_type for spec in specs if spec.replaced_by is None]
 
 
 def models(subject: PluginSubject, folders: Mapping[str, Path]) -> Iterator[ModelSubject]:

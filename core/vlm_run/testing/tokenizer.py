@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 
-def write_byte_tokenizer(folder: Path, special_tokens: Iterable[str], **facts: Any) -> dict[str, int]:
+def write_byte_tokenizer(
+    folder: Path, special_tokens: Iterable[str], bos: str | None = None, **facts: Any
+) -> dict[str, int]:
     """Write `tokenizer.json` and `tokenizer_config.json`. Needs the package `tokenizers`.
 
     Its special tokens are those of the real one where it matters, so that prompts have the same
@@ -17,12 +19,13 @@ def write_byte_tokenizer(folder: Path, special_tokens: Iterable[str], **facts: A
     Args:
         folder: The checkpoint folder.
         special_tokens: Their ids are 256, 257, … in this order.
+        bos: The one that the tokenizer puts in front of every text, if it does.
         facts: More entries for `tokenizer_config.json`, for example `eos_token`, `chat_template`.
 
     Returns:
         The ids of the special tokens.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, merges=[]))
@@ -30,6 +33,11 @@ def write_byte_tokenizer(folder: Path, special_tokens: Iterable[str], **facts: A
     tokenizer.decoder = decoders.ByteLevel()
     names = list(dict.fromkeys(special_tokens))
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    if bos is not None:
+        facts["bos_token"] = bos
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+        )
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **facts}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")

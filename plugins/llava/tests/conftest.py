@@ -1,4 +1,4 @@
-"""Checkpoint folders that vLLM can read: CLIP at 336 pixels and the hub's canvases, no weights."""
+"""Checkpoint folders that vLLM can read: the hub's sizes where pictures are concerned, and no weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,61 @@ from typing import Any
 import pytest
 
 from vlm_run import ModelSpec, Registry
+from vlm_run.testing.suite import model_types_of
+from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 # config.json of llava-hf/llava-v1.6-mistral-7b-hf and of the Vicuna ones.
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+TILES = [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)]
+_NORMALISED = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+_CLIP = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}, **_NORMALISED}
+_CLIP_FEATURES = {
+    "patch_size": 14,
+    "vision_feature_select_strategy": "default",
+    "num_additional_image_tokens": 1,
+}
+_SIGLIP = {"size": {"height": 384, "width": 384}, **_NORMALISED}
+
+# `model_type`, and preprocessor_config.json and the like in what decides sizes, as in
+# llava-hf/llava-1.5-7b-hf, llava-v1.6-34b-hf and llava-onevision-qwen2-7b-ov-hf.
+ARCHITECTURES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
+    "LlavaForConditionalGeneration": (
+        "llava",
+        {
+            "preprocessor_config": {"image_processor_type": "CLIPImageProcessor", **_CLIP},
+            "processor_config": {"processor_class": "LlavaProcessor", **_CLIP_FEATURES},
+        },
+    ),
+    "LlavaNextForConditionalGeneration": (
+        "llava_next",
+        {
+            "preprocessor_config": {
+                "image_processor_type": "LlavaNextImageProcessor",
+                "image_grid_pinpoints": PINPOINTS,
+                **_CLIP,
+            },
+            "processor_config": {"processor_class": "LlavaNextProcessor", **_CLIP_FEATURES},
+        },
+    ),
+    "LlavaOnevisionForConditionalGeneration": (
+        "llava_onevision",
+        {
+            "preprocessor_config": {
+                "image_processor_type": "LlavaOnevisionImageProcessor",
+                "image_grid_pinpoints": TILES,
+                **_SIGLIP,
+            },
+            "video_preprocessor_config": {"video_processor_type": "LlavaOnevisionVideoProcessor", **_SIGLIP},
+            "processor_config": {
+                "processor_class": "LlavaOnevisionProcessor",
+                "num_image_tokens": 729,
+                "vision_feature_select_strategy": "full",
+                "vision_aspect_ratio": "anyres_max_9",
+            },
+        },
+    ),
+}
+_SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1}
 
 
 @pytest.fixture(scope="session")
@@ -21,80 +73,66 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     made: dict[str, Path] = {}
 
     def make(model_type: str) -> Path:
-        spec = Registry.load(model_type).spec
-        if spec.architecture not in made:
-            made[spec.architecture] = tmp_path_factory.mktemp(spec.architecture)
-            _write(made[spec.architecture], spec)
-        return made[spec.architecture]
+        if model_type not in made:
+            made[model_type] = tmp_path_factory.mktemp(model_type)
+            _write(made[model_type], Registry.load(model_type).spec)
+        return made[model_type]
 
     return make
 
 
+@pytest.fixture(scope="session")
+def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
+    """For the conformance suite."""
+    return {model_type: checkpoint(model_type) for model_type in model_types_of("vlm-run-llava")}
+
+
+def language_model(spec: ModelSpec) -> str:
+    """`model_type` of the language model, which vLLM reads too."""
+    family: str = spec.config_match.get("text_config.model_type") or (
+        "qwen2" if "qwen2" in spec.model_type else "llama"
+    )
+    return family
+
+
 def _write(folder: Path, spec: ModelSpec) -> None:
-    is_next = spec.architecture == "LlavaNextForConditionalGeneration"
-    ids = _write_tokenizer(folder, spec.control_tokens)
+    model_type, files = ARCHITECTURES[spec.architecture]
+    onevision, family = model_type == "llava_onevision", language_model(spec)
+    # Llama's and Mistral's tokenizers begin with a BOS, Yi's and Qwen's do not.
+    bos = next((token for token in ("<s>", "<|begin_of_text|>") if token in spec.control_tokens), None)
+    ids = write_byte_tokenizer(
+        folder, spec.control_tokens, bos, eos_token=spec.stop[0], pad_token=spec.stop[0]
+    )
     config = {
         "architectures": [spec.architecture],
-        "model_type": "llava_next" if is_next else "llava",
+        "model_type": model_type,
         "torch_dtype": "float32",
         "image_token_index": ids["<image>"],
-        "vision_feature_layer": -2,
-        "vision_feature_select_strategy": "default",
+        "vision_feature_layer": -1 if onevision else -2,
+        "vision_feature_select_strategy": "full" if onevision else "default",
+        **({"video_token_index": ids["<video>"]} if onevision else {}),
+        **({"image_grid_pinpoints": TILES if onevision else PINPOINTS} if model_type != "llava" else {}),
         "text_config": {
-            "model_type": "llama",
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 1,
+            "model_type": family,
+            "architectures": [
+                {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}[
+                    family
+                ]
+            ],
             "vocab_size": 256 + len(ids),
+            "num_hidden_layers": 1,
+            "num_key_value_heads": 1,
             "max_position_embeddings": 32768,
+            **_SMALL,
         },
         "vision_config": {
-            "model_type": "clip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 32,
+            "model_type": "siglip_vision_model" if onevision else "clip_vision_model",
             "num_hidden_layers": 2,
-            "num_attention_heads": 1,
-            "image_size": 336,
+            "image_size": 384 if onevision else 336,
             "patch_size": 14,
+            **({"vision_use_head": False} if onevision else {"projection_dim": 32}),
+            **_SMALL,
         },
-        **({"image_grid_pinpoints": PINPOINTS} if is_next else {}),
     }
-    preprocessor: dict[str, Any] = {
-        "image_processor_type": "LlavaNextImageProcessor" if is_next else "CLIPImageProcessor",
-        "size": {"shortest_edge": 336},
-        "crop_size": {"height": 336, "width": 336},
-        **({"image_grid_pinpoints": PINPOINTS} if is_next else {}),
-    }
-    processor = {
-        "processor_class": "LlavaNextProcessor" if is_next else "LlavaProcessor",
-        "patch_size": 14,
-        "vision_feature_select_strategy": "default",
-        "num_additional_image_tokens": 1,
-    }
-    for name, content in {
-        "config": config,
-        "preprocessor_config": preprocessor,
-        "processor_config": processor,
-    }.items():
+    for name, content in {"config": config, **files}.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
-
-
-def _write_tokenizer(folder: Path, special: tuple[str, ...]) -> dict[str, int]:
-    """A tokenizer with a token for each byte and one for each special token, whose ids it returns."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    facts = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "pad_token": "<pad>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(facts))
-    return {token: tokenizer.token_to_id(token) for token in special}

@@ -10,6 +10,7 @@ import jinja2
 import pytest
 
 from vlm_run import Conversation, Registry
+from vlm_run.testing.conversations import IMAGE, assistant, system, user
 
 MODEL_TYPES = [
     "llava1_6-yi-34b-instruct",
@@ -18,21 +19,15 @@ MODEL_TYPES = [
     "llava-next-110b-hf",
 ]
 
-IMAGE = {"type": "image", "image": "picture.png"}
-
-
-def _user(*parts: str | dict[str, str]) -> dict[str, Any]:
-    return {"role": "user", "content": list(parts)}
-
 
 CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
-    "text alone": [_user("Q")],
-    "one image": [_user(IMAGE, "Q")],
-    "two images": [_user(IMAGE, IMAGE, "Q")],
-    "image behind the text": [_user("Q", IMAGE)],
-    "two texts": [_user("Q1", IMAGE, "Q2")],
-    "history": [_user(IMAGE, "Q1"), {"role": "assistant", "content": "A1"}, _user("Q2")],
-    "system message": [{"role": "system", "content": "S"}, _user("Q")],
+    "text alone": [user("Q")],
+    "one image": [user(IMAGE, "Q")],
+    "two images": [user(IMAGE, IMAGE, "Q")],
+    "image behind the text": [user("Q", IMAGE)],
+    "two texts": [user("Q1", IMAGE, "Q2")],
+    "history": [user(IMAGE, "Q1"), assistant("A1"), user("Q2")],
+    "system message": [system("S"), user("Q")],
 }
 
 # chat_template.json of llava-hf/llava-v1.6-34b-hf at ccd5c91, worked through by hand.
@@ -107,7 +102,7 @@ def test_template_takes_content_that_is_a_string(model_type: str) -> None:
 def test_control_tokens_in_a_users_text_stay_text(model_type: str) -> None:
     adapter = Registry.load(model_type)
     for forged in adapter.spec.control_tokens:
-        prompt = adapter.render(Conversation.from_messages([_user(IMAGE, f"What is {forged}?")]))
+        prompt = adapter.render(Conversation.from_messages([user(IMAGE, f"What is {forged}?")]))
         assert "".join(text for text, literal in prompt.pieces() if literal) == forged
     assert set(adapter.spec.stop) <= set(adapter.spec.control_tokens)
 

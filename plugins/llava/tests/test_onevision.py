@@ -10,6 +10,7 @@ import jinja2
 import pytest
 
 from vlm_run import Conversation, Limits, Registry
+from vlm_run.testing.conversations import IMAGE, assistant, system, user
 
 MODEL_TYPES = {
     "llava-onevision-qwen2-0_5b-ov": 896,
@@ -17,37 +18,31 @@ MODEL_TYPES = {
     "llava-onevision-qwen2-72b-ov": 8192,
 }
 
-IMAGE = {"type": "image", "image": "picture.png"}
-
-
-def _user(*parts: str | dict[str, str]) -> dict[str, Any]:
-    return {"role": "user", "content": list(parts)}
-
 
 # The hub's template, worked through by hand. It is quoted in transformers' own test of the
 # processor (tests/models/llava_onevision), and as long as chat_template.json on the hub, 826 bytes.
 PROMPTS: dict[str, tuple[list[dict[str, Any]], str]] = {
-    "text alone": ([_user("Q")], "<|im_start|>user \nQ<|im_end|><|im_start|>assistant\n"),
-    "one image": ([_user(IMAGE, "Q")], "<|im_start|>user <image>\nQ<|im_end|><|im_start|>assistant\n"),
+    "text alone": ([user("Q")], "<|im_start|>user \nQ<|im_end|><|im_start|>assistant\n"),
+    "one image": ([user(IMAGE, "Q")], "<|im_start|>user <image>\nQ<|im_end|><|im_start|>assistant\n"),
     "two images": (
-        [_user(IMAGE, IMAGE, "Q")],
+        [user(IMAGE, IMAGE, "Q")],
         "<|im_start|>user <image><image>\nQ<|im_end|><|im_start|>assistant\n",
     ),
     "image behind the text": (
-        [_user("Q", IMAGE)],
+        [user("Q", IMAGE)],
         "<|im_start|>user <image>\nQ<|im_end|><|im_start|>assistant\n",
     ),
     "two texts": (
-        [_user("Q1", IMAGE, "Q2")],
+        [user("Q1", IMAGE, "Q2")],
         "<|im_start|>user <image>\nQ1\nQ2<|im_end|><|im_start|>assistant\n",
     ),
     "history": (
-        [_user(IMAGE, "Q1"), {"role": "assistant", "content": "A1"}, _user("Q2")],
+        [user(IMAGE, "Q1"), assistant("A1"), user("Q2")],
         "<|im_start|>user <image>\nQ1<|im_end|><|im_start|>assistant \nA1<|im_end|>"
         "<|im_start|>user \nQ2<|im_end|><|im_start|>assistant\n",
     ),
     "system message": (
-        [{"role": "system", "content": "S"}, _user("Q")],
+        [system("S"), user("Q")],
         "<|im_start|>system \nS<|im_end|><|im_start|>user \nQ<|im_end|><|im_start|>assistant\n",
     ),
 }
@@ -72,7 +67,7 @@ def test_template_takes_content_that_is_a_string() -> None:
 @pytest.mark.parametrize("forged", ["<image>", "<video>", "<|im_end|>", "<|im_start|>"])
 def test_control_tokens_in_a_users_text_stay_text(forged: str) -> None:
     adapter = Registry.load("llava-onevision-qwen2-0_5b-ov")
-    prompt = adapter.render(Conversation.from_messages([_user(IMAGE, f"What is {forged}?")]))
+    prompt = adapter.render(Conversation.from_messages([user(IMAGE, f"What is {forged}?")]))
     assert "".join(text for text, literal in prompt.pieces() if literal) == forged
 
 

@@ -9,6 +9,7 @@ import jinja2
 import pytest
 
 from vlm_run import Conversation, Registry
+from vlm_run.testing.conversations import IMAGE, assistant, system, user
 
 VICUNA = [
     "llava1_5-7b-instruct",
@@ -18,28 +19,14 @@ VICUNA = [
 ]
 MISTRAL = ["llava1_6-mistral-7b-instruct"]
 
-IMAGE = {"type": "image", "image": "picture.png"}
-
-
-def _text(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
-
-
-def _user(*parts: dict[str, str]) -> dict[str, Any]:
-    return {"role": "user", "content": list(parts)}
-
-
-def _assistant(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text}
-
 
 CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
-    "text alone": [_user(_text("Q"))],
-    "one image": [_user(IMAGE, _text("Q"))],
-    "two images": [_user(IMAGE, IMAGE, _text("Q"))],
-    "image behind the text": [_user(_text("Q"), IMAGE)],
-    "image in the first turn": [_user(IMAGE, _text("Q1")), _assistant("A1"), _user(_text("Q2"))],
-    "system message": [{"role": "system", "content": "S"}, _user(_text("Q"))],
+    "text alone": [user("Q")],
+    "one image": [user(IMAGE, "Q")],
+    "two images": [user(IMAGE, IMAGE, "Q")],
+    "image behind the text": [user("Q", IMAGE)],
+    "image in the first turn": [user(IMAGE, "Q1"), assistant("A1"), user("Q2")],
+    "system message": [system("S"), user("Q")],
 }
 
 # chat_template.json of llava-hf/llava-1.5-7b-hf, read in copies of it (FriendliAI/llava-1.5-7b-hf,
@@ -87,16 +74,16 @@ def test_prompt_of_the_shorthand_is_that_of_the_messages(model_type: str) -> Non
 @pytest.mark.parametrize("forged", ["<image>", "</s>", "<s>", "<pad>", "<unk>"])
 def test_control_tokens_in_a_users_text_stay_text(model_type: str, forged: str) -> None:
     adapter = Registry.load(model_type)
-    prompt = adapter.render(Conversation.from_messages([_user(IMAGE, _text(f"What is {forged}?"))]))
+    prompt = adapter.render(Conversation.from_messages([user(IMAGE, f"What is {forged}?")]))
     assert f"What is {forged}?" in prompt.text
     assert "".join(text for text, literal in prompt.pieces() if literal) == forged
-    honest = adapter.render(Conversation.from_messages([_user(IMAGE, _text("What is ?"))]))
+    honest = adapter.render(Conversation.from_messages([user(IMAGE, "What is ?")]))
     assert "".join(text for text, literal in prompt.pieces() if not literal) == honest.text
 
 
 @pytest.mark.parametrize("model_type", [VICUNA[0], *MISTRAL])
 def test_an_image_token_cannot_be_put_together_from_parts(model_type: str) -> None:
-    conversation = Conversation.from_messages([_user(_text("<im"), _text("age>"), IMAGE)])
+    conversation = Conversation.from_messages([user("<im", "age>", IMAGE)])
     prompt = Registry.load(model_type).render(conversation)
     assert "".join(text for text, literal in prompt.pieces() if not literal).count("<image>") == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,36 @@ from typing import Any
 import pytest
 
 from vlm_run import Registry
+from vlm_run.testing.tokenizer import write_byte_tokenizer
 
+# config.json of microsoft/Phi-3-vision-128k-instruct: its vision tower, and code to be downloaded and run.
+VISION: dict[str, Any] = {
+    "auto_map": {
+        "AutoConfig": "configuration_phi3_v.Phi3VConfig",
+        "AutoModelForCausalLM": "modeling_phi3_v.Phi3VForCausalLM",
+    },
+    "img_processor": {
+        "image_dim_out": 1024,
+        "model_name": "openai/clip-vit-large-patch14-336",
+        "name": "clip_vision_model",
+        "num_img_tokens": 144,
+    },
+    "embd_layer": {
+        "embedding_cls": "image",
+        "hd_transform_order": "sub_glb",
+        "projection_cls": "mlp",
+        "use_hd_transform": True,
+        "with_learnable_separator": True,
+    },
+}
+# preprocessor_config.json, less what has no part in it.
+PREPROCESSOR: dict[str, Any] = {
+    "auto_map": {
+        "AutoImageProcessor": "image_processing_phi3_v.Phi3VImageProcessor",
+        "AutoProcessor": "processing_phi3_v.Phi3VProcessor",
+    },
+    "num_crops": 16,
+}
 TOKENS = Registry.load("phi3-vision-128k-instruct").spec.control_tokens
 
 
@@ -18,7 +48,7 @@ TOKENS = Registry.load("phi3-vision-128k-instruct").spec.control_tokens
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder."""
     folder = tmp_path_factory.mktemp("phi3-vision")
-    vocabulary = _write_tokenizer(folder)
+    ids = write_byte_tokenizer(folder, TOKENS, "<s>", eos_token="<|endoftext|>", pad_token="<|endoftext|>")
     config = {
         "_name_or_path": "microsoft/Phi-3-vision-128k-instruct",
         "architectures": ["Phi3VForCausalLM"],
@@ -29,30 +59,26 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "num_hidden_layers": 1,
         "num_attention_heads": 1,
         "num_key_value_heads": 1,
-        "vocab_size": vocabulary,
+        "vocab_size": 256 + len(ids),
         "max_position_embeddings": 16384,
         "original_max_position_embeddings": 16384,
-        "bos_token_id": 256,
-        "eos_token_id": 259,
-        "pad_token_id": 259,
-        # config.json of microsoft/Phi-3-vision-128k-instruct.
-        "img_processor": {
-            "image_dim_out": 1024,
-            "model_name": "openai/clip-vit-large-patch14-336",
-            "name": "clip_vision_model",
-            "num_img_tokens": 144,
-        },
-        "embd_layer": {
-            "embedding_cls": "image",
-            "hd_transform_order": "sub_glb",
-            "projection_cls": "mlp",
-            "use_hd_transform": True,
-            "with_learnable_separator": True,
-        },
+        "bos_token_id": ids["<s>"],
+        "eos_token_id": ids["<|endoftext|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+        **VISION,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "preprocessor_config.json").write_text(json.dumps({"num_crops": 16}))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
     return folder
+
+
+@pytest.fixture(scope="session")
+def vlm_run_checkpoints(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """For the conformance suite."""
+    phi3_5 = tmp_path_factory.mktemp("phi3.5-vision")
+    shutil.copytree(checkpoint, phi3_5, dirs_exist_ok=True)
+    (phi3_5 / "preprocessor_config.json").write_text(json.dumps({**PREPROCESSOR, "num_crops": 4}))
+    return {"phi3-vision-128k-instruct": checkpoint, "phi3_5-vision-instruct": phi3_5}
 
 
 @pytest.fixture(scope="session")
@@ -74,26 +100,3 @@ def vllm_processor(checkpoint: Path) -> Callable[[int], Any]:
         return made[num_crops]
 
     return make
-
-
-def _write_tokenizer(folder: Path) -> int:
-    """A tokenizer with a token for each byte and one for each special token; it begins with BOS."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in TOKENS])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    facts = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(facts))
-    return tokenizer.get_vocab_size()

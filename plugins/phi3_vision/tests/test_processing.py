@@ -137,6 +137,17 @@ def test_a_checkpoint_of_phi_3_5_has_the_crops_that_its_spec_says(checkpoint: Pa
     )
 
 
+def test_transformers_takes_it_for_the_checkpoints_without_running_code_of_theirs(
+    checkpoint: Path, vllm_processor: Callable[[int], Any]
+) -> None:
+    from transformers import AutoConfig, AutoProcessor
+
+    vllm_processor(4)  # every vLLM process registers
+    for load in (AutoConfig, AutoProcessor):
+        found = load.from_pretrained(checkpoint, trust_remote_code=False)
+        assert type(found).__module__.startswith("vlm_run_phi3_vision.")
+
+
 def test_text_becomes_ids_in_which_an_image_is_one_token(processor: Phi3VProcessor) -> None:
     features = processor(text="<|user|>\n<|image|>\nQ<|end|>\n", images=Image.new("RGB", (336, 336)))
     (ids,) = features["input_ids"].tolist()

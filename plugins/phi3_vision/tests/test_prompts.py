@@ -11,49 +11,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm_run import Conversation, Registry
+from vlm_run.testing.conversations import IMAGE, assistant, system, user
 
 MODEL_TYPE = "phi3-vision-128k-instruct"
 MODEL_TYPES = [MODEL_TYPE, "phi3_5-vision-instruct"]
-IMAGE = {"type": "image", "image": "picture.png"}
-
-
-def _text(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
-
-
-def _user(*parts: dict[str, str]) -> dict[str, Any]:
-    return {"role": "user", "content": list(parts)}
-
-
-def _assistant(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text}
 
 
 # The chat template in tokenizer_config.json of microsoft/Phi-3-vision-128k-instruct, read in copies of
 # it (llama.cpp's tests), and of microsoft/Phi-3.5-vision-instruct (OpenVINO/Phi-3.5-vision-instruct-fp16-ov),
 # with `<|image_1|>\n` before the text, as on the model's card.
 PUBLISHED: dict[str, tuple[list[dict[str, Any]], str]] = {
-    "text alone": ([_user(_text("Q"))], "<|user|>\nQ<|end|>\n<|assistant|>\n"),
-    "one image": ([_user(IMAGE, _text("Q"))], "<|user|>\n<|image_1|>\nQ<|end|>\n<|assistant|>\n"),
+    "text alone": ([user("Q")], "<|user|>\nQ<|end|>\n<|assistant|>\n"),
+    "one image": ([user(IMAGE, "Q")], "<|user|>\n<|image_1|>\nQ<|end|>\n<|assistant|>\n"),
     "two images": (
-        [_user(IMAGE, IMAGE, _text("Q"))],
+        [user(IMAGE, IMAGE, "Q")],
         "<|user|>\n<|image_1|>\n<|image_2|>\nQ<|end|>\n<|assistant|>\n",
     ),
     "image behind the text": (
-        [_user(_text("Q"), IMAGE)],
+        [user("Q", IMAGE)],
         "<|user|>\n<|image_1|>\nQ<|end|>\n<|assistant|>\n",
     ),
     "image in the first turn": (
-        [_user(IMAGE, _text("Q1")), _assistant("A1"), _user(_text("Q2"))],
+        [user(IMAGE, "Q1"), assistant("A1"), user("Q2")],
         "<|user|>\n<|image_1|>\nQ1<|end|>\n<|assistant|>\nA1<|end|>\n<|user|>\nQ2<|end|>\n<|assistant|>\n",
     ),
     "image in both turns": (
-        [_user(IMAGE, _text("Q1")), _assistant("A1"), _user(IMAGE, _text("Q2"))],
+        [user(IMAGE, "Q1"), assistant("A1"), user(IMAGE, "Q2")],
         "<|user|>\n<|image_1|>\nQ1<|end|>\n<|assistant|>\nA1<|end|>\n"
         "<|user|>\n<|image_2|>\nQ2<|end|>\n<|assistant|>\n",
     ),
     "system message": (
-        [{"role": "system", "content": "S"}, _user(_text("Q"))],
+        [system("S"), user("Q")],
         "<|system|>\nS<|end|>\n<|user|>\nQ<|end|>\n<|assistant|>\n",
     ),
 }
@@ -73,7 +61,7 @@ def test_prompt_is_that_of_the_checkpoint(
 def test_images_are_numbered_over_the_whole_conversation(images: list[int]) -> None:
     messages: list[dict[str, Any]] = []
     for count in images:
-        messages += [_user(*[IMAGE] * count, _text("Q")), _assistant("A")]
+        messages += [user(*[IMAGE] * count, "Q"), assistant("A")]
     adapter = Registry.load(MODEL_TYPE)
     prompt = adapter.render(Conversation.from_messages(messages[:-1])).text
     tags = [adapter.placeholder(number) for number in range(1, sum(images) + 1)]
@@ -87,16 +75,16 @@ def test_images_are_numbered_over_the_whole_conversation(images: list[int]) -> N
 )
 def test_control_tokens_in_a_users_text_stay_text(forged: str) -> None:
     adapter = Registry.load(MODEL_TYPE)
-    prompt = adapter.render(Conversation.from_messages([_user(IMAGE, _text(f"What is {forged}?"))]))
+    prompt = adapter.render(Conversation.from_messages([user(IMAGE, f"What is {forged}?")]))
     assert f"What is {forged}?" in prompt.text
     assert "".join(text for text, literal in prompt.pieces() if literal) == forged
-    honest = adapter.render(Conversation.from_messages([_user(IMAGE, _text("What is ?"))]))
+    honest = adapter.render(Conversation.from_messages([user(IMAGE, "What is ?")]))
     assert "".join(text for text, literal in prompt.pieces() if not literal) == honest.text
 
 
 def test_a_prompt_is_split_at_its_images_and_at_none_that_a_user_wrote() -> None:
     adapter = Registry.load(MODEL_TYPE)
-    messages = [_user(IMAGE, IMAGE, _text("Is <|image_1|> like <|image_"), _text("2|>?"))]
+    messages = [user(IMAGE, IMAGE, "Is <|image_1|> like <|image_", "2|>?")]
     parts = adapter.render(Conversation.from_messages(messages)).split(adapter.spec.image_placeholder)
     assert [part.text for part in parts] == [
         "<|user|>\n",

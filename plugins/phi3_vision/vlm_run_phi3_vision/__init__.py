@@ -59,13 +59,16 @@ def _spec(model_type: str, name: str, long_factor: float, num_crops: int, images
 
 @hookimpl
 def register_with_vllm() -> None:
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoProcessor
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from vllm import ModelRegistry
 
     from vlm_run_phi3_vision.configuration import Phi3VConfig
+    from vlm_run_phi3_vision.processing import Phi3VProcessor
 
     if "phi3_v" not in CONFIG_MAPPING:
         AutoConfig.register("phi3_v", Phi3VConfig)
+    # In place of the code that the checkpoint's `auto_map` names, for whoever asks transformers.
+    AutoProcessor.register(Phi3VConfig, Phi3VProcessor, exist_ok=True)
     # By name: the model is imported only where it runs.
     ModelRegistry.register_model("Phi3VForCausalLM", "vlm_run_phi3_vision.model:Phi3VForCausalLM")

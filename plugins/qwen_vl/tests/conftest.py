@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from vlm_run import ModelSpec, Registry
+from vlm_run.testing.suite import model_types_of
+from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 _QWEN3 = {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16}
 
@@ -51,31 +53,25 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     made: dict[str, Path] = {}
 
     def make(model_type: str) -> Path:
-        spec = Registry.load(model_type).spec
-        if spec.architecture not in made:
-            made[spec.architecture] = tmp_path_factory.mktemp(spec.architecture)
-            _write(made[spec.architecture], spec)
-        return made[spec.architecture]
+        if model_type not in made:
+            made[model_type] = tmp_path_factory.mktemp(model_type)
+            _write(made[model_type], Registry.load(model_type).spec)
+        return made[model_type]
 
     return make
 
 
 @pytest.fixture(scope="session")
 def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
-    """For the conformance suite: one model type of each generation."""
-    model_types = (
-        "qwen2-vl-2b-instruct",
-        "qwen2_5-vl-3b-instruct",
-        "qwen3-vl-8b-instruct",
-        "qwen3-vl-8b-thinking",
-        "qwen3-vl-30b-a3b-instruct",
-    )
-    return {model_type: checkpoint(model_type) for model_type in model_types}
+    """For the conformance suite."""
+    return {model_type: checkpoint(model_type) for model_type in model_types_of("vlm-run-qwen-vl")}
 
 
 def _write(folder: Path, spec: ModelSpec) -> None:
     model_type, processor, vision = GENERATIONS[spec.architecture]
-    ids = _write_tokenizer(folder, spec.control_tokens)
+    # Qwen3's tokenizer has the end of reasoning, which a spec of Thinking leaves to it.
+    special = [*spec.control_tokens, *filter(None, [spec.reasoning_end])]
+    ids = write_byte_tokenizer(folder, special, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     patch_size = PREPROCESSORS[spec.architecture]["patch_size"]
     text = {
         "hidden_size": 32,
@@ -120,22 +116,3 @@ def _write(folder: Path, spec: ModelSpec) -> None:
     }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
-
-
-def _write_tokenizer(folder: Path, special: tuple[str, ...]) -> dict[str, int]:
-    """A tokenizer with a token for each byte and one for each special token, whose ids it returns."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    facts = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(facts))
-    return {token: tokenizer.token_to_id(token) for token in special}

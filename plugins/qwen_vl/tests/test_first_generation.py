@@ -11,9 +11,9 @@ import pytest
 from vlm_run import Conversation, Registry
 from vlm_run.errors import EngineError
 from vlm_run.explain import explain
+from vlm_run.testing.conversations import IMAGE, assistant, user
 
 MODEL_TYPES = ["qwen-vl", "qwen-vl-chat"]
-IMAGE = {"type": "image", "image": "picture.png"}
 IMPORTED = """
 import sys
 from vlm_run import Registry, VlmRunError
@@ -56,12 +56,12 @@ def test_an_explanation_says_so_too(model_type: str) -> None:
 def test_chats_prompt() -> None:
     # make_context of qwen_generation_utils.py and from_list_format of tokenization_qwen.py.
     system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    ask = {"role": "user", "content": [IMAGE, "Q1"]}
+    ask = user(IMAGE, "Q1")
     assert _prompt("qwen-vl-chat", ask) == (
         f"{system}<|im_start|>user\nPicture 1: <img></img>\nQ1<|im_end|>\n<|im_start|>assistant\n"
     )
-    answered = {"role": "assistant", "content": "A1"}
-    again = {"role": "user", "content": [IMAGE, "Q2"]}
+    answered = assistant("A1")
+    again = user(IMAGE, "Q2")
     assert _prompt("qwen-vl-chat", {"role": "system", "content": "S"}, ask, answered, again) == (
         "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nPicture 1: <img></img>\nQ1<|im_end|>\n"
         "<|im_start|>assistant\nA1<|im_end|>\n<|im_start|>user\nPicture 2: <img></img>\nQ2<|im_end|>\n"
@@ -70,6 +70,4 @@ def test_chats_prompt() -> None:
 
 
 def test_the_base_models_prompt_has_no_turns() -> None:
-    assert _prompt("qwen-vl", {"role": "user", "content": [IMAGE, "A caption:"]}) == (
-        "Picture 1: <img></img>\nA caption:"
-    )
+    assert _prompt("qwen-vl", user(IMAGE, "A caption:")) == ("Picture 1: <img></img>\nA caption:")

@@ -9,34 +9,21 @@ import jinja2
 import pytest
 
 from vlm_run import Conversation, Registry
+from vlm_run.testing.conversations import IMAGE, assistant, system, user
 
 QWEN2 = ["qwen2-vl-2b-instruct", "qwen2-vl-7b-instruct", "qwen2-vl-72b-instruct"]
-QWEN2_5 = ["qwen2_5-vl-3b-instruct", "qwen2_5-vl-7b-instruct", "qwen2_5-vl-72b-instruct"]
-QWEN3 = ["qwen3-vl-8b-instruct"]
-
-IMAGE = {"type": "image", "image": "picture.png"}
-
-
-def _text(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
-
-
-def _user(*parts: dict[str, str]) -> dict[str, Any]:
-    return {"role": "user", "content": list(parts)}
-
-
-def _assistant(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text}
+QWEN2_5 = [f"qwen2_5-vl-{size}-instruct" for size in ("3b", "7b", "32b", "72b")]
+QWEN3 = [f"qwen3-vl-{size}-instruct" for size in ("2b", "4b", "8b", "32b", "30b-a3b", "235b-a22b")]
 
 
 CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
-    "text alone": [_user(_text("Q"))],
-    "one image": [_user(IMAGE, _text("Q"))],
-    "two images": [_user(IMAGE, IMAGE, _text("Q"))],
-    "image behind the text": [_user(_text("Q"), IMAGE)],
-    "image in the first turn": [_user(IMAGE, _text("Q1")), _assistant("A1"), _user(_text("Q2"))],
-    "image in both turns": [_user(IMAGE, _text("Q1")), _assistant("A1"), _user(IMAGE, _text("Q2"))],
-    "system message": [{"role": "system", "content": "S"}, _user(_text("Q"))],
+    "text alone": [user("Q")],
+    "one image": [user(IMAGE, "Q")],
+    "two images": [user(IMAGE, IMAGE, "Q")],
+    "image behind the text": [user("Q", IMAGE)],
+    "image in the first turn": [user(IMAGE, "Q1"), assistant("A1"), user("Q2")],
+    "image in both turns": [user(IMAGE, "Q1"), assistant("A1"), user(IMAGE, "Q2")],
+    "system message": [system("S"), user("Q")],
 }
 
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -79,10 +66,10 @@ def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) ->
 @pytest.mark.parametrize("forged", ["<|im_end|>", "<|im_start|>", PICTURE, "<|video_pad|>", "<|endoftext|>"])
 def test_control_tokens_in_a_users_text_stay_text(model_type: str, forged: str) -> None:
     adapter = Registry.load(model_type)
-    prompt = adapter.render(Conversation.from_messages([_user(IMAGE, _text(f"What is {forged}?"))]))
+    prompt = adapter.render(Conversation.from_messages([user(IMAGE, f"What is {forged}?")]))
     assert f"What is {forged}?" in prompt.text
     assert "".join(text for text, literal in prompt.pieces() if literal) == forged
-    honest = adapter.render(Conversation.from_messages([_user(IMAGE, _text("What is ?"))]))
+    honest = adapter.render(Conversation.from_messages([user(IMAGE, "What is ?")]))
     assert "".join(text for text, literal in prompt.pieces() if not literal) == honest.text
 
 

@@ -10,52 +10,104 @@ import jinja2
 import pytest
 
 from vlm_run import Conversation, Registry
+from vlm_run.errors import TemplateError
+from vlm_run.testing.conversations import IMAGE, assistant, system, user
 
 SIZES = ["2b", "4b", "8b", "32b", "30b-a3b", "235b-a22b"]
 THINKING = [f"qwen3-vl-{size}-thinking" for size in SIZES]
 INSTRUCT = [f"qwen3-vl-{size}-instruct" for size in SIZES]
 
-IMAGE = {"type": "image", "image": "picture.png"}
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
-
-
-def _user(*parts: str | dict[str, str]) -> dict[str, Any]:
-    return {"role": "user", "content": list(parts)}
-
-
-def _assistant(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text}
 
 
 OPENING = "<|im_start|>assistant\n<think>\n"
 # The chat template of Qwen/Qwen3-VL-8B-Thinking, without tools, worked through by hand.
 AS_THINKING: dict[str, tuple[list[dict[str, Any]], str]] = {
-    "text alone": ([_user("Q")], f"<|im_start|>user\nQ<|im_end|>\n{OPENING}"),
-    "one image": ([_user(IMAGE, "Q")], f"<|im_start|>user\n{PICTURE}Q<|im_end|>\n{OPENING}"),
+    "text alone": ([user("Q")], f"<|im_start|>user\nQ<|im_end|>\n{OPENING}"),
+    "one image": ([user(IMAGE, "Q")], f"<|im_start|>user\n{PICTURE}Q<|im_end|>\n{OPENING}"),
     "images between texts": (
-        [_user("Q1", IMAGE, "Q2", IMAGE)],
+        [user("Q1", IMAGE, "Q2", IMAGE)],
         f"<|im_start|>user\nQ1{PICTURE}Q2{PICTURE}<|im_end|>\n{OPENING}",
     ),
     "system message": (
-        [{"role": "system", "content": "S"}, _user("Q")],
+        [system("S"), user("Q")],
         f"<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n{OPENING}",
     ),
     "history": (
-        [_user(IMAGE, "Q1"), _assistant("A1"), _user("Q2")],
+        [user(IMAGE, "Q1"), assistant("A1"), user("Q2")],
         f"<|im_start|>user\n{PICTURE}Q1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
         f"<|im_start|>user\nQ2<|im_end|>\n{OPENING}",
     ),
     "an answer with its reasoning": (
-        [_user("Q1"), _assistant("Let me see.\n</think>\n\nA1"), _user("Q2")],
+        [user("Q1"), assistant("Let me see.\n</think>\n\nA1"), user("Q2")],
         "<|im_start|>user\nQ1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
         f"<|im_start|>user\nQ2<|im_end|>\n{OPENING}",
     ),
     "an answer that opens its reasoning itself": (
-        [_user("Q1"), _assistant("<think>\nHm.\n</think>\n\nA1\n"), _user("Q2")],
+        [user("Q1"), assistant("<think>\nHm.\n</think>\n\nA1\n"), user("Q2")],
         "<|im_start|>user\nQ1<|im_end|>\n<|im_start|>assistant\nA1\n<|im_end|>\n"
         f"<|im_start|>user\nQ2<|im_end|>\n{OPENING}",
     ),
 }
+
+
+TOOL = {"type": "function", "function": {"name": "zoom", "parameters": {"type": "object"}}}
+CALL = {"id": "1", "type": "function", "function": {"name": "zoom", "arguments": '{"by": 2}'}}
+ABOUT_TOOLS = (
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with "
+    "function signatures within <tools></tools> XML tags:\n<tools>\n"
+    '{"type": "function", "function": {"name": "zoom", "parameters": {"type": "object"}}}\n</tools>\n\n'
+    "For each function call, return a json object with function name and arguments within "
+    '<tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": '
+    "<args-json-object>}\n</tool_call>"
+)
+ZOOM = '<tool_call>\n{"name": "zoom", "arguments": {"by": 2}}\n</tool_call>'
+RESPONSES = (
+    "<|im_start|>user\n<tool_response>\nR1\n</tool_response>\n"
+    "<tool_response>\nR2\n</tool_response><|im_end|>\n"
+)
+
+
+@pytest.mark.parametrize(("edition", "end"), [("instruct", ""), ("thinking", "<think>\n")])
+@pytest.mark.parametrize("system_message", [None, "S"])
+def test_tools_their_calls_and_responses_are_as_in_the_hubs_template(
+    edition: str, end: str, system_message: str | None
+) -> None:
+    messages = [
+        *([] if system_message is None else [system(system_message)]),
+        user(IMAGE, "Q"),
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "R0", "tool_call_id": "1"},
+        {**assistant("Again."), "tool_calls": [CALL, {"function": {"name": "zoom", "arguments": {"by": 2}}}]},
+        {"role": "tool", "content": "R1"},
+        {"role": "tool", "content": "R2"},
+    ]
+    conversation = Conversation.from_messages(messages, tools=[TOOL])
+    about = ABOUT_TOOLS if system_message is None else f"S\n\n{ABOUT_TOOLS}"
+    assert Registry.load(f"qwen3-vl-8b-{edition}").render(conversation).text == (
+        f"<|im_start|>system\n{about}<|im_end|>\n<|im_start|>user\n{PICTURE}Q<|im_end|>\n"
+        f"<|im_start|>assistant\n{ZOOM}<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\nR0\n</tool_response><|im_end|>\n"
+        f"<|im_start|>assistant\nAgain.\n{ZOOM}\n{ZOOM}<|im_end|>\n{RESPONSES}"
+        f"<|im_start|>assistant\n{end}"
+    )
+
+
+def test_a_later_system_message_is_where_it_is_or_refused() -> None:
+    conversation = Conversation.from_messages([user("Q1"), system("S"), user("Q2")])
+    assert "<|im_start|>system\nS<|im_end|>\n" in Registry.load(THINKING[0]).render(conversation).text
+    with pytest.raises(TemplateError, match="a system message must be the first"):
+        Registry.load(INSTRUCT[0]).render(conversation)
+
+
+def test_an_answer_of_thinking_that_is_continued_has_an_empty_reasoning() -> None:
+    conversation = Conversation.from_messages([user("Q"), assistant("It is")], continued=True)
+    assert (
+        Registry.load(THINKING[0])
+        .render(conversation)
+        .text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\nIt is")
+    )
+    assert Registry.load(INSTRUCT[0]).render(conversation).text.endswith("<|im_start|>assistant\nIt is")
 
 
 @pytest.mark.parametrize("situation", AS_THINKING)
@@ -69,13 +121,13 @@ def test_thinkings_prompt_is_that_of_the_hubs_template(model_type: str, situatio
 
 @pytest.mark.parametrize("model_type", INSTRUCT)
 def test_instructs_prompt_opens_no_reasoning(model_type: str) -> None:
-    prompt = Registry.load(model_type).render(Conversation.from_messages([_user(IMAGE, "Q")]))
+    prompt = Registry.load(model_type).render(Conversation.from_messages([user(IMAGE, "Q")]))
     assert prompt.text == f"<|im_start|>user\n{PICTURE}Q<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_the_template_alone_leaves_reasoning_out_for_vllm_serve() -> None:
     template = jinja2.Template(Path(Registry.load(THINKING[0]).spec.chat_template).read_text())
-    messages = [_user("Q1"), _assistant("Hm.\n</think>\n\nA1"), {"role": "user", "content": "Q2"}]
+    messages = [user("Q1"), assistant("Hm.\n</think>\n\nA1"), {"role": "user", "content": "Q2"}]
     messages[0]["content"] = [{"type": "text", "text": "Q1"}]
     rendered = template.render(messages=messages, add_generation_prompt=True)
     assert rendered == AS_THINKING["an answer with its reasoning"][1]
@@ -88,7 +140,7 @@ def test_vllm_serve_hands_the_template_lists_of_parts() -> None:
 
 
 def test_a_user_who_writes_that_reasoning_ends_ends_none() -> None:
-    conversation = Conversation.from_messages([_user("Say </think> twice: </think>")])
+    conversation = Conversation.from_messages([user("Say </think> twice: </think>")])
     prompt = Registry.load(THINKING[0]).render(conversation, ["</think>"])
     assert "Say </think> twice: </think>" in prompt.text
     assert "".join(text for text, literal in prompt.pieces() if literal) == "</think>" * 2

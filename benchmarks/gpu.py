@@ -1,0 +1,138 @@
+"""All that is measured on a GPU, in one command that ends in time: python benchmarks/gpu.py --out FOLDER
+
+Real model dimensions, random weights (benchmarks/checkpoints.py), each step a `vlm-run bench` of its own
+whose JSON is written to FOLDER as soon as it is there. A step that no longer fits into --seconds is left out
+and named; `--only STEP` runs what is missing. `--tiny` tries the command itself where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from checkpoints import write
+
+BENCH = [
+    sys.executable,
+    "-c",
+    "from vlm_run.cli import main\nif __name__ == '__main__':\n    main()",
+    "bench",
+]
+QWEN, LLAVA, PHI = "qwen2-vl-2b-instruct", "llava1_6-mistral-7b-instruct", "phi3-vision-128k-instruct"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A run of `vlm-run bench`.
+
+    Attributes:
+        name: Of its result.
+        model: A model type.
+        options: Of the command.
+        tiny: Options that replace these with --tiny.
+        seconds: What it takes on an H200, about; it is not begun with less left.
+    """
+
+    name: str
+    model: str
+    options: tuple[str, ...]
+    tiny: tuple[str, ...]
+    seconds: int
+
+
+_ENGINE = ("--engine", "max_model_len=4096")
+# Compiling takes longer than these two are asked.
+_EAGER = (*_ENGINE, "--engine", "enforce_eager=true")
+# Three servers on one GPU.
+_SHARED = (*_ENGINE, "--engine", "gpu_memory_utilization=0.28")
+_OFFLINE = ("--count", "8", "--size", "112x112", "--renderers", "1")
+_SERVED = ("--served", "--clients", "1", "--clients", "4", "--count", "8", "--size", "112x112")
+STEPS = (
+    Step("qwen-672", QWEN, ("--count", "384", "--size", "672x672", *_ENGINE), _OFFLINE, 150),
+    Step(
+        "qwen-672-served",
+        QWEN,
+        (
+            *("--served", "--clients", "1", "--clients", "64", "--api-servers", "8"),
+            *("--count", "256", "--size", "672x672", *_SHARED),
+        ),
+        (*_SERVED, "--api-servers", "2"),
+        180,
+    ),
+    Step("qwen-1344", QWEN, ("--count", "160", "--size", "1344x1008", *_ENGINE), _OFFLINE, 120),
+    Step("llava-672", LLAVA, ("--count", "128", "--size", "672x672", *_EAGER), _OFFLINE, 120),
+    Step("phi-672", PHI, ("--count", "128", "--size", "672x672", *_EAGER), _OFFLINE, 100),
+)
+# The weights' format, memory and data type of a tiny model on a CPU.
+_CPU = ("--engine", "kv_cache_memory_bytes=134217728", "--engine", "max_model_len=4096")
+_CPU_EAGER = (*_CPU, "--engine", "enforce_eager=true", "--engine", "max_num_seqs=8")
+
+
+def run(step: Step, checkpoint: Path, seconds: float, *, tiny: bool) -> dict[str, Any]:
+    """The step's report, or an `error` in place of it."""
+    options = (*step.tiny, *_CPU_EAGER) if tiny else step.options
+    command = [*BENCH, step.model, "--model", str(checkpoint), "--json", *options]
+    started = time.monotonic()
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            # The whole group: vLLM's processes would keep the GPU's memory.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return {"error": f"not done after {seconds:.0f} s"}
+        log.seek(0)
+        error = log.read()[-2000:]
+    report: dict[str, Any] = {"error": error}
+    if process.returncode == 0:
+        report = json.loads(output)
+    return {**report, "command": command[3:], "took_seconds": round(time.monotonic() - started)}
+
+
+def main() -> None:
+    """Parse the command line and run the steps."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for one JSON file a step")
+    parser.add_argument("--seconds", type=float, default=540, help="for all steps together")
+    parser.add_argument("--only", action="append", choices=[step.name for step in STEPS])
+    parser.add_argument("--tiny", action="store_true", help="small dimensions and few pictures")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + asked.seconds
+    with tempfile.TemporaryDirectory() as folder:
+        for step in STEPS:
+            if asked.only and step.name not in asked.only:
+                continue
+            left = until - time.monotonic()
+            if left < step.seconds:
+                print(f"{step.name}: left out, {left:.0f} s are left", flush=True)
+                continue
+            checkpoint = write(step.model, Path(folder), tiny=asked.tiny)
+            report = run(step, checkpoint, left, tiny=asked.tiny)
+            (asked.out / f"{step.name}.json").write_text(json.dumps(report, indent=2))
+            print(f"{step.name}: {report.get('error') or summary(report)}", flush=True)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The step's sides in one line."""
+    return ", ".join(
+        f"{row['side']}{'' if row['clients'] is None else ' at ' + str(row['clients'])} "
+        f"{row['images_per_second']} images/s ({row['ratio']}×, answers {row['same_answers']:.0%} the same)"
+        for row in report["results"]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Sampling parameters as vLLM takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vlm_run.engine.tokenize import stop_conditions
+from vlm_run.request import Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from vllm import SamplingParams
+
+
+def sampling_params(
+    sampling: Sampling, *, room: int, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], **more: Any
+) -> SamplingParams:
+    """The parameters of one request.
+
+    Args:
+        sampling: What was asked for.
+        room: Tokens that the prompt leaves in the context.
+        tokenizer: The checkpoint's.
+        stop: Where answers of the model type end, beside the caller's own stops.
+        more: In vLLM's names.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    structured = None
+    if sampling.json_schema is not None:
+        structured = StructuredOutputsParams(json=dict(sampling.json_schema))
+    elif sampling.choice is not None:
+        structured = StructuredOutputsParams(choice=list(sampling.choice))
+    ids, strings = stop_conditions(tokenizer, (*stop, *sampling.stop))
+    return SamplingParams(
+        **sampling.model_dump(exclude={"max_tokens", "stop", "json_schema", "choice"}),
+        structured_outputs=structured,
+        max_tokens=min(room, sampling.max_tokens or room),
+        stop=strings,
+        stop_token_ids=ids,
+        **more,
+    )
