@@ -7,7 +7,6 @@ the server) and so that a bad request fails here, before the engine sees it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -149,19 +148,22 @@ class Renderer:
             name = self._name(content)
             if not in_any_case and self._processed is not None and self._processed.is_cached_item(name):
                 return _Loaded(name, None)
-            picture = decode(content, self._policy) if isinstance(content, bytes) else content
-            return _Loaded(name, self._adapter.preprocess(picture))
+            if isinstance(content, bytes):
+                content = decode(content, self._policy)
+            return _Loaded(name, self._adapter.preprocess(content))
 
     def _name(self, content: bytes | Image.Image) -> str:
         """The same for the same content, in any process."""
-        digest = hashlib.blake2b(self._salt, digest_size=32)
+        from blake3 import blake3  # which vLLM brings
+
+        digest = blake3(self._salt)
         if isinstance(content, bytes):
             digest.update(b"file ")
             digest.update(content)
         else:
             digest.update(f"picture {content.mode} {content.width} {content.height} ".encode())
             digest.update(content.tobytes())
-        return digest.hexdigest()
+        return str(digest.hexdigest())
 
     async def _process(self, ids: list[int], images: Sequence[_Loaded]) -> Any:
         prompt: dict[str, Any] = {"prompt_token_ids": ids}

@@ -11,7 +11,6 @@ from PIL import Image, ImageOps
 from vlm_run.errors import MediaError
 from vlm_run.media.policy import MediaPolicy
 
-
 def decode(content: bytes, policy: MediaPolicy) -> Image.Image:
     """The first frame of an encoded image, upright, in RGB.
 
@@ -45,6 +44,19 @@ def check_picture(image: Image.Image, policy: MediaPolicy) -> Image.Image:
     _check_pixels(image, policy)
     try:
         return as_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:
+        raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
+
+
+def load_picture(image: Image.Image, policy: MediaPolicy) -> None:
+    """Decode a picture that a caller opened, as it is.
+
+    Raises:
+        MediaError: It is too large, or its file turns out to be damaged.
+    """
+    _check_pixels(image, policy)
+    try:
+        image.load()
     except Exception as error:
         raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
 
