@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from vlm_run.errors import MediaError
 from vlm_run.media.policy import MediaPolicy
 
+
 def decode(content: bytes, policy: MediaPolicy) -> Image.Image:
     """The first frame of an encoded image, upright, in RGB.
 
