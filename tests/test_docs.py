@@ -87,7 +87,7 @@ def test_the_options_that_serving_and_its_files_name_exist() -> None:
         for flag in re.findall(r"(?<=[\s\"])--(?:host|shutdown|max-request|port)[a-z-]*", text)
     }
     assert len(named) > 15
-    assert named - options - {"--rounds"} == set()  # of the benchmark
+    assert named - options - {"--served"} == set()  # of the benchmark
 
 
 def test_the_service_files_parse_and_wait_longer_than_the_server() -> None:
