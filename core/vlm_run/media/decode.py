@@ -50,6 +50,19 @@ def check_picture(image: Image.Image, policy: MediaPolicy) -> Image.Image:
         raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
 
 
+def load_picture(image: Image.Image, policy: MediaPolicy) -> None:
+    """Decode a picture that a caller opened, as it is.
+
+    Raises:
+        MediaError: It is too large, or its file turns out to be damaged.
+    """
+    _check_pixels(image, policy)
+    try:
+        image.load()
+    except Exception as error:
+        raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
+
+
 def as_rgb(image: Image.Image) -> Image.Image:
     """The picture in RGB; what is transparent becomes white, as in vLLM's own loader."""
     if image.mode == "RGB" and "transparency" not in image.info:
