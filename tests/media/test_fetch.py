@@ -328,6 +328,19 @@ def test_names_that_nobody_answers_for_have_a_limit(server: Any, monkeypatch: py
     assert sum("too many names are being looked up" in error for error in errors) == 1
 
 
+def test_a_look_up_that_finds_no_thread_spoils_no_later_one(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    url = server.at("/a.png", b"a")
+    with monkeypatch.context() as full:
+        full.setattr(resolve.threading.Thread, "start", start)
+        assert _refused(url).startswith("127.0.0.1 cannot be looked up: can't start new thread")
+    assert _fetch(url) == b"a"
+
+
 # --- Certificates
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx
@@ -17,7 +19,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 
-from .conftest import MODEL, QUESTION, Server, unique_picture
+from .conftest import MODEL, QUESTION, PictureServer, Server, unique_picture
 
 BAD: list[dict[str, Any]] = [
     {"images": ["aGVsbG8gd29ybGQh" * 4]},
@@ -120,6 +122,8 @@ def malformed(rng: random.Random) -> bytes:
             "top_p",
             "tools",
             "response_format",
+            "min_pixels",
+            "max_pixels",
         ]
         body[rng.choice(fields)] = rng.choice(JUNK)
     encoded = json.dumps(body).encode()
@@ -133,7 +137,7 @@ def chat_schema(server: Server) -> Any:
     """The server's schema, the chat request cut to the fields that vlm-run adds or reads itself."""
     whole = server.http.get("/openapi.json").json()
     request = whole["components"]["schemas"]["ChatRequest"]
-    mine = ("model", "messages", "images", "stream")
+    mine = ("model", "messages", "images", "min_pixels", "max_pixels", "stream")
     request["properties"] = {name: request["properties"][name] for name in mine}
     request["properties"]["max_tokens"] = {"type": "integer", "minimum": 1, "maximum": 2}
     request["required"] = ["messages", "max_tokens"]
@@ -170,12 +174,37 @@ def test_a_client_that_goes_away_in_mid_stream_frees_its_engine_work(server: Ser
 
 
 def test_a_client_that_goes_away_before_the_answer_frees_its_engine_work(server: Server) -> None:
-    body = json.dumps(LONG).encode()
-    host, port = server.url.removeprefix("http://").split(":")
-    with freed(server), socket.create_connection((host, int(port))) as connection:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-        connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+    with freed(server), asking(server, LONG):
         wait_for_running(server, 1)
+
+
+def test_a_client_that_goes_away_stops_the_fetching_of_its_images(
+    server: Server, pictures: PictureServer
+) -> None:
+    asked, left = threading.Event(), threading.Event()
+
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        asked.set()
+        handler.connection.settimeout(15)
+        if handler.connection.recv(1) == b"":
+            left.set()
+
+    pictures.answers["/slow"] = hang
+    with asking(server, {**LONG, "images": [pictures.url("/slow")]}):
+        assert asked.wait(10)
+        assert not left.is_set()
+    assert left.wait(5)
+
+
+@contextmanager
+def asking(server: Server, body: dict[str, Any]) -> Iterator[None]:
+    """A client that has asked and goes away at the end of the block."""
+    content = json.dumps(body).encode()
+    host, port = server.url.removeprefix("http://").split(":")
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + content)
+        yield
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def bench(
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
-        _print(report)
+        print_report(report)
 
 
 def _results(adapter: Adapter, load: Load, served: bool) -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ def _pixels(size: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _print(report: dict[str, Any]) -> None:
+def print_report(report: dict[str, Any]) -> None:
     stages = ("fetch", "decode", "process", "engine", "waiting")
     rows = report["results"]
     print_table(

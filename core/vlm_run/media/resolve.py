@@ -36,10 +36,14 @@ def _look_up(host: str, port: int) -> Future[str]:
             raise MediaError(f"too many names are being looked up to look up {host}", hint="Try again later.")
         found: Future[str] = Future()
         found.set_running_or_notify_cancel()  # who gives up must not cancel it for the others
+        # A daemon, since the end of a process must not wait for a name server.
+        thread = threading.Thread(target=_finish, args=(found, host, port), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the machine has no thread left
+            raise MediaError(f"{host} cannot be looked up: {error}", hint="Try again later.") from None
         _under_way[host, port] = found
-    # A daemon, since the end of a process must not wait for a name server.
-    threading.Thread(target=_finish, args=(found, host, port), name="vlm-run look-up", daemon=True).start()
-    return found
+        return found
 
 
 def _finish(found: Future[str], host: str, port: int) -> None:
