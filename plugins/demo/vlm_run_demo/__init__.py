@@ -7,6 +7,8 @@ from typing import Any
 
 from vlm_run import AnyResolution, DynamicResolution, ModelSpec, hookimpl
 
+vlm_run_contract = ">=1,<2"
+
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 """The folder of demo-llava: weights, tokenizer, chat template and configuration."""
 QWEN_CHECKPOINT = Path(__file__).parent / "checkpoint_qwen"
@@ -23,7 +25,7 @@ _ENGINE = {
 
 
 def _spec(folder: Path, **differs: Any) -> ModelSpec:
-    """a spec with what both have in common."""
+    """A spec with what both have in common."""
     return ModelSpec(
         checkpoint=folder.name,
         chat_template=f"{folder.name}/chat_template.jinja",
