@@ -246,13 +246,16 @@ def test_an_interrupt_is_heard_within_a_turn_and_not_twice_at_once(monkeypatch: 
     before = signal.getsignal(signal.SIGINT)
     with interactive._interrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)  # between turns
-        with pytest.raises(KeyboardInterrupt), interrupts.heard():
-            signal.raise_signal(signal.SIGINT)
-        with interrupts.heard():
-            signal.raise_signal(signal.SIGINT)
+        for _ in range(2):
+            with interrupts.heard():
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
         monkeypatch.setattr(interactive, "_HURRY_S", 0.0)
-        with pytest.raises(KeyboardInterrupt), interrupts.heard():
-            signal.raise_signal(signal.SIGINT)
+        with interrupts.heard():
+            for _ in range(2):
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -41,7 +41,7 @@ Type a question, then a media path or URL (empty for none).
   /help  this text    Ctrl-C  stops an answer        quit          leaves"""
 # As terminals paste a file that is dropped on them: quoted, with backslashes, or as a URL.
 _DROPPED = re.compile(r"""'(?:/|file://)[^']+'|"(?:/|file://)[^"]+"|(?:/|file://)(?:\\.|[^\s'"\\])+""")
-# For so long after an interrupt another one means the same.
+# For so long after an interrupt another one in the same turn means the same.
 _HURRY_S = 1.0
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -282,7 +282,7 @@ class _interrupts:
     def heard(self) -> Iterator[None]:
         """While inside, an interrupt raises `KeyboardInterrupt`."""
         try:
-            self._hears = True
+            self._hears, self._last = True, -inf
             yield
         finally:
             self._hears = False
