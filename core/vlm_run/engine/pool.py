@@ -178,10 +178,10 @@ class Roster:
 
 
 def _pickled_with_pictures(conversation: Conversation, policy: MediaPolicy) -> bytes:
-    for image, (message, source) in enumerate(conversation.image_places()):
-        if isinstance(source, Image.Image):
-            with errors_named(message, image):
-                load_picture(source, policy)
+    for index, (message, image) in enumerate(conversation.image_places()):
+        if isinstance(image.source, Image.Image):
+            with errors_named(message, index):
+                load_picture(image.source, policy)
     return pickle.dumps(conversation)
 
 
