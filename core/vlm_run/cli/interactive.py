@@ -338,9 +338,18 @@ class _reader:
     def __call__(self, prompt: str) -> str | None:
         """A line, or None at the end of input."""
         try:
-            return str(self._session.prompt(prompt)) if self._session else input(prompt)
+            return self._edited(prompt) if self._session else input(prompt)
         except EOFError:
             return None
+
+    def _edited(self, prompt: str) -> str:
+        # While a line is edited Ctrl-C is a key like others. The signal would meet the editor half
+        # built, before it has taken the terminal over.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return str(self._session.prompt(prompt, handle_sigint=False))
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def _history_file() -> Path:
