@@ -335,10 +335,8 @@ class _Info:
 
 def _refuse(lora_request: Any) -> None:
     if lora_request is not None:
-        raise EngineError(
-            "lora_request is not served",
-            hint="Merge the adapter into the weights, and give their folder as model_id_or_path.",
-        )
+        hint = "Merge the adapter into the weights, and give their folder as model_id_or_path."
+        raise EngineError("lora_request is not served", hint=hint)
 
 
 def _prepared(
