@@ -1,12 +1,15 @@
 """How long `vlm-run models` takes with many plugins installed: python benchmarks/many_plugins.py [COUNT]
 
 Installs the plugins, each as `vlm-run plugin new` writes it, in a temporary folder on PYTHONPATH, and
-times the whole process. Compare with COUNT 0: what the environment's own plugins take.
+times the whole process, with and without them in turns: what the environment's own plugins take, too.
+Processor time is what a process took for itself, however busy the machine is; it bounds the wall-clock
+time from below.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -33,11 +36,12 @@ def install(folder: Path, number: int) -> None:
     (info / "entry_points.txt").write_text(f"[vlm_run.plugins]\n{plugin.package} = {plugin.package}\n")
 
 
-def seconds(environment: dict[str, str]) -> float:
-    """Wall-clock time of the command as a process."""
-    started = time.perf_counter()
+def seconds(environment: dict[str, str]) -> tuple[float, float]:
+    """Wall-clock and processor time of the command as a process."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(COMMAND, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
@@ -45,13 +49,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as path:
         for number in range(count):
             install(Path(path), number)
-        environment = {**os.environ, "PYTHONPATH": path}
-        seconds(environment)  # writes the compiled modules, as pip does
-        times = [seconds(environment) for _ in range(RUNS)]
-    print(
-        f"{count} more plugins, {RUNS} runs of `vlm-run models`: "
-        f"fastest {min(times):.3f} s, median {statistics.median(times):.3f} s, slowest {max(times):.3f} s"
-    )
+        here = os.environ.get("PYTHONPATH", "")
+        environments = {
+            "none": dict(os.environ),
+            f"{count}": {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [path, here]))},
+        }
+        for environment in environments.values():
+            seconds(environment)  # writes the compiled modules, as pip does
+        times = {name: [] for name in environments}
+        for _ in range(RUNS):
+            for name, environment in environments.items():
+                times[name].append(seconds(environment))
+    print(f"{RUNS} runs of `vlm-run models`, in turns; fastest and median in seconds")
+    for name, measured in times.items():
+        wall, own = zip(*measured, strict=True)
+        print(
+            f"{name} more plugins: wall clock {min(wall):.3f}, {statistics.median(wall):.3f}; "
+            f"processor {min(own):.3f}, {statistics.median(own):.3f}"
+        )
 
 
 if __name__ == "__main__":

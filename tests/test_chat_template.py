@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vlm_run import Registry
 from vlm_run.chat_template import render
 from vlm_run.errors import PluginError, TemplateError
+from vlm_run.testing.conversations import CONVERSATIONS
 
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "text", "text": "Hello <&> 'Bär'"}]}]
 
@@ -69,6 +72,29 @@ def test_the_dialect_is_that_of_transformers(text: str, template: Write) -> None
         [HELLO], chat_template=text, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
     )
     assert render(template(text), HELLO, bos_token="<s>", eos_token="</s>") == theirs
+
+
+# One model type for each template of the plugins in this environment.
+TEMPLATES = {Registry.load(name).spec.chat_template: name for name in Registry.model_types()}
+TOOL = {"type": "function", "function": {"name": "zoom", "description": "closer <&> 'Bär'"}}
+
+
+@pytest.mark.parametrize("model_type", TEMPLATES.values())
+def test_transformers_renders_the_plugins_templates_alike(model_type: str) -> None:
+    chat = pytest.importorskip("transformers.utils.chat_template_utils")
+    adapter = Registry.load(model_type)
+    for conversation in CONVERSATIONS.values():
+        for tools in ((), (TOOL,)):
+            asked = replace(conversation, tools=tools)
+            (theirs,), _ = chat.render_jinja_template(
+                [asked.template_messages()],
+                chat_template=Path(adapter.spec.chat_template).read_text(encoding="utf-8"),
+                tools=list(tools) or None,
+                add_generation_prompt=True,
+                bos_token=adapter.spec.bos_token,
+                eos_token=adapter.spec.eos_token,
+            )
+            assert adapter.render(asked).text == theirs
 
 
 def test_the_date(template: Write) -> None:

@@ -107,6 +107,8 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
     """
     plugins = Plugins(_manager())
     plugins.manager.register(defaults, "vlm_run.defaults")
+    owners: dict[str, str] = {}  # of model types, in their canonical form
+    trial = _manager()  # where each plugin is alone
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
         name, version = _distribution(point)
         started = time.perf_counter()
@@ -115,12 +117,13 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
             with contextlib.redirect_stdout(sys.stderr):
                 module = point.load()
                 _check_contract(module)
-                specs = [_resolve(spec, point, name) for spec in _specs(module)]
+                specs = [_resolve(spec, point, name) for spec in _specs(module, trial)]
             plugins.manager.register(module, f"{name}:{point.name}")
         except (Exception, SystemExit) as error:
             plugins.broken.append(BrokenPlugin(name, version, _describe(error)))
+            trial = _manager()  # since something of it may have stayed
             continue
-        free = tuple(_free(specs, plugins, name, version))
+        free = tuple(_free(specs, owners, plugins, name, version))
         plugins.healthy.append(Plugin(name, version, module, free, time.perf_counter() - started))
     return plugins
 
@@ -173,9 +176,13 @@ def _check_contract(module: Any) -> None:
     )
 
 
-def _specs(module: Any) -> list[ModelSpec]:
-    """The plugin's model types, once its hooks are seen to be those of the contract."""
-    trial = _manager()
+def _specs(module: Any, trial: pluggy.PluginManager) -> list[ModelSpec]:
+    """The plugin's model types, once its hooks are seen to be those of the contract.
+
+    Args:
+        module: The plugin.
+        trial: A manager without plugins, as it is again afterwards unless an error is raised.
+    """
     trial.register(module)
     for caller in trial.get_hookcallers(module) or []:
         if not caller.has_spec():
@@ -192,6 +199,7 @@ def _specs(module: Any) -> list[ModelSpec]:
     for spec in specs:
         if not isinstance(spec, ModelSpec):
             raise PluginError(f"'model_specs' must return ModelSpecs, not {type(spec).__name__}")
+    trial.unregister(module)
     return specs
 
 
@@ -211,9 +219,10 @@ def _resolve(spec: ModelSpec, point: entrypoints.EntryPoint, plugin: str) -> Mod
     return spec.model_copy(update={"family": family, **{name: str(path) for name, path in paths.items()}})
 
 
-def _free(specs: Iterable[ModelSpec], plugins: Plugins, name: str, version: str) -> Iterator[ModelSpec]:
-    """The specs whose model types nobody serves yet; each of the others is kept as broken."""
-    owners = {canonical(spec.model_type): plugin.name for spec, plugin in plugins.models()}
+def _free(
+    specs: Iterable[ModelSpec], owners: dict[str, str], plugins: Plugins, name: str, version: str
+) -> Iterator[ModelSpec]:
+    """The specs whose model types have no owner yet, and now have; the others are kept as broken."""
     for spec in specs:
         owner = owners.get(canonical(spec.model_type))
         if owner is None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_run.conversation import Conversation, Image, ImageSource
 from vlm_run.errors import MediaError, PluginError
+from vlm_run.hub_cache import snapshot
 from vlm_run.prompt import Prompt
 from vlm_run.tokenizer_file import TokenizerFile
 
@@ -199,10 +200,11 @@ def _render(adapter: Adapter, conversation: Conversation, tokenizer: TokenizerFi
 
 
 def _tokenizer(adapter: Adapter, notes: list[str]) -> TokenizerFile | None:
-    """Of the checkpoint in use, or of the one that the plugin ships."""
-    for folder in dict.fromkeys([adapter.source, adapter.spec.checkpoint]):
+    """Of the checkpoint in use, from its folder or the Hugging Face cache, or of the one that is shipped."""
+    for source in dict.fromkeys(filter(None, [adapter.source, adapter.spec.checkpoint])):
+        folder = Path(source) if Path(source).is_dir() else snapshot(source)
         try:
-            if folder and (tokenizer := TokenizerFile.of_folder(Path(folder))):
+            if folder is not None and (tokenizer := TokenizerFile.of_folder(folder)):
                 return tokenizer
         except ValueError as error:
             notes.append(str(error))

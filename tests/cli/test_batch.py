@@ -88,7 +88,8 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     assert "run the same again to go on" in errors
     assert "Traceback" not in errors
     lines = [json.loads(line) for line in results.read_text().splitlines()]
-    assert [line["row"] for line in lines] == list(range(len(lines)))
+    numbers = [line["row"] for line in lines]  # with gaps: what was answered and waited is kept too
+    assert numbers == sorted(set(numbers))
     assert 0 < len(lines) < 200
     assert all(line["response"].isdigit() for line in lines)
 

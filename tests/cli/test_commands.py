@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vlm_run import Engine, Sampling
+from vlm_run.cli.infer import answer_once
 from vlm_run_demo.showcase import draw
 
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
@@ -120,6 +122,25 @@ def test_an_error_is_one_line_with_a_next_step(words: list[str], says: str) -> N
     assert says in lines[0]
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_models_are_written_down_for_editors(tmp_path: Path) -> None:
+    done = run("models", "--stub", str(tmp_path / "typings"))
+    stub = tmp_path / "typings" / "vlm_run" / "model_type.pyi"
+    assert done.stdout == f"Written: {stub}\n"
+    assert 'demo_llava: Literal["demo-llava"]' in stub.read_text()
+    refused = run("models", "--stub", str(stub))
+    assert refused.returncode == 2
+    assert f"error: {stub} cannot be written to: " in refused.stderr
+
+
+def test_infer_prints_every_answer_that_was_asked_for(
+    engine: Engine, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (turn, *_) = draw(7)[1]
+    nearly_greedy = Sampling(n=2, temperature=0.01, seed=1)
+    answer_once(engine, {"query": turn.question, "images": [str(picture)]}, nearly_greedy, False)
+    assert capsys.readouterr().out == f"{turn.answer}\n{'-' * 50}\n{turn.answer}\n"
 
 
 def test_infer_prints_the_answer_and_nothing_else(picture: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +32,14 @@ app(sys.argv[1:], standalone_mode=False)
 heavy = {"torch", "transformers", "vllm"} & set(sys.modules)
 print(sorted(heavy), file=sys.stderr)
 """
+
+
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty Hugging Face cache."""
+    cache = tmp_path_factory.mktemp("hub")
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    return cache
 
 
 def _run(*words: str) -> str:
@@ -160,6 +169,17 @@ def test_the_tokenizer_of_the_weights_in_use_comes_before_the_one_a_plugin_ships
     assert said["text_tokens"] == 1  # all of it one unknown word
     assert said["engine_kwargs"]["model"] == str(tmp_path)
     assert said["engine_kwargs_from"]["model"] == "flag"
+
+
+def test_a_tokenizer_in_the_hugging_face_cache_is_at_hand(hub_cache: Path) -> None:
+    repository = hub_cache / "models--Qwen--Qwen2-VL-7B-Instruct"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("0123abc")
+    assert _json("qwen2-vl-7b-instruct", "How many?")["text_tokens"] is None
+    shutil.copytree(DEMO, repository / "snapshots/0123abc", ignore=shutil.ignore_patterns("*.safetensors"))
+    said = _json("qwen2-vl-7b-instruct", "How many?")
+    assert said["text_tokens"] == said["total_tokens"] > 5
+    assert _json("qwen2-vl-2b-instruct", "How many?")["text_tokens"] is None
 
 
 def test_a_broken_tokenizer_is_a_note_and_no_failure(tmp_path: Path) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pexpect
 import pytest
 
+from vlm_run.batch.columns import Reading, read_row
+from vlm_run.cli import interactive
 from vlm_run_demo.showcase import draw
 
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
@@ -35,7 +41,7 @@ def session(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     env = {**os.environ, "XDG_STATE_HOME": str(state), "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
     session = pexpect.spawn(
         VLM_RUN,
-        ["infer", "demo-llava", "--stats"],
+        ["infer", "demo-llava", "--stats", "--allow-private-media"],
         timeout=180,
         encoding="utf-8",
         env=env,
@@ -47,6 +53,7 @@ def session(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     yield session
     session.sendline("quit")
     session.expect(pexpect.EOF)
+    assert "Traceback" not in session.before
     session.close()
     assert session.exitstatus == 0
     history = (state / "vlm-run" / "history").read_text()
@@ -95,6 +102,9 @@ def test_pictures_are_added_at_any_point_and_belong_to_their_turn(session: Any, 
     assert [query for query, _ in saved["history"]] == ["Who are you?", "<image>How many shapes are there?"]
     assert saved["query"] == "And circles?"
     assert saved["images"] == [str(folder / "p.png")]
+    row = read_row(0, saved, Reading())  # as `--val_dataset` does
+    assert row.request is not None, row.error
+    assert row.request.conversation.images == (str(folder / "p.png"),)
 
 
 @pytest.mark.parametrize("how", ["quoted", "escaped", "url"])
@@ -107,6 +117,21 @@ def test_a_file_that_is_dropped_on_the_line_is_a_picture(session: Any, folder: P
     }
     session.sendline(f"How many shapes are there? {dropped[how]}")
     session.expect(r"p\.png: \d+ × \d+ pixels")
+    session.expect(r"[1-9]\d* of them image")
+    session.expect(PROMPT)
+
+
+def test_of_files_that_are_dropped_together_all_are_pictures_or_none(session: Any, folder: Path) -> None:
+    (folder / "broken.png").write_bytes((folder / "p.png").read_bytes()[:200])
+    both = f"{shlex.quote(str(folder / 'p.png'))} {shlex.quote(str(folder / 'broken.png'))}"
+    session.sendline(f"How many shapes are there? {both}")
+    session.expect(r"p\.png: \d+ × \d+ pixels")
+    session.expect("error: ")
+    session.expect(PROMPT)
+    session.sendline("Who are you?")
+    session.expect(MEDIA)  # no picture waits
+    session.sendline("/image p.png")  # as at any point
+    session.expect(r"p\.png: .* tokens")
     session.expect(r"[1-9]\d* of them image")
     session.expect(PROMPT)
 
@@ -125,17 +150,19 @@ def test_several_lines_are_one_question(session: Any, folder: Path) -> None:
     session.sendline("multi-line")
     session.expect(r"<<<\[M\]")
     session.sendline("Who are")
+    session.sendline("/image missing.png")
+    session.expect("error: .*missing.png")
+    session.sendline("/image p.png")
+    session.expect(r"p\.png: .* tokens")
     session.sendline("you?")
     session.sendline("#")
-    session.expect(MEDIA)
-    session.sendline("")
-    session.expect("of them image")
+    session.expect(r"[1-9]\d* of them image")
     session.expect(r"<<<\[M\]")
     session.sendline("single-line")
     session.expect(PROMPT)
     session.sendline("/save lines.jsonl")
     session.expect("Saved")
-    assert json.loads((folder / "lines.jsonl").read_text())["query"] == "Who are\nyou?"
+    assert json.loads((folder / "lines.jsonl").read_text())["query"] == "<image>Who are\nyou?"
 
 
 def test_a_system_message_begins_a_new_conversation(session: Any) -> None:
@@ -183,3 +210,68 @@ def test_an_interrupt_stops_the_answer_and_not_the_session(session: Any) -> None
     session.expect(MEDIA)
     session.sendline("")
     session.expect("I am a small demo model.")  # vLLM's processes have not heard of it
+
+
+class Slow(BaseHTTPRequestHandler):
+    """A server that takes longer to answer than a test takes."""
+
+    def do_GET(self) -> None:
+        asked.set()
+        done.wait(60)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Be quiet."""
+
+
+asked, done = threading.Event(), threading.Event()
+
+
+@pytest.fixture
+def slow_url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/p.png"
+        done.set()
+        server.shutdown()
+
+
+def test_an_interrupt_stops_the_loading_of_a_picture(session: Any, slow_url: str) -> None:
+    session.sendline(f"/image {slow_url}")
+    assert asked.wait(60)
+    session.sendintr()
+    session.expect(PROMPT, timeout=15)  # the policy's own limit is 20 s
+
+
+def test_an_interrupt_is_heard_within_a_turn_and_not_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interactive._interrupts() as interrupts:
+        signal.raise_signal(signal.SIGINT)  # between turns
+        for _ in range(2):
+            with interrupts.heard():
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr(interactive, "_HURRY_S", 0.0)
+        with interrupts.heard():
+            for _ in range(2):
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_interrupts_in_a_hurry_do_not_end_the_session(session: Any) -> None:
+    for presses in (1, 2, 3, 10, 30):
+        session.sendline("/image p.png")
+        session.expect("tokens")
+        session.sendline("How many shapes are there?")
+        for _ in range(presses):
+            session.sendintr()
+            time.sleep(0.005 * presses)
+        session.sendline("/nosuch")
+        session.expect("there is no command /nosuch")
+        session.expect(PROMPT)
+        session.sendline("clear")
+    session.sendline("Who are you?")
+    session.expect(MEDIA)
+    session.sendline("")
+    session.expect("I am a small demo model.")

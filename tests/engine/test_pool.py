@@ -28,7 +28,7 @@ from vlm_run.adapter import Adapter
 from vlm_run.discovery import Plugins, installed_plugins
 from vlm_run.engine.pool import RendererPool, Roster
 from vlm_run.engine.rendering import Rendered, Renderer
-from vlm_run.errors import MediaError, PluginError, RequestError
+from vlm_run.errors import EngineError, MediaError, PluginError, RequestError
 from vlm_run_demo.drawing import COLOURS, Scene, Shape, paint
 
 QUESTION = "How many red circles are there?"
@@ -232,6 +232,29 @@ def test_a_bad_picture_fails_alone_and_says_where(pooled: Engine) -> None:
     assert isinstance(first.error, MediaError)
     assert (first.error.message_index, first.error.image_index) == (0, 0)
     assert second.response == str(count)
+
+
+def test_a_file_that_turns_out_damaged_fails_alone_and_says_where(pooled: Engine) -> None:
+    good, count = picture(7)
+    content = encoded(picture(9)[0])
+    opened = Image.open(io.BytesIO(content[: len(content) // 2]))
+    first, second = pooled.infer(
+        [{"query": QUESTION, "images": [opened]}, {"query": QUESTION, "images": [good]}]
+    )
+    assert isinstance(first.error, MediaError)
+    assert str(first.error).startswith("message 1, image 1: the image is damaged or cut off")
+    assert second.response == str(count)
+
+
+def test_a_pool_that_has_ended_starts_no_worker_again() -> None:
+    adapter = Registry.load("demo-llava")
+    pool = RendererPool(adapter, adapter.vllm_config(), MediaPolicy(), 1)
+    pool.shutdown()
+    before = len(active_children())
+    with pytest.raises(EngineError, match="shut down"):
+        render(pool, picture(1)[0])
+    assert len(active_children()) == before
+    assert not Path(pool.folder).exists()
 
 
 def test_a_killed_worker_is_replaced_and_its_requests_are_answered(pooled: Engine) -> None:

@@ -74,7 +74,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("acme-7b")
     ids = write_byte_tokenizer(
         folder,
-        ["<image>", "<|im_start|>", "<|im_end|>", "<pad>"],
+        ["<image>", "<|im_start|>", "<|im_end|>", "<pad>", "<s>"],
+        bos="<s>",
         eos_token="<|im_end|>",
         pad_token="<pad>",
         chat_template=TEMPLATE,

@@ -233,6 +233,16 @@ CHECKPOINT_FAULTS: list[tuple[str, str, str, str]] = [
         "in a question becomes a control token",
     ),
     (
+        "prompt_begins_with_one_bos",
+        """
+        @hookimpl(wrapper=True)
+        def render_prompt():
+            return "<s><s>" + (yield)
+        """,
+        TEMPLATE,
+        "the conversation 'text only' begins with 2 BOS <s>",
+    ),
+    (
         "counts_agree_with_vllm",
         """
         @hookimpl

@@ -26,7 +26,7 @@ def explain(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Folder or hub id of the weights; of a folder, tokenizer.json is read.",
+            help="Folder or hub id of the weights, whose tokenizer.json is read if it is at hand.",
             rich_help_panel=opt.MODEL,
         ),
     ] = None,
@@ -37,12 +37,7 @@ def explain(
     min_pixels: opt.MinPixels = None,
     max_pixels: opt.MaxPixels = None,
     tensor_parallel_size: opt.TensorParallelSize = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="Any option of vLLM's engine; repeatable.", rich_help_panel=opt.ENGINE
-        ),
-    ] = None,
+    engine: opt.EngineOptions = None,
     allow_private_media: opt.AllowPrivateMedia = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     verbose: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_run.cli import options as opt
+from vlm_run.cli.output import RULE
 from vlm_run.errors import VlmRunError
 
 if TYPE_CHECKING:
     from vlm_run.engine import Engine
+    from vlm_run.request import Sampling
 
 _ANSWER = "Answer"
 _DATA = "Data set"
@@ -98,12 +100,7 @@ def infer(
     min_pixels: opt.MinPixels = None,
     max_pixels: opt.MaxPixels = None,
     tensor_parallel_size: opt.TensorParallelSize = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="Any option of vLLM's engine; repeatable.", rich_help_panel=opt.ENGINE
-        ),
-    ] = None,
+    engine: opt.EngineOptions = None,
     allow_private_media: opt.AllowPrivateMedia = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     stats: Annotated[
@@ -189,7 +186,7 @@ def infer(
             Session(running, sampling, system, policy=policy, stats=stats).run()
             return
         request = {"query": question, "images": list(image or []), "system": system}
-        _answer_once(running, request, sampling, as_json)
+        answer_once(running, request, sampling, as_json)
 
 
 def _read_schema(file: Path) -> dict[str, Any]:
@@ -202,13 +199,19 @@ def _read_schema(file: Path) -> dict[str, Any]:
     return schema
 
 
-def _answer_once(engine: Engine, request: dict[str, Any], sampling: Any, as_json: bool) -> None:
+def answer_once(engine: Engine, request: dict[str, Any], sampling: Sampling, as_json: bool) -> None:
+    """Print the answer to one request: as it comes, or with what it took as JSON."""
     if as_json:
         (response,) = engine.infer([request], sampling)
         typer.echo(json.dumps(response.to_dict(), ensure_ascii=False))
         if response.error is not None:
             raise typer.Exit(2)
         return
+    others: tuple[str, ...] = ()
     for delta in engine.stream(request, sampling):
         typer.echo(delta.text, nl=False)
+        if delta.response is not None:
+            others = delta.response.responses[1:]
     typer.echo()
+    for other in others:
+        typer.echo(f"{RULE}\n{other}")

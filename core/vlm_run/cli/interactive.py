@@ -7,17 +7,24 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlsplit
 
 import typer
 
+from vlm_run.cli.output import RULE
 from vlm_run.errors import EngineError, PluginError, RequestError, VlmRunError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from PIL import Image
 
     from vlm_run.engine import Engine
@@ -32,9 +39,10 @@ Type a question, then a media path or URL (empty for none).
   clear               forget the conversation        reset-system  set a system message
   multi-line          lines up to one with # alone   single-line   a line each, Alt-Enter for more
   /help  this text    Ctrl-C  stops an answer        quit          leaves"""
-RULE = "-" * 50
 # As terminals paste a file that is dropped on them: quoted, with backslashes, or as a URL.
 _DROPPED = re.compile(r"""'(?:/|file://)[^']+'|"(?:/|file://)[^"]+"|(?:/|file://)(?:\\.|[^\s'"\\])+""")
+# For so long after an interrupt another one in the same turn means the same.
+_HURRY_S = 1.0
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -80,20 +88,22 @@ class Session:
     def run(self) -> None:
         """Ask and answer until `quit` or the end of input."""
         typer.echo(HELP)
-        while True:
-            try:
-                line = self._question()
-                if line is None or line.strip() in ("quit", "exit"):
-                    return
-                self._obey(line)
-            except KeyboardInterrupt:
-                typer.echo()  # the line is dropped
-            except EngineError:
-                raise
-            except (VlmRunError, OSError) as error:
-                # The turn is dropped: the conversation goes on as if it had not been.
-                typer.secho(f"error: {error}", fg="red", err=True)
-                typer.echo(RULE)
+        with _interrupts() as interrupts:
+            while True:
+                try:
+                    with interrupts.heard():
+                        line = self._question()
+                        if line is None or line.strip() in ("quit", "exit"):
+                            return
+                        self._obey(line)
+                except KeyboardInterrupt:
+                    typer.echo()  # the line is dropped
+                except EngineError:
+                    raise
+                except (VlmRunError, OSError) as error:
+                    # The turn is dropped: the conversation goes on as if it had not been.
+                    _complain(error)
+                    typer.echo(RULE)
 
     def _question(self) -> str | None:
         line = self._read("<<<[M] " if self._multi_line else "<<< ")
@@ -101,7 +111,13 @@ class Session:
             return line
         lines = [line]
         while (more := self._read("")) is not None and more.strip() != "#":
-            lines.append(more)
+            if not more.startswith("/image "):
+                lines.append(more)
+                continue
+            try:
+                self._add(more)
+            except VlmRunError as error:  # what has been typed is too much to lose
+                _complain(error)
         return "\n".join(lines)
 
     def _is_command(self, line: str) -> bool:
@@ -123,7 +139,7 @@ class Session:
             case "/help":
                 typer.echo(HELP)
             case "/image":
-                self._add(rest)
+                self._add(line)
             case "/save":
                 self._save(rest)
             case "/explain":
@@ -180,8 +196,13 @@ class Session:
             "system": self._system,
         }
 
-    def _add(self, source: str) -> None:
-        """Load a picture for the next question, and say what it costs."""
+    def _add(self, line: str) -> None:
+        """Load the picture that a line names, with or without `/image`, for the next question."""
+        command, _, rest = line.strip().partition(" ")
+        self._next.append(self._loaded(rest if command == "/image" else line))
+
+    def _loaded(self, source: str) -> Picture:
+        """The picture of a source; says what it costs."""
         from vlm_run.media import load_image
 
         source = _clean(source)
@@ -191,9 +212,9 @@ class Session:
             image = load_image(source, self._policy)
         except RequestError as error:
             raise VlmRunError(error.cause, hint=error.hint) from None
-        self._next.append(Picture(source, image))
         shown = source if len(source) <= 60 else f"{source[:57]}..."
         typer.secho(f"{shown}: {image.width} × {image.height} pixels{self._cost(image)}", dim=True)
+        return Picture(source, image)
 
     def _cost(self, image: Image.Image) -> str:
         try:
@@ -203,16 +224,19 @@ class Session:
             return ""
 
     def _take_dropped(self, line: str) -> str:
-        """The line without the picture files that were dropped on it, which are added."""
+        """The line without the picture files that were dropped on it, which are added, all or none."""
+        dropped: list[Picture] = []
 
         def take(match: re.Match[str]) -> str:
             source = _clean(match[0])
             if not source.lower().endswith(_PICTURES) or not Path(source).is_file():
                 return match[0]
-            self._add(source)
+            dropped.append(self._loaded(source))
             return ""
 
-        return _DROPPED.sub(take, line).strip()
+        question = _DROPPED.sub(take, line).strip()
+        self._next += dropped
+        return question
 
     def _explain(self, question: str) -> None:
         from vlm_run.cli.explain import print_explanation
@@ -241,6 +265,44 @@ class Session:
 
     def _forget(self) -> None:
         self._history, self._pictures, self._next = [], [], []
+
+
+class _interrupts:
+    """Ctrl-C ends what a turn is doing; between turns, and again and again in a hurry, it does nothing.
+
+    Python's own handler would raise wherever the session happens to be, in the midst of dealing
+    with the interrupt before too.
+    """
+
+    def __init__(self) -> None:
+        self._hears = False
+        self._last = -inf
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """While inside, an interrupt raises `KeyboardInterrupt`."""
+        try:
+            self._hears, self._last = True, -inf
+            yield
+        finally:
+            self._hears = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._hears and now - self._last >= _HURRY_S:
+            self._last = now
+            raise KeyboardInterrupt
+
+
+def _complain(error: Exception) -> None:
+    typer.secho(f"error: {error}", fg="red", err=True)
 
 
 def _clean(source: str) -> str:

@@ -49,6 +49,12 @@ MaxPixels: TypeAlias = Annotated[
 TensorParallelSize: TypeAlias = Annotated[
     int | None, typer.Option(help="GPUs to spread the model over.", rich_help_panel=ENGINE)
 ]
+EngineOptions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="Any option of vLLM's engine; repeatable.", rich_help_panel=ENGINE
+    ),
+]
 AllowPrivateMedia: TypeAlias = Annotated[
     bool, typer.Option(help="Fetch images from private addresses too.", rich_help_panel=ENGINE)
 ]

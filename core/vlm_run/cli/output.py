@@ -15,6 +15,9 @@ import typer
 
 from vlm_run.errors import EngineError
 
+RULE = "-" * 50
+"""Between answers."""
+
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns of text, ready for `grep` and `awk`; rich would take longer to import than to print."""
@@ -50,16 +53,25 @@ def starting(model_type: str, verbose: bool) -> Iterator[None]:
         return
     quieten_model_libraries("WARNING")
     from rich.console import Console
+    from rich.live import Live
+    from rich.spinner import Spinner
 
     log = tempfile.NamedTemporaryFile("w", prefix="vlm-run-", suffix=".log", delete=False)  # noqa: SIM115
     with _standard_streams_to(log) as terminal:
         console = Console(file=terminal)
+        line = f"Loading {model_type} …"
+        if not console.is_terminal:
+            console.print(line)
+        # Nothing is redirected: vLLM's log would hold on to rich's stand-in for standard error.
+        turning = Live(
+            Spinner("dots", line),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         try:
-            with (
-                console.status(f"Loading {model_type} …") if console.is_terminal else contextlib.nullcontext()
-            ):
-                if not console.is_terminal:
-                    console.print(f"Loading {model_type} …")
+            with turning if console.is_terminal else contextlib.nullcontext():
                 yield
         except EngineError as error:
             root = _root_cause(Path(log.name).read_text(encoding="utf-8", errors="replace"))

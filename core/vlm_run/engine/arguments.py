@@ -37,6 +37,8 @@ def engine_args(adapter: Adapter, options: Mapping[str, Any]) -> AsyncEngineArgs
             )
     try:
         return AsyncEngineArgs(**kwargs)
+    except OSError as error:  # with HF_HUB_OFFLINE vLLM looks for the checkpoint here already
+        raise _no_checkpoint(adapter, error) from error
     except (TypeError, ValueError) as error:
         raise EngineError(f"vLLM refuses the engine options: {_first_line(error)}") from error
 
@@ -60,10 +62,14 @@ def vllm_config(adapter: Adapter, options: Mapping[str, Any]) -> VllmConfig:
     try:
         return arguments.create_engine_config(UsageContext.LLM_CLASS)
     except (OSError, ValueError) as error:
-        raise EngineError(
-            f"vLLM cannot configure '{adapter.spec.model_type}' from {adapter.source}: {_first_line(error)}",
-            hint="Give the folder with the weights with --model (in Python: checkpoint=).",
-        ) from error
+        raise _no_checkpoint(adapter, error) from error
+
+
+def _no_checkpoint(adapter: Adapter, error: Exception) -> EngineError:
+    return EngineError(
+        f"vLLM cannot configure '{adapter.spec.model_type}' from {adapter.source}: {_first_line(error)}",
+        hint="Give the folder with the weights with --model (in Python: checkpoint=).",
+    )
 
 
 def _first_line(error: Exception) -> str:

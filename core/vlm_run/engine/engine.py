@@ -224,9 +224,9 @@ class Engine:
     def shutdown(self) -> None:
         """Stop the engine and its processes; what still runs is dropped. Safe to call twice."""
         if self._thread.running:
+            self._stop_pool()  # first, since what its workers were at ends on the loop
             self._thread.run(_stop(self._llm))
             self._thread.stop()
-            self._stop_pool()
             del self._llm, self._renderer  # vLLM objects that outlive the interpreter's modules complain
 
     def __enter__(self) -> Self:
@@ -262,7 +262,7 @@ class Engine:
         tasks = [asyncio.create_task(self._answer(request, sampling, fetcher)) for request in requests]
         try:
             return await asyncio.gather(*tasks)
-        except EngineError:
+        except Exception:
             for task in tasks:
                 task.cancel()
             raise

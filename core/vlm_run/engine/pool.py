@@ -19,12 +19,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from PIL import Image
 
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.engine.shared_memory import MemoryFolder, Stored, discard, store, take
-from vlm_run.errors import RequestError
+from vlm_run.errors import EngineError, RequestError
 from vlm_run.media import MediaPolicy
+from vlm_run.media.decode import load_picture
+from vlm_run.media.load import errors_named
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -66,9 +69,11 @@ class RendererPool:
         images = config.model_config.multimodal_config
         cache_gb = images.mm_processor_cache_gb / size
         images.mm_processor_cache_gb = 0
+        self._policy = policy
         self._given = (adapter, config, policy, cache_gb, self._folder.name)
         self._workers = [self._start() for _ in range(size)]
         self._roster = Roster(size)
+        self._ended = False
 
     async def render(self, conversation: Conversation) -> Rendered:
         """The engine's input for a conversation.
@@ -79,7 +84,7 @@ class RendererPool:
         """
         worker = self._roster.choose(conversation.images)
         # Unpickled only once a worker has taken the task, so that it alone can die of the content.
-        pickled = pickle.dumps(conversation)
+        pickled = await self._pickled(conversation)
         with suppress(*_DEATHS):
             return await self._render_once(worker, pickled)
         try:
@@ -97,6 +102,7 @@ class RendererPool:
 
     def shutdown(self) -> None:
         """End the workers; what they work at is dropped."""
+        self._ended = True
         for worker in self._workers:
             worker.stop()  # type: ignore[no-untyped-call]
         for worker in self._workers:
@@ -110,14 +116,25 @@ class RendererPool:
         pool.schedule(_warm_up)
         return pool
 
-    async def _render_once(self, worker: int, pickled: bytes) -> Rendered:
+    async def _pickled(self, conversation: Conversation) -> bytes:
+        # A picture that was opened from a file is decoded to be pickled.
+        if any(isinstance(source, Image.Image) for source in conversation.images):
+            return await asyncio.to_thread(_pickled_with_pictures, conversation, self._policy)
+        return pickle.dumps(conversation)
+
+    def _schedule(self, worker: int, pickled: bytes) -> ProcessFuture[Stored]:
+        if self._ended:
+            raise EngineError("the engine has been shut down")
         try:
-            task = self._workers[worker].schedule(_render, args=[pickled])
+            return self._workers[worker].schedule(_render, args=[pickled])
         except RuntimeError:  # broken, as pebble's is after the death of a worker that had nothing to do
             self._workers[worker].stop()  # type: ignore[no-untyped-call]
             self._workers[worker].join()
             self._workers[worker] = self._start()
-            task = self._workers[worker].schedule(_render, args=[pickled])
+            return self._workers[worker].schedule(_render, args=[pickled])
+
+    async def _render_once(self, worker: int, pickled: bytes) -> Rendered:
+        task = self._schedule(worker, pickled)
         rendering = asyncio.wrap_future(task)
         self._roster.begin(worker)
         rendering.add_done_callback(lambda _: self._roster.end(worker))
@@ -158,6 +175,14 @@ class Roster:
     def end(self, worker: int) -> None:
         """It is done with it."""
         self._busy_with[worker] -= 1
+
+
+def _pickled_with_pictures(conversation: Conversation, policy: MediaPolicy) -> bytes:
+    for index, (message, image) in enumerate(conversation.image_places()):
+        if isinstance(image.source, Image.Image):
+            with errors_named(message, index):
+                load_picture(image.source, policy)
+    return pickle.dumps(conversation)
 
 
 def _discard_result(task: Any) -> None:

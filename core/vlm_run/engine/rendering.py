@@ -7,7 +7,6 @@ the server) and so that a bad request fails here, before the engine sees it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -158,12 +157,15 @@ class Renderer:
             name = self._name(content, image)
             if not in_any_case and self._processed is not None and self._processed.is_cached_item(name):
                 return _Loaded(name, None)
-            picture = decode(content, self._policy) if isinstance(content, bytes) else content
-            return _Loaded(name, self._adapter.preprocess(picture, image))
+            if isinstance(content, bytes):
+                content = decode(content, self._policy)
+            return _Loaded(name, self._adapter.preprocess(content, image))
 
     def _name(self, content: bytes | PILImage.Image, image: Image) -> str:
         """The same for the same content under the same bounds, in any process."""
-        digest = hashlib.blake2b(self._salt, digest_size=32)
+        from blake3 import blake3  # which vLLM brings
+
+        digest = blake3(self._salt)
         digest.update(f"{image.min_pixels} {image.max_pixels} ".encode())
         if isinstance(content, bytes):
             digest.update(b"file ")
@@ -171,7 +173,7 @@ class Renderer:
         else:
             digest.update(f"picture {content.mode} {content.width} {content.height} ".encode())
             digest.update(content.tobytes())
-        return digest.hexdigest()
+        return str(digest.hexdigest())
 
     async def _process(self, ids: list[int], images: Sequence[_Loaded]) -> Any:
         prompt: dict[str, Any] = {"prompt_token_ids": ids}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import warnings
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from vlm_run.errors import MediaError
@@ -51,6 +50,19 @@ def check_picture(image: Image.Image, policy: MediaPolicy) -> Image.Image:
         raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
 
 
+def load_picture(image: Image.Image, policy: MediaPolicy) -> None:
+    """Decode a picture that a caller opened, as it is.
+
+    Raises:
+        MediaError: It is too large, or its file turns out to be damaged.
+    """
+    _check_pixels(image, policy)
+    try:
+        image.load()
+    except Exception as error:
+        raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
+
+
 def as_rgb(image: Image.Image) -> Image.Image:
     """The picture in RGB; what is transparent becomes white, as in vLLM's own loader."""
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -66,6 +78,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 def _from_high_depth(image: Image.Image) -> Image.Image:
     """Greys of 16 bits or more, scaled: Pillow's own conversion cuts them off at 255."""
+    import numpy as np  # which few pictures need, and takes as long to import as all else here
+
     levels = np.asarray(image, dtype=np.float64)
     if image.mode == "F" and levels.size and levels.min() >= 0.0 and levels.max() <= 1.0:
         levels = levels * 255.0

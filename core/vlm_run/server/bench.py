@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from vlm_run.conversation import Conversation
 from vlm_run.engine.measure import QUERY, Load, Result, Watch, joined
 from vlm_run.errors import EngineError
 
@@ -42,7 +43,7 @@ def compare(adapter: Adapter, load: Load) -> list[Result]:
         ports = {}
         for number, (server, command) in enumerate(_commands(adapter, load).items()):
             ports[server] = _start(running, command, Path(logs) / str(number))
-        return asyncio.run(_measure(adapter.spec.model_type, load, ports))
+        return asyncio.run(_measure(adapter, load, ports))
 
 
 def _commands(adapter: Adapter, load: Load) -> dict[str, list[str]]:
@@ -105,23 +106,26 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-async def _measure(model: str, load: Load, ports: dict[str, int]) -> list[Result]:
+async def _measure(adapter: Adapter, load: Load, ports: dict[str, int]) -> list[Result]:
     for server, port in ports.items():
-        warm_up = _bodies(model, load, load.pictures(seed=2**32, count=min(_WARM_UP, load.count)))
+        warm_up = _bodies(adapter, load, load.pictures(seed=2**32, count=min(_WARM_UP, load.count)))
         await _ask(server, port, warm_up, clients=4)
     results = []
     for place, clients in enumerate(load.clients):
         found: dict[str, list[Result]] = {server: [] for server in ports}
         for number in range(load.rounds):
             pictures = load.pictures(seed=place * load.rounds + number)
-            bodies = _bodies(model, load, pictures)
+            bodies = _bodies(adapter, load, pictures)
             for server in list(ports) if number % 2 == 0 else list(ports)[::-1]:
                 found[server].append(await _ask(server, ports[server], bodies, clients))
         results += [joined(rounds) for rounds in found.values()]
     return results
 
 
-def _bodies(model: str, load: Load, pictures: Sequence[bytes]) -> list[bytes]:
+def _bodies(adapter: Adapter, load: Load, pictures: Sequence[bytes]) -> list[bytes]:
+    bos = adapter.spec.bos_token
+    prompt = adapter.render(Conversation.from_query(QUERY, images=pictures[:1])).text
+
     def content(picture: bytes) -> list[dict[str, Any]]:
         uri = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
         return [{"type": "image_url", "image_url": {"url": uri}}, {"type": "text", "text": QUERY}]
@@ -129,10 +133,12 @@ def _bodies(model: str, load: Load, pictures: Sequence[bytes]) -> list[bytes]:
     return [
         json.dumps(
             {
-                "model": model,
+                "model": adapter.spec.model_type,
                 "messages": [{"role": "user", "content": content(picture)}],
                 "max_tokens": load.max_tokens,
                 "temperature": 0,
+                # vLLM leaves it out where the chat template does not write it.
+                "add_special_tokens": not (bos and prompt.startswith(bos)),
                 "stream": True,
                 "stream_options": {"include_usage": True},
             }

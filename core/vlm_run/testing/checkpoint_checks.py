@@ -46,6 +46,33 @@ def prompt_agrees_with_checkpoint(subject: ModelSubject) -> str | None:
     return f"its template does not take: {', '.join(unequal)}" if unequal else None
 
 
+def prompt_begins_with_one_bos(subject: ModelSubject) -> str:
+    """In token ids the prompt begins with one BOS where the tokenizer writes it, else with none."""
+    folder = subject.need_checkpoint()
+    _need("transformers")
+    from vlm_run.engine.checkpoint import load_tokenizer
+    from vlm_run.engine.tokenize import control_tokens, encode
+
+    tokenizer, adapter = load_tokenizer(folder), subject.adapter()
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return "the tokenizer has none"
+    expected = int(tokenizer("text").input_ids[:1] == [bos])
+    for name, conversation in CONVERSATIONS.items():
+        try:
+            prompt = adapter.render(conversation, control_tokens(tokenizer))
+        except RequestError:
+            continue
+        ids = encode(prompt, tokenizer, subject.spec)
+        found = next((place for place, token in enumerate(ids) if token != bos), len(ids))
+        if found > 1 or found < expected:
+            raise CheckFailed(
+                f"the prompt of the conversation '{name}' begins with {found} BOS {tokenizer.bos_token}",
+                hint="The tokenizer writes it, and the template at most once.",
+            )
+    return "written by the tokenizer" if expected else "left to the template"
+
+
 def tokenizer_keeps_text_as_text(subject: ModelSubject) -> None:
     """No control token that the tokenizer has comes of what was said."""
     folder = subject.need_checkpoint()

@@ -20,7 +20,6 @@ from vlm_run.testing.subject import (
     CheckSkipped,
     ModelSubject,
     PluginSubject,
-    find_plugin,
 )
 
 PluginCheck: TypeAlias = Callable[[PluginSubject], str | None]
@@ -47,6 +46,7 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     engine_checks.registers_with_vllm_twice,
     engine_checks.vllm_knows_the_architecture,
     checkpoint_checks.prompt_agrees_with_checkpoint,
+    checkpoint_checks.prompt_begins_with_one_bos,
     checkpoint_checks.tokenizer_keeps_text_as_text,
     checkpoint_checks.counts_agree_with_vllm,
 )
@@ -85,15 +85,6 @@ def run_suite(subject: PluginSubject, checkpoints: Mapping[str, Path]) -> Iterat
     for model in models(subject, folders):
         for model_check in MODEL_CHECKS:
             yield _result(model_check, model, model.spec.model_type)
-
-
-def model_types_of(distribution: str) -> list[str]:
-    """The model types that an installed plugin serves, for tests that go through all of them.
-
-    Those that no vLLM here serves any more are left out.
-    """
-    specs = find_plugin(distribution).plugin.specs
-    return [spec.model_type for spec in specs if spec.replaced_by is None]
 
 
 def models(subject: PluginSubject, folders: Mapping[str, Path]) -> Iterator[ModelSubject]:

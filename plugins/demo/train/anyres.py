@@ -10,6 +10,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
+from batches import NEWLINE
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,8 +24,6 @@ PINPOINTS = [[64, 128], [128, 64], [128, 128], [192, 64], [64, 192]]
 """Height and width of the canvases that a picture may be fitted to, in the order of LLaVA-1.6."""
 
 BICUBIC = Image.Resampling.BICUBIC
-NEWLINE = -1
-"""Stands for the learned end-of-row feature in the result of `layout`."""
 
 
 @lru_cache(maxsize=65536)

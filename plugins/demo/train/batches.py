@@ -1,30 +1,38 @@
-"""Batches of dialogues as arrays: tokens, where image features go, tiles, and the answers to learn."""
+"""Batches of dialogues as arrays: tokens, pictures, where their features go, and the answers to learn.
+
+What depends on the model, its prompt and what it makes of a picture, is a `Format`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from anyres import NEWLINE, PATCHES, TILE, layout, patch_at, patch_classes, tiles
 from numpy.typing import NDArray
+from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from vlm_run_demo.dialogues import Dialogue, dialogue, scored_dialogue
-from vlm_run_demo.drawing import Scene, class_map, class_of
+from vlm_run_demo.drawing import Scene, paint
 
 VALIDATION_SEED = 1_000_000
 """First seed of the examples that training looks at its progress on."""
 TRAINING_SEED = 1_000_000_000
 """First seed of the training dialogues; they go upwards from here, a block for each run."""
 
+NEWLINE = -1
+"""Stands for a learned end-of-row feature in `Seen.layout`."""
 _NO_IMAGE_ROW = 0
 _NEWLINE_ROW = 1
+
+
+_BLANK = Scene(64, 64, (0, 0, 0), 0.0, (0, 0), ())
 
 
 class Segment(NamedTuple):
@@ -34,17 +42,44 @@ class Segment(NamedTuple):
     is_answer: bool
 
 
-def prompt_segments(talk: Dialogue) -> Iterator[Segment]:
-    """What the chat template writes for `talk`, cut where answers begin and end.
+class Seen(NamedTuple):
+    """What a model is given of one picture, and what its features should tell.
 
-    The cuts fall where the tokenizer cuts words, so tokenizing the pieces is tokenizing the whole.
+    Attributes:
+        pixels: Tiles or patches, (n, height, width, 3), uint8.
+        layout: For each image token which of the picture's features stands there, or `NEWLINE`.
+        positions: Row and column of each image token where the model rotates by them, (2, tokens).
+        grid: Rows and columns of patches.
+        classes: The shapes at the middle of the patches that each feature stands for, (features, k).
+        centres: The shape whose centre lies in the area of each feature, (features,).
     """
-    opening = f"<<SYS>>\n{talk.system}\n<</SYS>>\n\n[INST] " if talk.system is not None else "[INST] "
-    opening += "<image>\n" * len(talk.scenes)
-    for turn in talk.turns:
-        yield Segment(f"{opening}{turn.question} [/INST]", False)
-        yield Segment(f" {turn.answer}</s>", True)
-        opening = " [INST] "
+
+    pixels: NDArray[np.uint8]
+    layout: NDArray[np.int64]
+    positions: NDArray[np.int64] | None
+    grid: tuple[int, int]
+    classes: NDArray[np.uint8]
+    centres: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one model is prompted and shown pictures.
+
+    Attributes:
+        image_token: Stands in `segments` for one picture.
+        bos: Put before a prompt by the tokenizer, if anything is.
+        pad: Fills up a batch.
+        segments: What the chat template writes for a dialogue, cut where answers begin and end. The cuts
+            fall where the tokenizer cuts words, so tokenizing the pieces is tokenizing the whole.
+        look: A scene and its picture as the model sees it.
+    """
+
+    image_token: str
+    bos: str | None
+    pad: str
+    segments: Callable[[Dialogue], Iterator[Segment]]
+    look: Callable[[Scene, Image.Image], Seen]
 
 
 @dataclass(frozen=True)
@@ -53,19 +88,23 @@ class Batch:
 
     Attributes:
         tokens: Token ids, (batch, length).
+        positions: Temporal, vertical and horizontal position of each token, (3, batch, length).
         rows: For image tokens the row of the feature table (1 is the newline, then all features of
-            all tiles in order), else 0; (batch, length).
-        tiles: All tiles of the batch, (tiles, 64, 64, 3), uint8.
-        classes: The shape that is at the middle of each patch of the tiles, (tiles, 64).
-        centres: The shape whose centre lies in each patch, (tiles, 64).
+            all pictures in order), else 0; (batch, length).
+        pixels: All tiles or patches of the batch, (n, height, width, 3), uint8.
+        grids: Rows and columns of patches of each picture, (pictures, 2).
+        classes: The shapes at the middle of the patches of each feature, (features, k).
+        centres: The shape whose centre lies in the area of each feature, (features,).
         places: Indices into the flattened tokens after which an answer token comes, (answer tokens,).
         answers: Those answer tokens, (answer tokens,).
         owners: The dialogue that each answer token belongs to, (answer tokens,).
     """
 
     tokens: Tensor
+    positions: Tensor
     rows: Tensor
-    tiles: Tensor
+    pixels: Tensor
+    grids: Tensor
     classes: Tensor
     centres: Tensor
     places: Tensor
@@ -82,11 +121,16 @@ class Batch:
 
 
 class Encoder:
-    """Turns dialogues into batches with the checkpoint's tokenizer."""
+    """Turns dialogues into batches in a model's format, with its checkpoint's tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, form: Format, tokenizer: Tokenizer, multiple: int = 64) -> None:
+        """`multiple`: batches are padded to a multiple of so many tokens."""
         ids = tokenizer.get_vocab()
-        self._bos, self._image, self._pad = ids["<s>"], ids["<image>"], ids["<pad>"]
+        self._form = form
+        self._nothing = _none_of(form.look(_BLANK, paint(_BLANK)))
+        self._multiple = multiple
+        self._image, self._pad = ids[form.image_token], ids[form.pad]
+        self._bos = [] if form.bos is None else [np.array([ids[form.bos]])]
         # Questions repeat: almost every look-up is a hit.
         self._ids = lru_cache(maxsize=200_000)(
             lambda text: np.array(tokenizer.encode(text, add_special_tokens=False).ids)
@@ -94,39 +138,45 @@ class Encoder:
 
     def batch(self, talks: Sequence[Dialogue], *, last_answer_only: bool = False) -> Batch:
         """One batch of `talks`; optionally only the last answer of each counts."""
-        tokens, rows, places, answers = [], [], [], []
-        all_tiles = [np.zeros((0, TILE, TILE, 3), dtype=np.uint8)]
-        classes = [np.zeros((0, PATCHES), dtype=np.uint8)]
-        centres = [np.zeros((0, PATCHES), dtype=np.uint8)]
+        tokens, positions, rows, places, answers = [], [], [], [], []
+        # Stands for itself where no dialogue has a picture, so that all arrays have their shapes.
+        all_seen = [self._nothing]
         features_before = _NEWLINE_ROW + 1
         for talk in talks:
+            seen = [
+                self._form.look(scene, picture)
+                for scene, picture in zip(talk.scenes, talk.pictures, strict=True)
+            ]
             layouts = []
-            for scene, picture in zip(talk.scenes, talk.pictures, strict=True):
-                cut = tiles(picture)
-                where = layout(picture.height, picture.width)
-                layouts.append(np.where(where == NEWLINE, _NEWLINE_ROW, where + features_before))
-                features_before += len(cut) * PATCHES
-                all_tiles.append(cut)
-                classes.append(patch_classes(class_map(scene)))
-                centres.append(_patch_centres(scene, len(cut)))
+            for one in seen:
+                layouts.append(np.where(one.layout == NEWLINE, _NEWLINE_ROW, one.layout + features_before))
+                features_before += len(one.centres)
             ids, is_answer = self._tokens(talk, last_answer_only=last_answer_only)
+            positions.append(_positions(ids == self._image, seen))
             copies = np.ones(len(ids), dtype=np.int64)
             copies[ids == self._image] = [len(where) for where in layouts]
             ids, is_answer = np.repeat(ids, copies), np.repeat(is_answer, copies)
             row = np.full(len(ids), _NO_IMAGE_ROW)
             if layouts:
                 row[ids == self._image] = np.concatenate(layouts)
+            all_seen += seen
             tokens.append(ids)
             rows.append(row)
             places.append(np.flatnonzero(is_answer) - 1)
             answers.append(ids[is_answer])
-        length = -(-max(map(len, tokens)) // 64) * 64
+        length = -(-max(map(len, tokens)) // self._multiple) * self._multiple
+        axes = [_padded(axis, length, 0) for axis in zip(*positions, strict=True)]
+        pixels = np.concatenate([one.pixels for one in all_seen])
+        classes = np.concatenate([one.classes for one in all_seen])
+        centres = np.concatenate([one.centres for one in all_seen])
         return Batch(
             tokens=torch.from_numpy(_padded(tokens, length, self._pad)),
+            positions=torch.from_numpy(np.stack(axes)),
             rows=torch.from_numpy(_padded(rows, length, _NO_IMAGE_ROW)),
-            tiles=torch.from_numpy(np.concatenate(all_tiles)),
-            classes=torch.from_numpy(np.concatenate(classes).astype(np.int64)),
-            centres=torch.from_numpy(np.concatenate(centres).astype(np.int64)),
+            pixels=torch.from_numpy(pixels),
+            grids=torch.tensor([one.grid for one in all_seen[1:]], dtype=torch.int64).reshape(-1, 2),
+            classes=torch.from_numpy(classes.astype(np.int64)),
+            centres=torch.from_numpy(centres.astype(np.int64)),
             places=torch.from_numpy(np.concatenate([place + i * length for i, place in enumerate(places)])),
             answers=torch.from_numpy(np.concatenate(answers)),
             owners=torch.from_numpy(np.repeat(np.arange(len(talks)), [len(a) for a in answers])),
@@ -135,21 +185,40 @@ class Encoder:
     def _tokens(
         self, talk: Dialogue, *, last_answer_only: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Token ids with one `<image>` a picture, and which of them are answers that count."""
-        segments = list(prompt_segments(talk))
-        pieces = [np.array([self._bos]), *(self._ids(segment.text) for segment in segments)]
-        counts = [False, *(segment.is_answer for segment in segments)]
+        """Token ids with one image token a picture, and which of them are answers that count."""
+        segments = list(self._form.segments(talk))
+        pieces = [*self._bos, *(self._ids(segment.text) for segment in segments)]
+        counts = [False] * len(self._bos) + [segment.is_answer for segment in segments]
         if last_answer_only:
-            counts = [False] * (len(counts) - 1) + [True]
+            last = len(counts) - 1 - counts[::-1].index(True)
+            counts = [i == last for i in range(len(counts))]
         return np.concatenate(pieces), np.repeat(counts, [len(piece) for piece in pieces])
 
 
-def _patch_centres(scene: Scene, tile_count: int) -> NDArray[np.uint8]:
-    """The class of the shape whose centre lies in each patch of a scene's tiles: (tiles, 64)."""
-    centres = np.zeros(tile_count * PATCHES, dtype=np.uint8)
-    for shape in scene.shapes:
-        centres[list(patch_at(scene.height, scene.width, shape.x, shape.y))] = class_of(shape)
-    return centres.reshape(tile_count, PATCHES)
+def _none_of(seen: Seen) -> Seen:
+    """No picture at all, in arrays of the right shapes."""
+    return seen._replace(pixels=seen.pixels[:0], classes=seen.classes[:0], centres=seen.centres[:0])
+
+
+def _positions(is_image: NDArray[np.bool_], seen: Sequence[Seen]) -> NDArray[np.int64]:
+    """Three positions of each token once image tokens are written out: (3, tokens).
+
+    Text counts upwards in all three. A picture's tokens share the first, add their row and column to
+    the other two, and text goes on after the larger side, where the model rotates by rows and columns.
+    """
+    parts, start, text = [], 0, 0
+    for place, one in zip(np.flatnonzero(is_image), seen, strict=True):
+        before = int(place) - text
+        parts.append(np.tile(np.arange(start, start + before), (3, 1)))
+        start, text = start + before, int(place) + 1
+        if one.positions is None:
+            parts.append(np.tile(np.arange(start, start + len(one.layout)), (3, 1)))
+            start += len(one.layout)
+        else:
+            parts.append(start + np.concatenate([np.zeros_like(one.positions[:1]), one.positions]))
+            start += int(one.positions.max()) + 1
+    parts.append(np.tile(np.arange(start, start + len(is_image) - text), (3, 1)))
+    return np.concatenate(parts, axis=1)
 
 
 def _padded(sequences: Sequence[NDArray[np.int64]], length: int, filler: int) -> NDArray[np.int64]:
@@ -165,27 +234,54 @@ class TrainingBatches(IterableDataset[Batch]):  # type: ignore[misc]
 
     A batch has one picture a dialogue (a few dialogues have none) or two pictures a dialogue, in
     which case it holds half as many dialogues, so that batches are about equally long. The first
-    `easy` batches have one picture: seeing comes before comparing.
+    `easy` batches have one picture: seeing comes before comparing. A dialogue has any number of turns
+    from `turns[0]` to `turns[1]`.
     """
 
-    def __init__(self, tokenizer_file: str, size: int, two_pictures: float, easy: int, run: int) -> None:
+    def __init__(
+        self,
+        form: Format,
+        tokenizer_file: str,
+        size: int,
+        *,
+        two_pictures: float,
+        easy: int,
+        run: int,
+        turns: tuple[int, int],
+        favour: Mapping[str, float],
+        multiple: int,
+        share: tuple[int, int],
+    ) -> None:
+        """`share`: which of how many processes that train together this one is."""
+        self._form = form
         self._tokenizer_file = tokenizer_file
         self._size = size
         self._two_pictures = two_pictures
         self._easy = easy
         self._run = run
+        self._turns = turns
+        self._favour = favour
+        self._multiple = multiple
+        self._share = share
 
     def __iter__(self) -> Iterator[Batch]:
-        encoder = Encoder(Tokenizer.from_file(self._tokenizer_file))
+        encoder = Encoder(self._form, Tokenizer.from_file(self._tokenizer_file), self._multiple)
         worker = get_worker_info()
         index, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        index, step = index * self._share[1] + self._share[0], step * self._share[1]
+        turns = self._turns[0], self._turns[1] + 1
         while True:
             seed = TRAINING_SEED * (1 + self._run) + index * self._size
             draw = np.random.default_rng(seed)
             two = index >= self._easy and draw.random() < self._two_pictures
             yield encoder.batch(
                 [
-                    dialogue(seed + i, 2 if two else int(draw.random() > 0.03), int(draw.integers(1, 11)))
+                    dialogue(
+                        seed + i,
+                        2 if two else int(draw.random() > 0.03),
+                        int(draw.integers(*turns)),
+                        self._favour,
+                    )
                     for i in range(self._size // (2 if two else 1))
                 ]
             )

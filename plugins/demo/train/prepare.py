@@ -1,176 +1,63 @@
-"""Write the checkpoint's tokenizer and configuration; its chat template is written by hand."""
+"""Write a checkpoint's tokenizer and configuration; its chat template is written by hand."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from anyres import PATCH, PINPOINTS, TILE
-from batches import prompt_segments
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+import llava_files
+import qwen_files
+from families import CHECKPOINTS, FAMILIES
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from vlm_run_demo import CHECKPOINT
 from vlm_run_demo.dialogues import dialogue
 
-NAME = "vlm-run/demo-llava"
-SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-IMAGE_TOKEN = "<image>"
+FILES = {"demo-llava": llava_files, "demo-qwen": qwen_files}
 VOCABULARY = 512
-POSITIONS = 4096
 TOKENIZER_SEED = 500_000_000
-"""First seed of the dialogues that the tokenizer's merges are learned from."""
+"""First seed of the dialogues that the tokenizers' merges are learned from."""
 
 
-def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
-    """Byte-level BPE that puts `<s>` before every text, as the Llama and Mistral tokenizers do."""
-    tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL["unk_token"]))
+def train_tokenizer(texts: Iterator[str], control: Sequence[str]) -> Tokenizer:
+    """Byte-level BPE of `VOCABULARY` tokens, the special ones first."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>" if "<unk>" in control else None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[
-            AddedToken(token, special=True, normalized=False) for token in (*SPECIAL.values(), IMAGE_TOKEN)
-        ],
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in control],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    bos = SPECIAL["bos_token"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
-    )
     return tokenizer
 
 
-def model_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """`config.json`: a LLaVA-NeXT of about five million weights."""
-    ids = {name: tokenizer.token_to_id(token) for name, token in SPECIAL.items()}
-    return {
-        "_name_or_path": NAME,
-        "architectures": ["LlavaNextForConditionalGeneration"],
-        "model_type": "llava_next",
-        "image_grid_pinpoints": PINPOINTS,
-        "image_token_index": tokenizer.token_to_id(IMAGE_TOKEN),
-        "multimodal_projector_bias": True,
-        "projector_hidden_act": "gelu",
-        "vision_feature_layer": -2,
-        "vision_feature_select_strategy": "default",
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        "bos_token_id": ids["bos_token"],
-        "eos_token_id": ids["eos_token"],
-        "pad_token_id": ids["pad_token"],
-        "text_config": {
-            "architectures": ["MistralForCausalLM"],
-            "model_type": "mistral",
-            "vocab_size": tokenizer.get_vocab_size(),
-            "hidden_size": 256,
-            "intermediate_size": 512,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 64,
-            "max_position_embeddings": POSITIONS,
-            "rope_theta": 10000.0,
-            "rms_norm_eps": 1e-5,
-            "sliding_window": None,
-            "tie_word_embeddings": False,
-            "bos_token_id": ids["bos_token"],
-            "eos_token_id": ids["eos_token"],
-            "pad_token_id": ids["pad_token"],
-        },
-        "vision_config": {
-            "model_type": "clip_vision_model",
-            "hidden_size": 192,
-            "intermediate_size": 384,
-            "num_hidden_layers": 5,
-            "num_attention_heads": 6,
-            "image_size": TILE,
-            "patch_size": PATCH,
-            "projection_dim": 192,
-        },
-    }
-
-
-def tokenizer_config() -> dict[str, Any]:
-    """`tokenizer_config.json`."""
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "processor_class": "LlavaNextProcessor",
-        "model_max_length": POSITIONS,
-        "padding_side": "left",
-        "clean_up_tokenization_spaces": False,
-        "extra_special_tokens": {"image_token": IMAGE_TOKEN},
-        **SPECIAL,
-    }
-
-
-def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """`generation_config.json`: greedy, until `</s>`."""
-    names = ("bos_token", "eos_token", "pad_token")
-    return {f"{name}_id": tokenizer.token_to_id(SPECIAL[name]) for name in names} | {"do_sample": False}
-
-
-def image_processor_config() -> dict[str, Any]:
-    """`preprocessor_config.json`, with CLIP's mean and deviation."""
-    return {
-        "image_processor_type": "LlavaNextImageProcessor",
-        "processor_class": "LlavaNextProcessor",
-        "aspect_ratio_setting": "anyres",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": TILE},
-        "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": TILE, "width": TILE},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "do_pad": True,
-        "image_grid_pinpoints": PINPOINTS,
-    }
-
-
-def processor_config() -> dict[str, Any]:
-    """`processor_config.json`."""
-    return {
-        "processor_class": "LlavaNextProcessor",
-        "image_token": IMAGE_TOKEN,
-        "num_additional_image_tokens": 1,
-        "patch_size": PATCH,
-        "vision_feature_select_strategy": "default",
-    }
-
-
-def corpus(size: int) -> Iterator[str]:
+def corpus(model_type: str, size: int) -> Iterator[str]:
     """Prompts and answers as the model will see them, without special tokens."""
+    family, files = FAMILIES[model_type], FILES[model_type]
     for i in range(size):
-        for segment in prompt_segments(dialogue(TOKENIZER_SEED + i, pictures=(0, 1, 1, 2)[i % 4], turns=3)):
-            yield segment.text.replace(IMAGE_TOKEN, "").removesuffix(SPECIAL["eos_token"])
+        talk = dialogue(TOKENIZER_SEED + i, pictures=(0, 1, 1, 2)[i % 4], turns=3)
+        for segment in family.FORMAT.segments(talk):
+            yield from files.plain(segment.text)
 
 
 def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=CHECKPOINT, help="the checkpoint's folder")
+    parser.add_argument("--model-type", choices=FAMILIES, default="demo-llava")
+    parser.add_argument("--out", type=Path, help="the checkpoint's folder (default: the plugin's)")
     parser.add_argument("--dialogues", type=int, default=20_000, help="how many the tokenizer learns from")
     arguments = parser.parse_args()
-    out: Path = arguments.out
+    out: Path = arguments.out or CHECKPOINTS[arguments.model_type]
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(corpus(arguments.dialogues))
+    files = FILES[arguments.model_type]
+    tokenizer = train_tokenizer(corpus(arguments.model_type, arguments.dialogues), files.CONTROL)
+    files.finish(tokenizer)
     tokenizer.save(str(out / "tokenizer.json"))
-    for name, content in {
-        "config.json": model_config(tokenizer),
-        "tokenizer_config.json": tokenizer_config(),
-        "generation_config.json": generation_config(tokenizer),
-        "preprocessor_config.json": image_processor_config(),
-        "processor_config.json": processor_config(),
-    }.items():
+    for name, content in files.files(tokenizer).items():
         (out / name).write_text(json.dumps(content, indent=2) + "\n")
     print(f"{tokenizer.get_vocab_size()} tokens in the vocabulary")
 

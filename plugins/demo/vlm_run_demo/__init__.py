@@ -1,42 +1,78 @@
-"""A small vision-language model trained from scratch, to try and to test vlm-run with."""
+"""Two small vision-language models, to try and to test vlm-run with."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from vlm_run import AnyResolution, ModelSpec, hookimpl
+from vlm_run import AnyResolution, DynamicResolution, ModelSpec, hookimpl
+
+vlm_run_contract = ">=1,<2"
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
-"""The folder of the model: weights, tokenizer, chat template and configuration."""
+"""The folder of demo-llava: weights, tokenizer, chat template and configuration."""
+QWEN_CHECKPOINT = Path(__file__).parent / "checkpoint_qwen"
+"""The folder of demo-qwen."""
+
+_ENGINE = {
+    "max_model_len": 2048,
+    "max_num_seqs": 32,
+    # Compiling takes longer than a model of this size ever gains.
+    "enforce_eager": True,
+    # Room for 50 whole contexts. Without it vLLM claims most of the memory there is.
+    "kv_cache_memory_bytes": 268435456,
+}
+
+
+def _spec(folder: Path, **differs: Any) -> ModelSpec:
+    """A spec with what both have in common."""
+    return ModelSpec(
+        checkpoint=folder.name,
+        chat_template=f"{folder.name}/chat_template.jinja",
+        context_length=4096,
+        max_images=2,  # they were never shown more
+        **differs,
+    )
 
 
 @hookimpl
 def model_specs() -> list[ModelSpec]:
     return [
-        ModelSpec(
+        _spec(
+            CHECKPOINT,
             model_type="demo-llava",
-            checkpoint="checkpoint",
             architecture="LlavaNextForConditionalGeneration",
             # Tells it from LLaVA 1.6, whose tiles are of 336 pixels.
             config_match={"vision_config.image_size": 64, "text_config.vocab_size": 512},
-            chat_template="checkpoint/chat_template.jinja",
             image_placeholder="<image>",
             vision=AnyResolution(
                 image_size=64,
                 patch_size=8,
                 image_grid_pinpoints=((64, 128), (128, 64), (128, 128), (192, 64), (64, 192)),
             ),
-            context_length=4096,
-            max_images=2,  # it was never shown more
-            engine_kwargs={
-                "max_model_len": 2048,
-                "max_num_seqs": 32,
-                # Compiling takes longer than a model of this size ever gains.
-                "enforce_eager": True,
-                # Room for 50 whole contexts. Without it vLLM claims most of the memory there is.
-                "kv_cache_memory_bytes": 268435456,
-            },
+            engine_kwargs=_ENGINE,
             control_tokens=("<pad>", "<s>", "</s>", "<unk>", "<image>"),
             stop=("</s>",),
-        )
+        ),
+        _spec(
+            QWEN_CHECKPOINT,
+            model_type="demo-qwen",
+            architecture="Qwen2VLForConditionalGeneration",
+            # Tells it from Qwen2-VL, the smallest of which has a hidden size of 1536.
+            config_match={"text_config.hidden_size": 256, "text_config.vocab_size": 512},
+            image_placeholder="<|vision_start|><|image_pad|><|vision_end|>",
+            vision=DynamicResolution(patch_size=8, merge_size=2, min_pixels=4096, max_pixels=11264),
+            # Without the limit vLLM measures its memory with a video, which the model never saw.
+            engine_kwargs={**_ENGINE, "limit_mm_per_prompt": {"video": 0}},
+            control_tokens=(
+                "<|endoftext|>",
+                "<|im_start|>",
+                "<|im_end|>",
+                "<|vision_start|>",
+                "<|vision_end|>",
+                "<|image_pad|>",
+                "<|video_pad|>",
+            ),
+            stop=("<|im_end|>", "<|endoftext|>"),
+        ),
     ]

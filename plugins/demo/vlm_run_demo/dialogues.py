@@ -7,7 +7,7 @@ drawn for training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
@@ -71,21 +71,29 @@ class Example:
     answer: str
 
 
-def dialogue(seed: int, pictures: int, turns: int) -> Dialogue:
-    """A training dialogue of at least `turns` turns about `pictures` (0 to 2) pictures."""
+def dialogue(seed: int, pictures: int, turns: int, favour: Mapping[str, float] | None = None) -> Dialogue:
+    """A training dialogue of at least `turns` turns about `pictures` (0 to 2) pictures.
+
+    `favour` makes kinds of questions, by their names in `ABOUT_ONE` and `ABOUT_TWO`, so many times as
+    likely as the others.
+    """
     rng = Random(seed)
     system = _system_message(rng)
     if not pictures:
         return Dialogue((), (_without_picture(rng),), system)
     scenes = [make_scene(rng) for _ in range(pictures)]
-    single: Sequence[Ask]
-    if pictures == 1:
-        single, follow_ups = (count, *ABOUT_ONE.values()), ABOUT_ONE_FOLLOW_UPS
-    else:
-        single, follow_ups = tuple(ABOUT_TWO.values()), (which_more_follow_up,)
+    kinds, follow_ups = (
+        (ABOUT_ONE, ABOUT_ONE_FOLLOW_UPS) if pictures == 1 else (ABOUT_TWO, (which_more_follow_up,))
+    )
+    single: Sequence[Ask] = (count, *kinds.values()) if pictures == 1 else tuple(kinds.values())
     said: list[Turn] = []
     while len(said) < turns:
-        ask = rng.choice(follow_ups if rng.random() < 0.25 else single)
+        if rng.random() < 0.25:
+            ask = rng.choice(follow_ups)
+        elif favour:
+            (ask,) = rng.choices(list(kinds.values()), [favour.get(kind, 1.0) for kind in kinds])
+        else:
+            ask = rng.choice(single)
         said.extend(ask(scenes, rng) or ())
     return Dialogue(tuple(scenes), tuple(said), system)
 

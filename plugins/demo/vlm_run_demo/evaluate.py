@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_run import Registry
+from vlm_run_demo import model_specs
 from vlm_run_demo.dialogues import Example, held_out
 
 if TYPE_CHECKING:
     from vlm_run import Engine
 
 WRONG_TEMPLATES = Path(__file__).parent / "wrong_templates"
-PROMPTS: Mapping[str, Path | None] = {
+MODEL_TYPES = tuple(spec.model_type for spec in model_specs())
+PROMPTS: Mapping[str, str | None] = {
     "right": None,
-    "another model's template": WRONG_TEMPLATES / "vicuna.jinja",
-    "pictures after the question": WRONG_TEMPLATES / "pictures-last.jinja",
+    "another model's template": "vicuna.jinja",
+    "pictures after the question": "pictures-last.jinja",
 }
-"""How the questions are asked: by the model's own chat template (None) or by a wrong one."""
+"""How the questions are asked: by the model's own chat template (None) or by a wrong one for it."""
 
 
 def request(example: Example) -> dict[str, Any]:
@@ -44,14 +46,16 @@ def request(example: Example) -> dict[str, Any]:
     return {"messages": messages}
 
 
-def ask(engine: Engine, examples: Sequence[Example], template: Path | None = None) -> list[str]:
-    """The engine's answers, by the model's own chat template or by another.
+def ask(engine: Engine, examples: Sequence[Example], template: str | None = None) -> list[str]:
+    """The engine's answers, by the model's own chat template or by a wrong one of `PROMPTS`.
 
     Raises:
         RequestError: A request failed.
     """
     if template is not None:
-        engine = engine.using(Registry.load("demo-llava", chat_template=template))
+        model_type = engine.adapter.spec.model_type
+        wrong = WRONG_TEMPLATES / model_type / template
+        engine = engine.using(Registry.load(model_type, chat_template=wrong))
     responses = engine.infer([request(example) for example in examples], {"max_tokens": 32})
     return [response.raise_for_error().response for response in responses]
 
@@ -69,12 +73,13 @@ def score(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, tupl
 def main() -> None:
     """Print a table of right answers for each way to ask."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model-type", choices=MODEL_TYPES, default=MODEL_TYPES[0])
     parser.add_argument("--examples", type=int, default=2000, help="how many held-out questions")
     parser.add_argument("--checkpoint", type=Path, help="weights other than those of the plugin")
     arguments = parser.parse_args()
 
     examples = held_out(arguments.examples)
-    with Registry.load("demo-llava", checkpoint=arguments.checkpoint).engine() as engine:
+    with Registry.load(arguments.model_type, checkpoint=arguments.checkpoint).engine() as engine:
         for name, template in PROMPTS.items():
             started = time.perf_counter()
             scores = score(examples, ask(engine, examples, template))

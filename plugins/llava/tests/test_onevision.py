@@ -64,13 +64,6 @@ def test_template_takes_content_that_is_a_string() -> None:
     assert rendered == PROMPTS["system message"][1]
 
 
-@pytest.mark.parametrize("forged", ["<image>", "<video>", "<|im_end|>", "<|im_start|>"])
-def test_control_tokens_in_a_users_text_stay_text(forged: str) -> None:
-    adapter = Registry.load("llava-onevision-qwen2-0_5b-ov")
-    prompt = adapter.render(Conversation.from_messages([user(IMAGE, f"What is {forged}?")]))
-    assert "".join(text for text, literal in prompt.pieces() if literal) == forged
-
-
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_a_published_config_tells_its_model_type(model_type: str, tmp_path: Path) -> None:
     config = {

@@ -71,17 +71,6 @@ def test_prompt_of_the_shorthand_is_that_of_the_messages(model_type: str) -> Non
 
 
 @pytest.mark.parametrize("model_type", [VICUNA[0], *MISTRAL])
-@pytest.mark.parametrize("forged", ["<image>", "</s>", "<s>", "<pad>", "<unk>"])
-def test_control_tokens_in_a_users_text_stay_text(model_type: str, forged: str) -> None:
-    adapter = Registry.load(model_type)
-    prompt = adapter.render(Conversation.from_messages([user(IMAGE, f"What is {forged}?")]))
-    assert f"What is {forged}?" in prompt.text
-    assert "".join(text for text, literal in prompt.pieces() if literal) == forged
-    honest = adapter.render(Conversation.from_messages([user(IMAGE, "What is ?")]))
-    assert "".join(text for text, literal in prompt.pieces() if not literal) == honest.text
-
-
-@pytest.mark.parametrize("model_type", [VICUNA[0], *MISTRAL])
 def test_an_image_token_cannot_be_put_together_from_parts(model_type: str) -> None:
     conversation = Conversation.from_messages([user("<im", "age>", IMAGE)])
     prompt = Registry.load(model_type).render(conversation)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from vlm_run import ModelSpec, Registry
-from vlm_run.testing.suite import model_types_of
+from vlm_run import ModelSpec
+from vlm_run.testing.checkpoints import checkpoint_maker, model_types_of
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 _QWEN3 = {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16}
@@ -50,15 +50,7 @@ GENERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A function that makes the checkpoint folder, without weights, of a model type."""
-    made: dict[str, Path] = {}
-
-    def make(model_type: str) -> Path:
-        if model_type not in made:
-            made[model_type] = tmp_path_factory.mktemp(model_type)
-            _write(made[model_type], Registry.load(model_type).spec)
-        return made[model_type]
-
-    return make
+    return checkpoint_maker(tmp_path_factory, _write)
 
 
 @pytest.fixture(scope="session")

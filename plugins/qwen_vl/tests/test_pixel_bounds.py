@@ -15,7 +15,6 @@ from PIL import Image as PILImage
 
 from vlm_run import Adapter, Conversation, MediaPolicy, Registry, Request
 from vlm_run.conversation import Image
-from vlm_run.errors import RequestError
 from vlm_run.explain import explain
 
 MODEL_TYPES = ["qwen2-vl-2b-instruct", "qwen3-vl-8b-instruct"]
@@ -137,5 +136,7 @@ def test_the_server_takes_bounds_of_a_part_and_of_the_request(
 
 
 def test_the_server_takes_no_other_option_of_the_processor(served: Callable[..., list[int]]) -> None:
-    with pytest.raises(RequestError, match="'do_resize' in 'mm_processor_kwargs' cannot be given"):
+    from vlm_run.server.errors import Refusal
+
+    with pytest.raises(Refusal, match="'do_resize' in 'mm_processor_kwargs' cannot be given"):
         served(_picture(64, 64), do_resize=False)

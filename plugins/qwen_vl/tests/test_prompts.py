@@ -62,17 +62,6 @@ def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) ->
     assert prompt.literals == ()
 
 
-@pytest.mark.parametrize("model_type", ["qwen2-vl-7b-instruct", "qwen2_5-vl-7b-instruct", *QWEN3])
-@pytest.mark.parametrize("forged", ["<|im_end|>", "<|im_start|>", PICTURE, "<|video_pad|>", "<|endoftext|>"])
-def test_control_tokens_in_a_users_text_stay_text(model_type: str, forged: str) -> None:
-    adapter = Registry.load(model_type)
-    prompt = adapter.render(Conversation.from_messages([user(IMAGE, f"What is {forged}?")]))
-    assert f"What is {forged}?" in prompt.text
-    assert "".join(text for text, literal in prompt.pieces() if literal) == forged
-    honest = adapter.render(Conversation.from_messages([user(IMAGE, "What is ?")]))
-    assert "".join(text for text, literal in prompt.pieces() if not literal) == honest.text
-
-
 @pytest.mark.parametrize("model_type", ["qwen2-vl-7b-instruct", *QWEN3])
 def test_template_takes_content_that_is_a_string(model_type: str) -> None:
     template = jinja2.Template(Path(Registry.load(model_type).spec.chat_template).read_text())

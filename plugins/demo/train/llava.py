@@ -1,21 +1,22 @@
-"""The model: transformers' LLaVA-NeXT with a batched forward pass, and its weights under Hub names."""
+"""demo-llava: its prompt, how it sees a picture, and transformers' LLaVA-NeXT with a batched forward pass."""
 
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
-from anyres import PATCHES
-from batches import Batch
-from safetensors.torch import load_file, save_file
+from anyres import PATCHES, layout, patch_at, patch_classes, tiles
+from batches import Batch, Format, Seen, Segment
+from PIL import Image
+from pixels import normalized
 from torch import Tensor, nn
 from transformers import AutoConfig, LlavaNextForConditionalGeneration
 
-# CLIP's mean and deviation, of pixel levels between 0 and 1.
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+from vlm_run_demo.dialogues import Dialogue
+from vlm_run_demo.drawing import Scene, class_map, class_of
 
 # Module paths inside transformers, and the names that checkpoints on the Hub and vLLM use.
 _HUB_NAMES = (
@@ -24,6 +25,35 @@ _HUB_NAMES = (
     (re.compile(r"^lm_head\."), "language_model.lm_head."),
     (re.compile(r"^model\."), ""),
 )
+
+
+def segments(talk: Dialogue) -> Iterator[Segment]:
+    """What the chat template writes for `talk`."""
+    opening = f"<<SYS>>\n{talk.system}\n<</SYS>>\n\n[INST] " if talk.system is not None else "[INST] "
+    opening += "<image>\n" * len(talk.scenes)
+    for turn in talk.turns:
+        yield Segment(f"{opening}{turn.question} [/INST]", False)
+        yield Segment(f" {turn.answer}</s>", True)
+        opening = " [INST] "
+
+
+def look(scene: Scene, picture: Image.Image) -> Seen:
+    """What the model is given of a picture, and what its features should tell."""
+    cut = tiles(picture)
+    centres = np.zeros(len(cut) * PATCHES, dtype=np.uint8)
+    for shape in scene.shapes:
+        centres[list(patch_at(scene.height, scene.width, shape.x, shape.y))] = class_of(shape)
+    return Seen(
+        pixels=cut,
+        layout=layout(picture.height, picture.width),
+        positions=None,
+        grid=(0, 0),
+        classes=patch_classes(class_map(scene)).reshape(-1, 1),
+        centres=centres,
+    )
+
+
+FORMAT = Format("<image>", "<s>", "<pad>", segments, look)
 
 
 def new_model(checkpoint: Path) -> LlavaNextForConditionalGeneration:
@@ -42,23 +72,6 @@ def hub_name(name: str) -> str:
     return name
 
 
-def save_weights(model: LlavaNextForConditionalGeneration, path: Path) -> None:
-    """Write the weights in bfloat16 under Hub names."""
-    weights = {
-        hub_name(name): weight.detach().to("cpu", torch.bfloat16).contiguous()
-        for name, weight in model.named_parameters()
-    }
-    save_file(weights, path, metadata={"format": "pt"})
-
-
-def load_weights(model: LlavaNextForConditionalGeneration, path: Path) -> None:
-    """Read weights that `save_weights` wrote."""
-    weights = load_file(path)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(weights[hub_name(name)])
-
-
 def compile_layers(model: LlavaNextForConditionalGeneration) -> None:
     """Compile each kind of layer once; sequence lengths and tile counts may vary."""
     for layer in [*model.model.vision_tower.modules(), *model.model.language_model.layers]:
@@ -66,49 +79,42 @@ def compile_layers(model: LlavaNextForConditionalGeneration) -> None:
             layer.compile(dynamic=True)
 
 
-@cache
-def _pixel_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """CLIP's mean and deviation of pixel levels from 0 to 255, kept on the device."""
-    return torch.tensor(_MEAN, device=device) * 255, torch.tensor(_DEVIATION, device=device) * 255
-
-
-def tile_features(model: LlavaNextForConditionalGeneration, tiles: Tensor) -> Tensor:
-    """Projected features of uint8 tiles (tiles, 64, 64, 3): (tiles, 64, text hidden size).
+def features(model: LlavaNextForConditionalGeneration, batch: Batch) -> Tensor:
+    """Projected features of the tiles, one after another: (features, text hidden size).
 
     They come from the last but one layer, without the class token; the last layer is not run.
     """
-    if not len(tiles):
-        return torch.zeros(0, PATCHES, model.config.text_config.hidden_size, device=tiles.device)
-    mean, deviation = _pixel_statistics(tiles.device)
-    pixels = ((tiles - mean) / deviation).permute(0, 3, 1, 2)
+    if not len(batch.pixels):
+        return torch.zeros(0, model.config.text_config.hidden_size, device=batch.pixels.device)
+    pixels = normalized(batch.pixels)
     tower = getattr(model.model.vision_tower, "vision_model", model.model.vision_tower)
     hidden = tower.pre_layrnorm(tower.embeddings(pixels))
     for layer in tower.encoder.layers[:-1]:
         hidden = layer(hidden, attention_mask=None)
     projected: Tensor = model.model.multi_modal_projector(hidden[:, 1:])
-    return projected
+    return projected.flatten(0, 1)
 
 
-def input_embeddings(model: LlavaNextForConditionalGeneration, batch: Batch, features: Tensor) -> Tensor:
+def input_embeddings(model: LlavaNextForConditionalGeneration, batch: Batch, seen: Tensor) -> Tensor:
     """Word embeddings with image features at image tokens, (batch, length, hidden size).
 
     All features of the batch form one table, from which each image token takes its row; so pictures
     of any size and number are packed by a single look-up. Row 0 is nothing, row 1 the newline.
     """
     words: Tensor = model.model.language_model.embed_tokens(batch.tokens)
-    newline = model.model.image_newline[None].to(features.dtype)
-    table = torch.cat([torch.zeros_like(newline), newline, features.flatten(0, 1)])
+    newline = model.model.image_newline[None].to(seen.dtype)
+    table = torch.cat([torch.zeros_like(newline), newline, seen])
     pictures = nn.functional.embedding(batch.rows, table, padding_idx=0)
     return torch.where((batch.rows > 0)[..., None], pictures.to(words.dtype), words)
 
 
-def answer_logits(model: LlavaNextForConditionalGeneration, batch: Batch, features: Tensor) -> Tensor:
-    """Scores of the answer tokens given the features of the tiles, (answer tokens, vocabulary).
+def answer_logits(model: LlavaNextForConditionalGeneration, batch: Batch, seen: Tensor) -> Tensor:
+    """Scores of the answer tokens given the features of the pictures, (answer tokens, vocabulary).
 
     Padding is on the right, so causal attention alone keeps it away from what counts.
     """
     hidden = model.model.language_model(
-        inputs_embeds=input_embeddings(model, batch, features), use_cache=False
+        inputs_embeds=input_embeddings(model, batch, seen), use_cache=False
     ).last_hidden_state
     logits: Tensor = model.lm_head(hidden.flatten(0, 1)[batch.places])
     return logits.float()

@@ -1,0 +1,155 @@
+"""demo-qwen: its prompt, how it sees a picture, and transformers' Qwen2-VL with a batched forward pass.
+
+What is done to pictures is written against Pillow and numpy so that data workers need no framework;
+`check.py` compares it with the processor and model of transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from batches import Batch, Format, Seen, Segment
+from numpy.typing import NDArray
+from PIL import Image
+from pixels import normalized
+from torch import Tensor, nn
+from transformers import AutoConfig, Qwen2VLForConditionalGeneration
+from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
+
+from vlm_run import DynamicResolution
+from vlm_run_demo.dialogues import Dialogue
+from vlm_run_demo.drawing import Scene, class_map, class_of
+
+PATCH = 8
+"""Side in pixels of a patch."""
+MERGE = 2
+"""Patches along one side of the square that becomes one image token."""
+TOKEN = PATCH * MERGE
+"""Side in pixels of the square that becomes one image token."""
+VISION = DynamicResolution(patch_size=PATCH, merge_size=MERGE, min_pixels=4096, max_pixels=11264)
+
+SYSTEM = "You are a helpful assistant."
+
+
+def segments(talk: Dialogue) -> Iterator[Segment]:
+    """What the chat template writes for `talk`."""
+    opening = f"<|im_start|>system\n{SYSTEM if talk.system is None else talk.system}<|im_end|>\n"
+    pictures = "<|vision_start|><|image_pad|><|vision_end|>" * len(talk.scenes)
+    for turn in talk.turns:
+        question = f"<|im_start|>user\n{pictures}{turn.question}<|im_end|>\n<|im_start|>assistant\n"
+        yield Segment(opening + question, False)
+        yield Segment(f"{turn.answer}<|im_end|>", True)
+        opening, pictures = "\n", ""
+
+
+def in_patches(picture: Image.Image, resample: Image.Resampling) -> NDArray[np.uint8]:
+    """The resized picture cut into patches, those of one image token together: (patches, 8, 8, channels)."""
+    width, height = VISION.resized(*picture.size)
+    pixels = np.asarray(picture.resize((width, height), resample))
+    cut = pixels.reshape(height // TOKEN, MERGE, PATCH, width // TOKEN, MERGE, PATCH, -1)
+    return cut.transpose(0, 3, 1, 4, 2, 5, 6).reshape(-1, PATCH, PATCH, cut.shape[-1])
+
+
+def look(scene: Scene, picture: Image.Image) -> Seen:
+    """What the model is given of a picture, and what its features should tell."""
+    width, height = VISION.resized(*picture.size)
+    rows, columns = height // TOKEN, width // TOKEN
+    middles = in_patches(class_map(scene), Image.Resampling.NEAREST)[:, PATCH // 2, PATCH // 2, 0]
+    centres = np.zeros((rows, columns), dtype=np.uint8)
+    for shape in scene.shapes:
+        centres[int(shape.y / scene.height * rows), int(shape.x / scene.width * columns)] = class_of(shape)
+    return Seen(
+        pixels=in_patches(picture, Image.Resampling.BICUBIC),
+        layout=np.arange(rows * columns),
+        positions=np.indices((rows, columns)).reshape(2, -1),
+        grid=(rows * MERGE, columns * MERGE),
+        classes=middles.reshape(-1, MERGE * MERGE),
+        centres=centres.reshape(-1),
+    )
+
+
+FORMAT = Format("<|image_pad|>", None, "<|endoftext|>", segments, look)
+
+
+def new_model(checkpoint: Path) -> Qwen2VLForConditionalGeneration:
+    """The model of `config.json` with random weights, in float32."""
+    config = AutoConfig.from_pretrained(checkpoint)
+    config.dtype = torch.float32
+    return Qwen2VLForConditionalGeneration._from_config(config, attn_implementation="eager")
+
+
+def hub_name(name: str) -> str:
+    """The Hub's name of the parameter that transformers calls `name`."""
+    return name.replace("model.language_model.", "model.").replace("model.visual.", "visual.")
+
+
+@lru_cache(maxsize=4096)
+def _patch_positions(rows: int, columns: int) -> Tensor:
+    """Row and column of each patch of a picture, those of one image token together: (2, patches)."""
+    where = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
+    cut = where.reshape(2, rows // MERGE, MERGE, columns // MERGE, MERGE)
+    return cut.permute(0, 1, 3, 2, 4).reshape(2, -1)
+
+
+def _in_rows(part: Tensor, slots: Tensor, rows: int, longest: int) -> Tensor:
+    """Patches one after another, (patches, heads, size), as padded rows: (rows, heads, longest, size)."""
+    padded = torch.zeros(rows * longest, *part.shape[1:], dtype=part.dtype, device=part.device)
+    return padded.index_copy(0, slots, part).unflatten(0, (rows, longest)).transpose(1, 2)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Attention where `mask` allows it, written out: on a CPU its gradient costs a third of torch's own."""
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    return scores.masked_fill(~mask, float("-inf")).softmax(-1).to(value.dtype) @ value
+
+
+def features(model: Qwen2VLForConditionalGeneration, batch: Batch) -> Tensor:
+    """What the vision tower makes of the pictures, one after another: (features, text hidden size).
+
+    Pictures are padded to one length, which costs less than one call of attention for each.
+    """
+    tower = model.model.visual
+    if not len(batch.pixels):
+        return torch.zeros(0, model.config.text_config.hidden_size, device=batch.pixels.device)
+    pixels = normalized(batch.pixels)
+    # A still picture is a film of two equal frames: one convolution by the sum of both kernels.
+    kernel = tower.patch_embed.proj.weight.sum(2).flatten(1)
+    hidden = nn.functional.linear(pixels.flatten(1), kernel)
+    where = torch.cat([_patch_positions(*grid) for grid in batch.grids.tolist()], dim=1)
+    cos, sin = tower.rotary_pos_emb(hidden, where.T.to(hidden.device))
+    counts = batch.grids.prod(-1)
+    longest = int(counts.max())
+    inside = torch.arange(longest, device=hidden.device) < counts[:, None]
+    slots = inside.flatten().nonzero().squeeze(1)
+    for block in tower.blocks:
+        attention = block.attn
+        qkv = attention.qkv(block.norm1(hidden)).view(len(hidden), 3, attention.num_heads, -1)
+        query, key = apply_rotary_pos_emb_vision(qkv[:, 0], qkv[:, 1], cos, sin)
+        query, key, value = (_in_rows(part, slots, *inside.shape) for part in (query, key, qkv[:, 2]))
+        mixed = _attend(query, key, value, inside[:, None, None, :])
+        mixed = mixed.transpose(1, 2).reshape(inside.numel(), -1)[slots]
+        hidden = hidden + attention.proj(mixed)
+        hidden = hidden + block.mlp(block.norm2(hidden))
+    merged: Tensor = tower.merger(hidden)
+    return merged
+
+
+def answer_logits(model: Qwen2VLForConditionalGeneration, batch: Batch, seen: Tensor) -> Tensor:
+    """Scores of the answer tokens given the features of the pictures, (answer tokens, vocabulary).
+
+    Padding is on the right, so causal attention alone keeps it away from what counts.
+    """
+    words: Tensor = model.model.language_model.embed_tokens(batch.tokens)
+    # Row 0 is nothing, row 1 the newline of models that have one.
+    table = torch.cat([torch.zeros(2, seen.shape[1], dtype=seen.dtype, device=seen.device), seen])
+    pictures = nn.functional.embedding(batch.rows, table, padding_idx=0)
+    embedded = torch.where((batch.rows > 0)[..., None], pictures.to(words.dtype), words)
+    hidden = model.model.language_model(
+        inputs_embeds=embedded, position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
+    logits: Tensor = model.lm_head(hidden.flatten(0, 1)[batch.places])
+    return logits.float()
