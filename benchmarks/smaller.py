@@ -1,8 +1,9 @@
 """Do answers stay the same when JPEGs are decoded smaller? python benchmarks/smaller.py [COUNT]
 
-Held-out questions of demo-llava about pictures, each enlarged sevenfold, smoothly or with hard edges, and saved
-as a JPEG. Every file is decoded whole, and as small as leaves the same tokens and each side at least so many
-times as long as what the model's encoder sees. The engine gets the decoded pictures, so nothing else differs.
+Held-out questions of demo-llava about pictures, each enlarged sevenfold, smoothly or with hard edges, and
+saved as a JPEG. Every file is decoded whole, and as small as leaves the same tokens and each side at least so
+many times as long as what the model's encoder sees. The engine gets the decoded pictures, so nothing else
+differs.
 """
 
 from __future__ import annotations
