@@ -79,6 +79,25 @@ def test_a_picture_that_the_model_cannot_take_is_refused(load: Any) -> None:
         adapter.count_image_tokens(201, 1)
 
 
+LARGE, SMALLER = (4000, 3000), (2000, 1500)
+
+
+def test_a_picture_that_the_model_shrinks_anyway_may_come_smaller(load: Any) -> None:
+    assert load().may_come_smaller(LARGE, SMALLER)
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "@hookimpl\ndef preprocess_image(image):\n    return image",
+        "@hookimpl(wrapper=True)\ndef preprocess_image(image):\n    return (yield)",
+        "@hookimpl\ndef count_image_tokens(width, height):\n    return 7",
+    ],
+)
+def test_a_plugin_with_a_way_of_its_own_gets_whole_pictures(load: Any, hook: str) -> None:
+    assert not load(hook).may_come_smaller(LARGE, SMALLER)
+
+
 def test_a_model_type_that_says_nothing_of_image_tokens_cannot_count_them(plugin_folder: Any) -> None:
     plugin_folder.add("silent")
     adapter = Registry.load("silent-7b", plugins=plugin_folder.discover())

@@ -214,3 +214,29 @@ def test_another_way_to_see_is_a_subclass() -> None:
 def test_facts_without_a_way_to_count_are_no_facts() -> None:
     with pytest.raises(TypeError, match="abstract"):
         VisionFacts()  # type: ignore[abstract]
+
+
+SIDES = st.tuples(st.integers(1, 6000), st.integers(1, 6000))
+
+
+@given(SIDES, st.sampled_from([2, 4, 8]), st.sampled_from(["fixed", "any", "dynamic"]))
+def test_a_picture_that_may_come_smaller_still_shrinks_to_the_same(
+    size: tuple[int, int], divisor: int, kind: str
+) -> None:
+    facts: VisionFacts = {
+        "fixed": FixedResolution(image_size=336, patch_size=14),
+        "any": AnyResolution(image_size=336, patch_size=14, image_grid_pinpoints=((336, 672), (672, 672))),
+        "dynamic": DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=1003520),
+    }[kind]
+    smaller = (-(-size[0] // divisor), -(-size[1] // divisor))
+    if facts.may_come_smaller(size, smaller):
+        assert facts.resized(*smaller) == facts.resized(*size)
+        assert facts.count_image_tokens(*smaller) == facts.count_image_tokens(*size)
+        assert min(side / seen for side, seen in zip(smaller, facts.resized(*size), strict=True)) >= 2
+
+
+@pytest.mark.parametrize(("smaller", "may"), [((4032, 3024), True), ((2016, 1512), False)])
+def test_twice_what_the_encoder_sees_is_kept(smaller: tuple[int, int], may: bool) -> None:
+    facts = DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=1003520)
+    assert facts.resized(8064, 6048) == (1148, 840)
+    assert facts.may_come_smaller((8064, 6048), smaller) is may

@@ -107,6 +107,19 @@ class Adapter:
         size = vision.bounded(bounds.min_pixels, bounds.max_pixels).resized(*seen.size)
         return seen.resize(size, PILImage.Resampling.BICUBIC)  # as the processor resizes
 
+    def may_come_smaller(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:
+        """Whether a picture of `size` may be decoded as one of `smaller`, both (width, height) in pixels.
+
+        The model takes the same tokens for both, and its own resizing shrinks both. Never where the
+        plugin does something to pictures or counts tokens in its own way.
+        """
+        own = [
+            hook
+            for hook in ("preprocess_image", "count_image_tokens")
+            if not self._plugins.leaves_to_core(hook, self.plugin.module)
+        ]
+        return self.spec.vision is not None and not own and self.spec.vision.may_come_smaller(size, smaller)
+
     def placeholder(self, index: int = 1) -> str:
         """What stands for image number `index`, from 1 on, in the prompt."""
         return self._call("placeholder", str, model=self.spec, index=index)

@@ -74,6 +74,13 @@ class Plugins:
         caller: pluggy.HookCaller = getattr(self.manager.hook, name)
         return any(found.plugin is plugin.module for found in caller.get_hookimpls())
 
+    def leaves_to_core(self, name: str, owner: Any) -> bool:
+        """Whether the hook `name`, for model types that `owner` serves, is the core's default alone."""
+        caller: pluggy.HookCaller = getattr(self.manager.hook, name)
+        return not any(
+            found.plugin is owner or found.wrapper or found.hookwrapper for found in caller.get_hookimpls()
+        )
+
     def hook(self, name: str, owner: Any) -> pluggy.HookCaller:
         """The hook `name` for model types that `owner` serves.
 

@@ -20,6 +20,9 @@ from pydantic import BaseModel, ConfigDict
 
 from vlm_run.errors import MediaError
 
+# As in Pillow's `reducing_gap`, whose documentation calls 2 hard to tell from no such step.
+_SPARE = 2
+
 
 class VisionFacts(BaseModel, ABC):
     """What a model's image processor does with a picture of a given size."""
@@ -54,6 +57,24 @@ class VisionFacts(BaseModel, ABC):
             MediaError: The model brings no picture to an area.
         """
         raise unbounded()
+
+    def may_come_smaller(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:
+        """Whether the model makes the same of a picture that was shrunk to `smaller` before.
+
+        It must bring both to the same size and the same number of tokens, and what it gets must still
+        be twice as large, each side, as what its encoder sees: its own resizing then decides how
+        pixels are averaged.
+
+        Args:
+            size: Width and height in pixels of the whole picture.
+            smaller: Of the picture as it would come.
+        """
+        target = self.resized(*size)
+        return (
+            self.resized(*smaller) == target
+            and self.count_image_tokens(*smaller) == self.count_image_tokens(*size)
+            and all(side >= _SPARE * seen for side, seen in zip(smaller, target, strict=True))
+        )
 
     def with_processor_kwargs(self, kwargs: Mapping[str, Any]) -> Self:
         """The facts under `mm_processor_kwargs`; a key without a field here changes nothing."""

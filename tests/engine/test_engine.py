@@ -16,6 +16,7 @@ from vlm_run import Conversation, Engine, Registry, Request, Sampling
 from vlm_run.errors import ContextOverflowError, ConversationError, MediaError, PluginError, RequestError
 from vlm_run_demo import CHECKPOINT
 from vlm_run_demo.drawing import Scene, Shape, paint
+from vlm_run_demo.showcase import draw
 
 RED_CIRCLES = "How many red circles are there?"
 
@@ -48,6 +49,37 @@ def test_answers_a_question_about_a_picture(engine: Engine) -> None:
     assert answer.response == "2"
     assert answer.finish_reason == "stop"
     assert answer.error is None
+
+
+def test_a_large_jpeg_decoded_smaller_gets_the_answers_and_tokens_of_the_whole(engine: Engine) -> None:
+    whole, files, questions = [], [], []
+    for seed in range(20):
+        small, turns = draw(seed)
+        buffer = io.BytesIO()
+        small.resize((small.width * 7, small.height * 7), Image.Resampling.NEAREST).save(buffer, "JPEG")
+        files.append(buffer.getvalue())
+        whole.append(Image.open(buffer).convert("RGB"))
+        questions.append(turns[seed % 3].question)
+        assert engine.adapter.may_come_smaller(whole[-1].size, [-(-side // 2) for side in whole[-1].size])  # type: ignore[arg-type]
+    about_files, about_whole = (
+        engine.infer([{"query": q, "images": [each]} for q, each in zip(questions, images, strict=True)])
+        for images in (files, whole)
+    )
+    assert [each.response for each in about_files] == [each.response for each in about_whole]
+    assert [each.usage for each in about_files] == [each.usage for each in about_whole]
+
+
+def test_a_checkpoint_that_sees_more_than_its_plugin_says_gets_whole_pictures(engine: Engine) -> None:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((1000, 500)).convert("RGB").save(buffer, "JPEG")
+    conversation = Conversation.from_query(RED_CIRCLES, images=[buffer.getvalue()])
+    adapter = engine.adapter.under({"mm_processor_kwargs": {"image_grid_pinpoints": ((64, 64),)}})
+    wrong = engine.using(adapter)._renderer
+    assert adapter.may_come_smaller((1000, 500), (500, 250))
+    assert adapter.count_image_tokens(1000, 500) != engine.adapter.count_image_tokens(1000, 500)
+    rendered = asyncio.run(wrong.render(conversation))
+    assert wrong._whole_pictures
+    assert rendered.image_tokens == (engine.adapter.count_image_tokens(1000, 500),)
 
 
 def test_every_request_shape_gives_the_same_answer(engine: Engine, tmp_path: Path) -> None:

@@ -217,6 +217,24 @@ def test_what_the_roster_remembers_is_bounded() -> None:
     assert len(roster._workers_of) == 10
 
 
+def test_all_workers_are_busy_whatever_kind_the_images_are_of(pooled: Engine, pool: RendererPool) -> None:
+    async def most_busy(images: list[Any]) -> list[int]:
+        tasks = [
+            asyncio.create_task(pool.render(Conversation.from_query(QUESTION, images=[image])))
+            for image in images
+        ]
+        most = [0, 0]
+        while not all(task.done() for task in tasks):
+            most = [max(pair) for pair in zip(most, pool._roster._busy_with, strict=True)]
+            await asyncio.sleep(0.001)
+        return most
+
+    pictures = [picture(seed)[0] for seed in range(8200, 8220)]
+    for images in (pictures, [encoded(each) for each in pictures]):
+        assert min(asyncio.run(most_busy(images))) >= 8
+    assert pool._roster._busy_with == [0, 0]
+
+
 def test_pixels_that_differ_in_shape_alone_have_other_names(pool: RendererPool) -> None:
     wide = Image.fromarray(np.zeros((40, 80, 3), dtype=np.uint8))
     tall = Image.fromarray(np.zeros((80, 40, 3), dtype=np.uint8))

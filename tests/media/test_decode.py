@@ -170,6 +170,52 @@ def test_a_camera_held_sideways_makes_an_upright_picture(orientation: int, form:
     assert _near(image.crop((36, 20, 44, 28)), (0, 0, 0), 30)
 
 
+# --- JPEGs that may be decoded smaller
+
+
+@pytest.mark.parametrize(
+    ("least", "size"), [(1, (51, 38)), (100, (101, 75)), (150, (201, 150)), (400, (401, 299))]
+)
+def test_a_jpeg_is_decoded_at_the_smallest_size_that_is_allowed(
+    least: int, size: tuple[int, int], encode: Encode
+) -> None:
+    picture = Image.linear_gradient("L").resize((401, 299)).convert("RGB")
+    image = decode(encode(picture, "JPEG"), POLICY, lambda whole, smaller: smaller[0] >= least)
+    assert image.size == size
+    assert abs(np.asarray(image.resize((20, 15)), int) - np.asarray(picture.resize((20, 15)), int)).max() <= 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_sizes_that_are_asked_about_are_those_of_the_upright_picture(
+    orientation: int, encode: Encode
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    asked = []
+
+    def may_come_smaller(whole: tuple[int, int], smaller: tuple[int, int]) -> bool:
+        asked.append((whole, smaller))
+        return smaller[0] > 100
+
+    stored = (400, 200) if orientation < 5 else (200, 400)
+    image = decode(encode(Image.new("RGB", stored, RED), "JPEG", exif=exif), POLICY, may_come_smaller)
+    assert asked == [((400, 200), (50, 25)), ((400, 200), (100, 50)), ((400, 200), (200, 100))]
+    assert image.size == (200, 100)
+    assert _near(image, RED)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "TIFF"])
+def test_other_formats_come_whole(form: str, encode: Encode) -> None:
+    image = decode(encode(Image.new("RGB", (400, 200), RED), form), POLICY, lambda *_: True)
+    assert image.size == (400, 200)
+
+
+def test_the_limit_on_pixels_is_that_of_the_whole_picture(encode: Encode) -> None:
+    content = encode(Image.new("RGB", (400, 200), RED), "JPEG")
+    with pytest.raises(MediaError, match="400 × 200 pixels"):
+        decode(content, MediaPolicy(max_pixels=50_000), lambda *_: True)
+
+
 # --- Several frames
 
 

@@ -82,9 +82,9 @@ class RendererPool:
             RequestError: The conversation, one of its images or its length is at fault, or two
                 workers died of it.
         """
-        worker = self._roster.choose(conversation.images)
         # Unpickled only once a worker has taken the task, so that it alone can die of the content.
         pickled = await self._pickled(conversation)
+        worker = self._roster.choose(conversation.images)
         with suppress(*_DEATHS):
             return await self._render_once(worker, pickled)
         try:

@@ -79,6 +79,7 @@ class Renderer:
         self._max_images: int | None = (
             config.multimodal_config and config.multimodal_config.get_limit_per_prompt("image")
         )
+        self._whole_pictures = False
         self._processed = processed_image_cache(vllm_renderer)
         # Two adapters may share an engine. What the engine itself does to images is fixed.
         self._salt = f"{adapter.plugin.name} {adapter.plugin.version} {adapter.spec!r} ".encode()
@@ -130,6 +131,11 @@ class Renderer:
             reused_images=sum(image.picture is None for image in images),
             stages=Stages(fetched, decoded, tokenized + processed),
         )
+        pairs = zip(images, rendered.image_tokens, strict=True)
+        if any(image.tokens not in (None, count) for image, count in pairs):
+            # The checkpoint's processor is not the one that the plugin describes.
+            self._whole_pictures = True
+            return await self.render(conversation, fetcher)
         self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens)
         return rendered
 
@@ -157,9 +163,25 @@ class Renderer:
             name = self._name(content, image)
             if not in_any_case and self._processed is not None and self._processed.is_cached_item(name):
                 return _Loaded(name, None)
+            tokens = None
             if isinstance(content, bytes):
-                content = decode(content, self._policy)
-            return _Loaded(name, self._adapter.preprocess(content, image))
+                content, tokens = self._decoded(content, image)
+            return _Loaded(name, self._adapter.preprocess(content, image), tokens)
+
+    def _decoded(self, content: bytes, image: Image) -> tuple[PILImage.Image, int | None]:
+        """The picture, and the tokens that it must take if it was decoded smaller than it is."""
+        if self._whole_pictures or image.min_pixels is not None or image.max_pixels is not None:
+            return decode(content, self._policy), None
+        tokens = None
+
+        def may_come_smaller(size: tuple[int, int], smaller: tuple[int, int]) -> bool:
+            nonlocal tokens
+            if not self._adapter.may_come_smaller(size, smaller):
+                return False
+            tokens = self._adapter.count_image_tokens(*size)
+            return True
+
+        return decode(content, self._policy, may_come_smaller), tokens
 
     def _name(self, content: bytes | PILImage.Image, image: Image) -> str:
         """The same for the same content under the same bounds, in any process."""
@@ -167,6 +189,7 @@ class Renderer:
 
         digest = blake3(self._salt)
         digest.update(f"{image.min_pixels} {image.max_pixels} ".encode())
+        digest.update(b"whole " if self._whole_pictures else b"")
         if isinstance(content, bytes):
             digest.update(b"file ")
             digest.update(content)
@@ -215,10 +238,17 @@ class Renderer:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """An image by its name, with the picture unless vLLM has its processed form."""
+    """An image by its name, with the picture unless vLLM has its processed form.
+
+    Attributes:
+        name: As the engine knows it.
+        picture: To be processed.
+        tokens: That it must take, if it was decoded smaller than it is.
+    """
 
     name: str
     picture: PILImage.Image | None
+    tokens: int | None = None
 
 
 class _Clock:

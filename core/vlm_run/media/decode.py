@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
+from typing import TypeAlias
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from vlm_run.errors import MediaError
 from vlm_run.media.policy import MediaPolicy
 
+MayComeSmaller: TypeAlias = Callable[[tuple[int, int], tuple[int, int]], bool]
 
-def decode(content: bytes, policy: MediaPolicy) -> Image.Image:
+# EXIF orientations whose upright picture has the other side as its width.
+_ON_THEIR_SIDE = (5, 6, 7, 8)
+
+
+def decode(
+    content: bytes, policy: MediaPolicy, may_come_smaller: MayComeSmaller | None = None
+) -> Image.Image:
     """The first frame of an encoded image, upright, in RGB.
+
+    Args:
+        content: The file.
+        policy: What is allowed.
+        may_come_smaller: Whether an upright picture of a (width, height) may be decoded as one of
+            another, which a JPEG's decoder does for a fraction of the work.
 
     Raises:
         MediaError: It is no image of an allowed format, is too large, or is damaged.
@@ -29,12 +44,26 @@ def decode(content: bytes, policy: MediaPolicy) -> Image.Image:
         raise MediaError("the data is no image", hint=f"Known formats: {known}.") from None
     _check_pixels(image, policy)
     try:
+        if may_come_smaller is not None and image.format == "JPEG":
+            _shrink_while_decoding(image, may_come_smaller)
         image.load()
         # In place, since the picture is nobody else's: a copy of a large one takes as long as reading it.
         ImageOps.exif_transpose(image, in_place=True)
         return as_rgb(image)
     except Exception as error:
         raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
+
+
+def _shrink_while_decoding(image: Image.Image, may_come_smaller: MayComeSmaller) -> None:
+    """Have a JPEG that is not loaded yet decoded at the smallest size that is allowed."""
+    width, height = image.size
+    on_its_side = image.getexif().get(ExifTags.Base.Orientation) in _ON_THEIR_SIDE
+    for divisor in (8, 4, 2):
+        smaller = (-(-width // divisor), -(-height // divisor))
+        sizes = (image.size, smaller)
+        if may_come_smaller(*(size[::-1] if on_its_side else size for size in sizes)):
+            image.draft(None, (width // divisor, height // divisor))
+            return
 
 
 def check_picture(image: Image.Image, policy: MediaPolicy) -> Image.Image:

@@ -1,4 +1,4 @@
-"""A real engine with random weights: what the prompt costs, and that pictures reach the model."""
+"""A real engine with random weights: what the prompt costs, that pictures reach the model, and bounds."""
 
 from __future__ import annotations
 
@@ -9,27 +9,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vlm_run import Conversation, Registry
+from vlm_run import Engine, Limits, Registry, Request
+from vlm_run.testing.conversations import user
 
 MODEL_TYPE = "qwen2-vl-2b-instruct"
-QUESTION = Conversation.from_messages(
-    [
-        {
-            "role": "user",
-            "content": [
-                {"type": "image", "image": "wide.png"},
-                {"type": "text", "text": "Before"},
-                {"type": "image", "image": "tall.png"},
-                {"type": "text", "text": "and after?"},
-            ],
-        }
-    ]
-)
+WIDE = Image.linear_gradient("L").resize((400, 100)).convert("RGB")
+TALL = Image.radial_gradient("L").resize((90, 300)).convert("RGB")
 
 
 @pytest.fixture(scope="module")
-def llm(checkpoint: Callable[[str], Path]) -> Iterator[Any]:
-    vllm = pytest.importorskip("vllm")
+def qwen(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
+    pytest.importorskip("vllm")
     import torch
     from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 
@@ -41,45 +31,46 @@ def llm(checkpoint: Callable[[str], Path]) -> Iterator[Any]:
             parameter.normal_(std=0.3)
     model.save_pretrained(folder)
 
-    options = Registry.load(MODEL_TYPE, checkpoint=folder).engine_kwargs(
-        max_model_len=2048, max_num_seqs=2, dtype="float32", enforce_eager=True
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        engine = vllm.LLM(**options, mm_processor_kwargs={"max_pixels": 256 * 28 * 28})
+    limits = Limits(max_model_len=2048, max_pixels=256 * 28 * 28)
+    with Registry.load(MODEL_TYPE, checkpoint=folder, limits=limits).engine(
+        max_num_seqs=2, dtype="float32", enforce_eager=True, kv_cache_memory_bytes=2**28
+    ) as engine:
         yield engine
-        engine.llm_engine.engine_core.shutdown()
 
 
-def _ask(llm: Any, pictures: list[Image.Image]) -> Any:
-    from vllm import SamplingParams
-
-    prompt = Registry.load(MODEL_TYPE).render(QUESTION)
-    request = {"prompt": prompt.text, "multi_modal_data": {"image": pictures}}
-    sampling = SamplingParams(max_tokens=4, temperature=0.0, logprobs=5, ignore_eos=True)
-    (answer,) = llm.generate(request, sampling, use_tqdm=False)
-    return answer
+def _asked(first: Image.Image, second: Image.Image, **bounds: int) -> dict[str, Any]:
+    parts = {"type": "image", "image": first}, "Before", {"type": "image", "image": second}, "and after?"
+    return {"messages": [user(*parts)], **bounds}
 
 
-def _logprobs(answer: Any) -> list[dict[int, float]]:
-    return [
-        {token: round(entry.logprob, 4) for token, entry in position.items()}
-        for position in answer.outputs[0].logprobs
-    ]
+def test_two_pictures_of_different_shapes_cost_what_was_counted_and_matter(qwen: Engine) -> None:
+    counted = tuple(qwen.adapter.count_image_tokens(*picture.size) for picture in (WIDE, TALL))
+    assert counted[0] != counted[1]
+    (answer,) = qwen.infer([_asked(WIDE, TALL)], {"max_tokens": 1})
+    assert answer.usage.image_tokens == counted
+    prompt = qwen.adapter.render(Request.parse(_asked(WIDE, TALL)).conversation).text
+    for token in qwen.adapter.spec.control_tokens:
+        prompt = prompt.replace(token, "·")
+    # A token for each byte and for each special token, two of which the pictures' own replace.
+    assert answer.usage.prompt_tokens == sum(counted) + len(prompt) - 2
+
+    pairs = [(WIDE, TALL), (WIDE, TALL), (WIDE.rotate(180), TALL), (WIDE, TALL.rotate(90))]
+    first, same, *changed = qwen.trace([_asked(*pair) for pair in pairs], max_tokens=4)
+    assert same.token_ids == first.token_ids
+    assert same.logprobs == pytest.approx(first.logprobs, abs=1e-4)
+    assert all(trace.logprobs != pytest.approx(first.logprobs, abs=1e-4) for trace in changed)
 
 
-def test_two_pictures_of_different_shapes_cost_what_was_counted_and_matter(llm: Any) -> None:
-    wide = Image.linear_gradient("L").resize((400, 100)).convert("RGB")
-    tall = Image.radial_gradient("L").resize((90, 300)).convert("RGB")
-    answer = _ask(llm, [wide, tall])
+def test_a_requests_bounds_hold_for_it_alone(qwen: Engine) -> None:
+    area = 8 * 28 * 28
+    bounded, free = qwen.infer([_asked(WIDE, TALL, max_pixels=area), _asked(WIDE, TALL)], {"max_tokens": 1})
+    assert all(count <= 8 for count in bounded.usage.image_tokens)
+    assert free.usage.image_tokens == tuple(
+        qwen.adapter.count_image_tokens(*picture.size) for picture in (WIDE, TALL)
+    )
 
-    adapter = Registry.load(MODEL_TYPE)
-    text = adapter.render(QUESTION).text.replace("<|image_pad|>", "")
-    text_tokens = len(llm.get_tokenizer().encode(text))
-    image_tokens = [adapter.count_image_tokens(*picture.size) for picture in (wide, tall)]
-    assert image_tokens[0] != image_tokens[1]
-    assert len(answer.prompt_token_ids) == text_tokens + sum(image_tokens)
 
-    assert _logprobs(_ask(llm, [wide, tall])) == _logprobs(answer)
-    for changed in ([wide.rotate(180), tall], [wide, tall.rotate(90)]):
-        assert _logprobs(_ask(llm, changed)) != _logprobs(answer)
+def test_a_request_does_not_widen_the_engines_bounds(qwen: Engine) -> None:
+    large = Image.new("RGB", (1400, 1400))
+    (answer,) = qwen.infer([_asked(large, WIDE, max_pixels=10**9)], {"max_tokens": 1})
+    assert answer.usage.image_tokens[0] == 256

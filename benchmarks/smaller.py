@@ -1,0 +1,88 @@
+"""Do answers stay the same when JPEGs are decoded smaller? python benchmarks/smaller.py [COUNT]
+
+Held-out questions of demo-llava about pictures, each enlarged sevenfold, smoothly or with hard edges, and
+saved as a JPEG. Every file is decoded whole, and as small as leaves the same tokens and each side at least so
+many times as long as what the model's encoder sees. The engine gets the decoded pictures, so nothing else
+differs.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
+from PIL import Image
+
+from vlm_run import Engine, MediaPolicy, Registry
+from vlm_run.media.decode import decode
+from vlm_run_demo.dialogues import Example, held_out
+from vlm_run_demo.evaluate import ask
+
+ENLARGED = 7
+SPARE = (1, 2)
+
+
+def jpeg(picture: Image.Image, resampling: Image.Resampling) -> bytes:
+    """The picture enlarged, as a file."""
+    buffer = io.BytesIO()
+    size = (picture.width * ENLARGED, picture.height * ENLARGED)
+    picture.resize(size, resampling).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Compare, for pictures enlarged in both ways."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 500
+    examples = list(islice((each for each in held_out() if each.images), count))
+    with Registry.load("demo-llava").engine() as engine:
+        for resampling in (Image.Resampling.BICUBIC, Image.Resampling.NEAREST):
+            files = [[jpeg(picture, resampling) for picture in each.images] for each in examples]
+            compare(engine, examples, files, resampling.name.lower())
+
+
+def compare(
+    engine: Engine, examples: Sequence[Example], files: Sequence[Sequence[bytes]], enlarged: str
+) -> None:
+    """Decode, ask, and print how many answers are those about the whole pictures."""
+    facts = engine.adapter.spec.vision
+    assert facts is not None
+
+    def answers(spare: float | None) -> tuple[list[str], float, int]:
+        smaller = 0
+
+        def may(size: tuple[int, int], small: tuple[int, int]) -> bool:
+            nonlocal smaller
+            seen = facts.resized(*size)
+            fits = (
+                spare is not None
+                and facts.resized(*small) == seen
+                and facts.count_image_tokens(*small) == facts.count_image_tokens(*size)
+                and all(side >= spare * least for side, least in zip(small, seen, strict=True))
+            )
+            smaller += fits
+            return fits
+
+        started = time.process_time()
+        decoded = [[decode(file, MediaPolicy(), may) for file in each] for each in files]
+        seconds = time.process_time() - started
+        asked = [replace(each, images=pictures) for each, pictures in zip(examples, decoded, strict=True)]
+        return ask(engine, asked), seconds, smaller
+
+    whole, seconds, _ = answers(None)
+    print(f"{enlarged}, whole: {sum(map(len, files))} pictures, decoded in {seconds:.1f} s")
+    for spare in SPARE:
+        given, seconds, smaller = answers(spare)
+        same = sum(mine == theirs for mine, theirs in zip(given, whole, strict=True))
+        print(
+            f"{enlarged}, {spare} times what is seen: {smaller} decoded smaller in {seconds:.1f} s; "
+            f"{same} of {len(whole)} answers the same",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
