@@ -7,6 +7,8 @@ from typing import Any
 
 from vlm_run import AnyResolution, DynamicResolution, ModelSpec, hookimpl
 
+vlm_run_contract = ">=1,<2"
+
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 """The folder of demo-llava: weights, tokenizer, chat template and configuration."""
 QWEN_CHECKPOINT = Path(__file__).parent / "checkpoint_qwen"

@@ -1,0 +1,5 @@
+"""What vlm-run expects of every plugin."""
+
+from vlm_run.testing import conformance_tests
+
+test_conformance = conformance_tests("vlm-run-demo")
