@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make demo            draw a picture and ask the demo model about it"
 	@echo "make test            lint, check types, run all tests"
-	@echo "make demo-accuracy   the demo model's share of right answers to 2,000 questions"
+	@echo "make demo-accuracy   the demo models' shares of right answers to 2,000 questions"
 	@echo "make install         only the virtual environment, .venv"
 	@echo "make clean           remove it"
 
@@ -36,6 +36,7 @@ install: $(STAMP)
 
 demo-accuracy: $(STAMP)
 	$(BIN)/python -m vlm_run_demo.evaluate
+	$(BIN)/python -m vlm_run_demo.evaluate --model-type demo-qwen
 
 $(STAMP): pyproject.toml $(PLUGINS) $(wildcard tools/cpu_env/*)
 	$(PYTHON) -m venv $(VENV)

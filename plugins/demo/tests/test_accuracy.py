@@ -1,12 +1,22 @@
-"""The demo model as a functional test of its adapter: right prompts answer, wrong ones do not."""
+"""The demo models as functional tests of their adapters: right prompts answer, wrong ones do not."""
 
 from __future__ import annotations
 
-from vlm_run import Engine
+from collections.abc import Iterator
+
+import pytest
+
+from vlm_run import Engine, Registry
 from vlm_run_demo.dialogues import held_out
 from vlm_run_demo.evaluate import PROMPTS, ask, score
 
 EXAMPLES = held_out(300)
+
+
+@pytest.fixture(scope="module")
+def qwen() -> Iterator[Engine]:
+    with Registry.load("demo-qwen").engine() as running:
+        yield running
 
 
 def share_right(engine: Engine, prompt: str) -> float:

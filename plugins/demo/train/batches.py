@@ -52,6 +52,8 @@ class Seen(NamedTuple):
         grid: Rows and columns of patches.
         classes: The shapes at the middle of the patches that each feature stands for, (features, k).
         centres: The shape whose centre lies in the area of each feature, (features,).
+        nearest: How far down and across the centre of the nearest shape is, and the logarithm of its size,
+            in sides of the feature's area; NaN where none is near. (features, 3)
     """
 
     pixels: NDArray[np.uint8]
@@ -60,6 +62,7 @@ class Seen(NamedTuple):
     grid: tuple[int, int]
     classes: NDArray[np.uint8]
     centres: NDArray[np.uint8]
+    nearest: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Batch:
         grids: Rows and columns of patches of each picture, (pictures, 2).
         classes: The shapes at the middle of the patches of each feature, (features, k).
         centres: The shape whose centre lies in the area of each feature, (features,).
+        nearest: Where the nearest shape's centre is and how large it is, as in `Seen`, (features, 3).
         places: Indices into the flattened tokens after which an answer token comes, (answer tokens,).
         answers: Those answer tokens, (answer tokens,).
         owners: The dialogue that each answer token belongs to, (answer tokens,).
@@ -107,6 +111,7 @@ class Batch:
     grids: Tensor
     classes: Tensor
     centres: Tensor
+    nearest: Tensor
     places: Tensor
     answers: Tensor
     owners: Tensor
@@ -177,6 +182,7 @@ class Encoder:
             grids=torch.tensor([one.grid for one in all_seen[1:]], dtype=torch.int64).reshape(-1, 2),
             classes=torch.from_numpy(classes.astype(np.int64)),
             centres=torch.from_numpy(centres.astype(np.int64)),
+            nearest=torch.from_numpy(np.concatenate([one.nearest for one in all_seen])),
             places=torch.from_numpy(np.concatenate([place + i * length for i, place in enumerate(places)])),
             answers=torch.from_numpy(np.concatenate(answers)),
             owners=torch.from_numpy(np.repeat(np.arange(len(talks)), [len(a) for a in answers])),
@@ -197,7 +203,12 @@ class Encoder:
 
 def _none_of(seen: Seen) -> Seen:
     """No picture at all, in arrays of the right shapes."""
-    return seen._replace(pixels=seen.pixels[:0], classes=seen.classes[:0], centres=seen.centres[:0])
+    return seen._replace(
+        pixels=seen.pixels[:0],
+        classes=seen.classes[:0],
+        centres=seen.centres[:0],
+        nearest=seen.nearest[:0],
+    )
 
 
 def _positions(is_image: NDArray[np.bool_], seen: Sequence[Seen]) -> NDArray[np.int64]:

@@ -13,6 +13,20 @@ from vlm_run_demo.drawing import CLASSES
 
 CENTRE_WEIGHT = 4.0
 """Loss of a centre beside that of a middle: few features hold a centre."""
+NEAREST = 3
+"""Numbers that tell of the nearest shape."""
+PLACES = 10
+"""Rows or columns that count as one in the loss of places."""
+
+
+class Heads(nn.Module):  # type: ignore[misc]
+    """Linear layers that are not part of the model, by which it has to tell what it knows."""
+
+    def __init__(self, hidden_size: int, patches: int) -> None:
+        """`patches`: those that one feature stands for."""
+        super().__init__()
+        self.sight = nn.Linear(hidden_size, (patches + 1) * CLASSES + NEAREST)
+        self.place = nn.Linear(hidden_size, 2)
 
 
 @dataclass(frozen=True)
@@ -21,34 +35,56 @@ class Loss:
 
     Attributes:
         answers: Whether the language model is run and learns to answer.
-        head: Tells from a feature what it shows; not part of the model.
         looks: What the features are to look like, as `warm_start.py` writes it, if anything.
     """
 
     answers: bool
-    head: nn.Linear
+    heads: Heads
     looks: Tensor | None
 
     def of(self, family: ModuleType, model: nn.Module, batch: Batch) -> Tensor:
-        """Losses of an answer token, of what a feature shows and of how it looks: (3,).
+        """Losses of an answer token, of features, of their looks, and of where they stand: (4,).
 
-        Besides answering, each feature has to tell through `head` which shape is at the middle of its
-        patches and which has its centre in it. Answers alone teach the tower colours in minutes but
-        shapes only in hours; centres are what can be counted.
+        Answers alone teach the tower colours in minutes but shapes only in hours, so each feature has to
+        tell which shape is at the middle of its patches, which has its centre in it, and where the centre
+        of the nearest one is and how large that is. Centres are what can be counted.
         """
         nothing = torch.zeros((), device=batch.tokens.device)
         with torch.autocast(batch.tokens.device.type, torch.bfloat16):
             features = family.features(model, batch)
-            logits = family.answer_logits(model, batch, features) if self.answers else None
-            told = self.head(features)
+            logits, early = family.run(model, batch, features) if self.answers else (None, None)
+            told = self.heads.sight(features)
         answers = nothing if logits is None else nn.functional.cross_entropy(logits, batch.answers)
         if not len(features):
-            return torch.stack([answers, nothing, nothing])
-        told = told.float().unflatten(-1, (-1, CLASSES))
-        middles = nn.functional.cross_entropy(told[:, :-1].flatten(0, 1), batch.classes.flatten())
-        centres = nn.functional.cross_entropy(told[:, -1], batch.centres)
+            return torch.stack([answers, nothing, nothing, nothing])
         looks = nothing if self.looks is None else unlikeness(features.float(), self.looks, batch)
-        return torch.stack([answers, middles + CENTRE_WEIGHT * centres, looks])
+        places = nothing if early is None else misplacement(self.heads.place, early.float(), batch)
+        return torch.stack([answers, blindness(told.float(), batch), looks, places])
+
+
+def blindness(told: Tensor, batch: Batch) -> Tensor:
+    """How wrong `Heads.sight` is about what features show."""
+    classes, near = told.split([told.shape[1] - NEAREST, NEAREST], dim=1)
+    classes = classes.unflatten(-1, (-1, CLASSES))
+    middles = nn.functional.cross_entropy(classes[:, :-1].flatten(0, 1), batch.classes.flatten())
+    centres = nn.functional.cross_entropy(classes[:, -1], batch.centres)
+    known = ~batch.nearest.isnan()
+    nearest = (near - batch.nearest)[known].abs().sum() / known.sum().clamp(min=1)
+    return middles + CENTRE_WEIGHT * (centres + nearest)
+
+
+def misplacement(place: nn.Linear, early: Tensor, batch: Batch) -> Tensor:
+    """How wrong image tokens are about their row and column, and the token behind a picture about its last.
+
+    Rotary positions say how far two tokens are from each other. Corners can be told from each other only
+    once that has become something known of a token.
+    """
+    is_image = batch.rows > 0
+    where = (batch.positions[1:] - batch.positions[:1]).permute(1, 2, 0)
+    behind = is_image.roll(1, 1) & ~is_image
+    wanted = torch.where(behind[..., None], where.roll(1, 1), where)
+    known = is_image | behind
+    return (place(early[known]) - wanted[known] / PLACES).abs().mean()
 
 
 def unlikeness(features: Tensor, looks: Tensor, batch: Batch) -> Tensor:

@@ -6,6 +6,7 @@ What is done to pictures is written against Pillow and numpy so that data worker
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,8 @@ MERGE = 2
 TOKEN = PATCH * MERGE
 """Side in pixels of the square that becomes one image token."""
 VISION = DynamicResolution(patch_size=PATCH, merge_size=MERGE, min_pixels=4096, max_pixels=11264)
+EARLY = 2
+"""The layer of the language model after which a picture's tokens are to know where they stand."""
 
 SYSTEM = "You are a helpful assistant."
 
@@ -54,6 +57,29 @@ def in_patches(picture: Image.Image, resample: Image.Resampling) -> NDArray[np.u
     return cut.transpose(0, 3, 1, 4, 2, 5, 6).reshape(-1, PATCH, PATCH, cut.shape[-1])
 
 
+def nearest(scene: Scene, rows: int, columns: int) -> NDArray[np.float32]:
+    """Where the centre of the shape nearest to each image token is, and its size, as `Seen` has it.
+
+    A shape is near to a token whose middle it covers, and to the one that its centre lies in.
+    """
+    told = np.full((rows * columns, 3), np.nan, dtype=np.float32)
+    if not scene.shapes:
+        return told
+    down, across = rows / scene.height, columns / scene.width
+    middles = np.indices((rows, columns)).reshape(2, -1, 1) + 0.5
+    points = np.array(
+        [[shape.y * down for shape in scene.shapes], [shape.x * across for shape in scene.shapes]]
+    )
+    sizes = np.array([shape.size for shape in scene.shapes]) * math.sqrt(down * across)
+    offsets = points[:, None] - middles
+    distances = np.hypot(*offsets)
+    best = distances.argmin(1)
+    every = np.arange(len(best))
+    near = distances[every, best] < np.maximum(0.71, sizes[best])
+    told[near] = np.stack([*offsets[:, every, best], np.log(sizes[best])], axis=1)[near]
+    return told
+
+
 def look(scene: Scene, picture: Image.Image) -> Seen:
     """What the model is given of a picture, and what its features should tell."""
     width, height = VISION.resized(*picture.size)
@@ -69,6 +95,7 @@ def look(scene: Scene, picture: Image.Image) -> Seen:
         grid=(rows * MERGE, columns * MERGE),
         classes=middles.reshape(-1, MERGE * MERGE),
         centres=centres.reshape(-1),
+        nearest=nearest(scene, rows, columns),
     )
 
 
@@ -138,18 +165,26 @@ def features(model: Qwen2VLForConditionalGeneration, batch: Batch) -> Tensor:
     return merged
 
 
-def answer_logits(model: Qwen2VLForConditionalGeneration, batch: Batch, seen: Tensor) -> Tensor:
-    """Scores of the answer tokens given the features of the pictures, (answer tokens, vocabulary).
+def run(model: Qwen2VLForConditionalGeneration, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of the answer tokens given the features of the pictures, and what layer `EARLY` makes of all.
 
     Padding is on the right, so causal attention alone keeps it away from what counts.
+
+    Returns:
+        (answer tokens, vocabulary) and (batch, length, hidden size).
     """
     words: Tensor = model.model.language_model.embed_tokens(batch.tokens)
     # Row 0 is nothing, row 1 the newline of models that have one.
     table = torch.cat([torch.zeros(2, seen.shape[1], dtype=seen.dtype, device=seen.device), seen])
     pictures = nn.functional.embedding(batch.rows, table, padding_idx=0)
     embedded = torch.where((batch.rows > 0)[..., None], pictures.to(words.dtype), words)
-    hidden = model.model.language_model(
-        inputs_embeds=embedded, position_ids=batch.positions, use_cache=False
-    ).last_hidden_state
-    logits: Tensor = model.lm_head(hidden.flatten(0, 1)[batch.places])
-    return logits.float()
+    out = model.model.language_model(
+        inputs_embeds=embedded, position_ids=batch.positions, use_cache=False, output_hidden_states=True
+    )
+    logits: Tensor = model.lm_head(out.last_hidden_state.flatten(0, 1)[batch.places])
+    return logits.float(), out.hidden_states[EARLY]
+
+
+def answer_logits(model: Qwen2VLForConditionalGeneration, batch: Batch, seen: Tensor) -> Tensor:
+    """Scores of the answer tokens given the features of the pictures, (answer tokens, vocabulary)."""
+    return run(model, batch, seen)[0]

@@ -17,15 +17,14 @@ from types import ModuleType
 import torch
 from batches import Batch, Encoder, TrainingBatches, validation_batches
 from families import CHECKPOINTS, FAMILIES
-from loss import Loss
+from loss import Heads, Loss
 from parallel import average_gradients, join, leave, of_the_first
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from weights import load_weights, save_weights
 
-from vlm_run_demo.drawing import CLASSES
 from vlm_run_demo.questions import ABOUT_ONE, ABOUT_TWO
 
 SEED = 20261124
@@ -108,7 +107,7 @@ def accuracy(
 def report(step: int, seconds: float, losses: list[float], scores: dict[str, float]) -> None:
     """Print one line of progress."""
     detail = "  ".join(f"{kind} {score:.1%}" for kind, score in scores.items() if kind != "all")
-    loss = f"answers {losses[0]:.4f} sight {losses[1]:.4f} looks {losses[2]:.4f}"
+    loss = f"answers {losses[0]:.4f} sight {losses[1]:.4f} looks {losses[2]:.4f} places {losses[3]:.4f}"
     whole = f"  all {scores['all']:.1%}  {detail}" if scores else ""
     print(f"{seconds:5.0f} s  step {step:6d}  {loss}{whole}", flush=True)
 
@@ -132,6 +131,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, help="where to write model.safetensors (default: the checkpoint)")
     parser.add_argument("--start", type=Path, help="weights to start from instead of random ones")
+    parser.add_argument("--heads", type=Path, help="heads.safetensors of the run that they are from")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float, help="train for this long")
     budget.add_argument("--steps", type=int, help="train for this many updates")
@@ -203,14 +203,15 @@ def main() -> None:
     )
     encoder = Encoder(family.FORMAT, Tokenizer.from_file(tokenizer_file), arguments.multiple)
     validation = list(validation_batches(encoder, arguments.validation, size=100))
-    told = 1 + validation[0][1].classes.shape[1]
-    head = nn.Linear(model.config.text_config.hidden_size, told * CLASSES, device=device)
+    heads = Heads(model.config.text_config.hidden_size, validation[0][1].classes.shape[1]).to(device)
+    if arguments.heads:
+        heads.load_state_dict(load_file(arguments.heads, device.type), strict=False)
     looks = load_file(arguments.looks, device.type)["looks"] if arguments.looks else None
-    loss = Loss(not arguments.sight_only, head, looks)
-    adam = optimizer(nn.ModuleList([model, head]), device)
+    loss = Loss(not arguments.sight_only, heads, looks)
+    adam = optimizer(nn.ModuleList([model, heads]), device)
     budget = Budget(arguments.minutes, arguments.steps)
     begin = validated = time.monotonic()
-    losses = torch.zeros(3)
+    losses = torch.zeros(4)
     for step, batch in enumerate(loader):
         now = time.monotonic()
         spent = of_the_first(budget.spent(step, now - begin))
@@ -218,6 +219,7 @@ def main() -> None:
             scores = accuracy(family, model, validation, device) if loss.answers else {}
             report(step, now - begin, losses.tolist(), scores)
             save_weights(model, family.hub_name, weights_file)
+            save_file(heads.state_dict(), weights_file.with_name("heads.safetensors"))
             validated = time.monotonic()
         if spent >= 1.0:
             break
