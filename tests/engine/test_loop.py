@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from vlm_run.engine.loop import LoopThread
+from vlm_run.engine.loop import LoopThread, all_or_none
 
 
 @pytest.fixture
@@ -88,6 +88,22 @@ def test_serves_callers_with_a_loop_of_their_own(thread: LoopThread) -> None:
         ]
 
     assert asyncio.run(call()) == ("slept", [0, 1, 2])
+
+
+def test_the_first_error_of_several_ends_the_others(thread: LoopThread) -> None:
+    ended: list[bool] = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(LookupError, match="as it should"):
+        thread.run(all_or_none([wait(), fail()]))
+    thread.run(asyncio.sleep(0))
+    assert ended == [True]
+    assert thread.run(all_or_none(asyncio.sleep(0, number) for number in range(3))) == [0, 1, 2]
 
 
 def test_stopping_cancels_what_runs_and_may_be_done_twice() -> None:

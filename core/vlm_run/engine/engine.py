@@ -7,6 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from vlm_run.conversation import Conversation
 from vlm_run.engine.arguments import vllm_config
-from vlm_run.engine.loop import LoopThread
+from vlm_run.engine.loop import LoopThread, all_or_none
 from vlm_run.engine.prefetch import Fetcher
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.engine.sampling import sampling_params
@@ -259,13 +260,7 @@ class Engine:
 
     async def _infer(self, requests: list[RequestLike], sampling: Sampling) -> list[Response]:
         fetcher = Fetcher(self._policy)
-        tasks = [asyncio.create_task(self._answer(request, sampling, fetcher)) for request in requests]
-        try:
-            return await asyncio.gather(*tasks)
-        except Exception:
-            for task in tasks:
-                task.cancel()
-            raise
+        return await all_or_none(self._answer(request, sampling, fetcher) for request in requests)
 
     async def _answer(self, request: RequestLike, sampling: Sampling, fetcher: Fetcher) -> Response:
         try:
@@ -314,15 +309,13 @@ class Engine:
     async def _stream(
         self, request: RequestLike, sampling: Sampling, fetcher: Fetcher | None = None
     ) -> AsyncIterator[Delta]:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         started = first = time.perf_counter()
         parsed = Request.parse(request)
         rendered = await self._render(parsed.conversation, fetcher or Fetcher(self._policy))
         handed_on = time.perf_counter()
         text = ""
         answers: dict[int, CompletionOutput] = {}
-        try:
+        with _vllm_errors():
             params = self._sampling_params(parsed.sampling or sampling, rendered)
             async for output in self._llm.generate(rendered.engine_input, params, uuid.uuid4().hex):
                 answers |= {answer.index: answer for answer in output.outputs}
@@ -354,35 +347,19 @@ class Engine:
                         stages=replace(rendered.stages, engine=ended - handed_on),
                     ),
                 )
-        except EngineDeadError as error:
-            raise EngineError("the vLLM engine has died", hint="Its own log says why.") from error
-        except request_errors() as error:
-            raise RequestError(f"vLLM refuses the request: {error}") from error
 
     async def _traces(self, requests: list[RequestLike], sampling: Sampling) -> list[Trace]:
         fetcher = Fetcher(self._policy)
-        tasks = [asyncio.create_task(self._trace(request, sampling, fetcher)) for request in requests]
-        try:
-            return await asyncio.gather(*tasks)
-        except VlmRunError:
-            for task in tasks:
-                task.cancel()
-            raise
+        return await all_or_none(self._trace(request, sampling, fetcher) for request in requests)
 
     async def _trace(self, request: RequestLike, sampling: Sampling, fetcher: Fetcher) -> Trace:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         parsed = Request.parse(request)
-        try:
-            async with self._in_flight:
-                rendered = await self._render(parsed.conversation, fetcher)
+        async with self._in_flight:
+            rendered = await self._render(parsed.conversation, fetcher)
+            with _vllm_errors():
                 params = self._sampling_params(sampling, rendered, logprobs=0)  # of the chosen token alone
                 async for output in self._llm.generate(rendered.engine_input, params, uuid.uuid4().hex):
                     answer = output.outputs[0]
-        except EngineDeadError as error:
-            raise EngineError("the vLLM engine has died", hint="Its own log says why.") from error
-        except request_errors() as error:
-            raise RequestError(f"vLLM refuses the request: {error}") from error
         steps = zip(answer.token_ids, answer.logprobs, strict=True)
         return Trace(
             response=answer.text.lstrip(),
@@ -399,6 +376,19 @@ class Engine:
             stop=self.adapter.spec.stop,
             **more,
         )
+
+
+@contextmanager
+def _vllm_errors() -> Iterator[None]:
+    """What vLLM raises about a request, or about itself, as vlm-run's own errors."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        yield
+    except EngineDeadError as error:
+        raise EngineError("the vLLM engine has died", hint="Its own log says why.") from error
+    except request_errors() as error:
+        raise RequestError(f"vLLM refuses the request: {error}") from error
 
 
 async def _start(config: VllmConfig) -> AsyncLLM:

@@ -110,6 +110,17 @@ class LoopThread:
         self._loop.close()
 
 
+async def all_or_none(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all, in their order; the first error ends the others and is raised."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    except Exception:
+        for task in tasks:
+            task.cancel()
+        raise
+
+
 def _report(finished: SimpleQueue[tuple[int, Future[T]]], number: int, future: Future[T]) -> None:
     finished.put((number, future))
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from vlm_run.conversation import Conversation, ImageSource
+from vlm_run.engine.loop import all_or_none
 from vlm_run.media import MediaPolicy
 from vlm_run.media.fetch import fetch
 from vlm_run.media.load import errors_named, is_remote
@@ -39,15 +40,12 @@ class Fetcher:
         """
         if not any(map(is_remote, conversation.images)):
             return conversation
-        tasks = [
-            asyncio.create_task(self._content(image.source, message, index))
-            for index, (message, image) in enumerate(conversation.image_places())
-        ]
-        try:
-            contents = iter(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
+        contents = iter(
+            await all_or_none(
+                self._content(image.source, message, index)
+                for index, (message, image) in enumerate(conversation.image_places())
+            )
+        )
         return conversation.with_images(lambda image: replace(image, source=next(contents)))
 
     async def _content(self, source: ImageSource, message: int, image: int) -> ImageSource:
