@@ -148,12 +148,14 @@ def test_a_slow_host_is_given_up_and_holds_up_nobody(server: Server, pictures: P
     def hang(handler: BaseHTTPRequestHandler) -> None:
         gone.wait(20)
 
-    pictures.answers["/slow"] = hang
-    url = pictures.url("/slow", "public.test")
+    # Each its own, since those who wait for one URL share what is fetched.
+    paths = [f"/slow/{number}" for number in range(40)]
+    pictures.answers |= dict.fromkeys(paths, hang)
     server.ask(images=[base64_of(picture(2))])
     with ThreadPoolExecutor(40) as pool:
-        refusals = [pool.submit(server.refusal, images=[url]) for _ in range(40)]
-        while len(pictures.asked) < 40:
+        refusals = [pool.submit(server.refusal, images=[pictures.url(path, "public.test")]) for path in paths]
+        until = time.monotonic() + 10
+        while len(pictures.asked) < 40 and time.monotonic() < until:
             time.sleep(0.01)
         started = time.monotonic()
         assert server.ask(images=[base64_of(picture(3))]) == "3"
