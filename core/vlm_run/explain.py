@@ -222,13 +222,16 @@ def _text_tokens(adapter: Adapter, prompt: Prompt, tokenizer: TokenizerFile, ima
 def _images(
     adapter: Adapter, conversation: Conversation, policy: MediaPolicy | None, notes: list[str]
 ) -> tuple[ImageCost, ...]:
+    places = conversation.image_places()
+    if not places:
+        return ()
+    from vlm_run.media.load import errors_named  # imports Pillow
+
     costs = []
-    for index, (message, image) in enumerate(conversation.image_places()):
+    for index, (message, image) in enumerate(places):
         picture = _picture(image.source, policy, message, index)
-        try:
+        with errors_named(message, index):
             costs.append(_cost(adapter, picture, image, notes))
-        except MediaError as error:
-            raise MediaError(error.cause, hint=error.hint, message_index=message, image_index=index) from None
     return tuple(costs)
 
 

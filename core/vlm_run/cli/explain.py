@@ -51,9 +51,7 @@ def explain(
     from vlm_run.explain import explain as explain_conversation
     from vlm_run.media import MediaPolicy
 
-    options = opt.engine_options(engine or [])
-    if tensor_parallel_size is not None:
-        options["tensor_parallel_size"] = tensor_parallel_size
+    options = opt.engine_options(engine or [], tensor_parallel_size=tensor_parallel_size)
     adapter = opt.load(
         name,
         checkpoint=model,

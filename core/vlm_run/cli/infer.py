@@ -134,11 +134,11 @@ def infer(
             "choice": None if choice is None else tuple(each.strip() for each in choice.split(",")),
         }
     )
-    options = opt.engine_options(engine or [])
-    if tensor_parallel_size is not None:
-        options["tensor_parallel_size"] = tensor_parallel_size
-    if trust_remote_code:
-        options["trust_remote_code"] = True
+    options = opt.engine_options(
+        engine or [],
+        tensor_parallel_size=tensor_parallel_size,
+        trust_remote_code=trust_remote_code or None,
+    )
     adapter = opt.load(
         name,
         checkpoint=model,

@@ -110,8 +110,8 @@ def load(
     )
 
 
-def engine_options(assignments: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs; a value that is JSON is read as JSON."""
+def engine_options(assignments: list[str], **flags: Any) -> dict[str, Any]:
+    """NAME=VALUE pairs, and on top of them flags that are not None; a value that is JSON is read as JSON."""
     options: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
@@ -121,7 +121,7 @@ def engine_options(assignments: list[str]) -> dict[str, Any]:
             options[name.replace("-", "_")] = json.loads(value)
         except ValueError:
             options[name.replace("-", "_")] = value
-    return options
+    return {**options, **{name: value for name, value in flags.items() if value is not None}}
 
 
 def _configuration(file: Path) -> dict[str, Any]:
