@@ -15,8 +15,8 @@ from typing import Any
 
 from vlm_run import Registry
 from vlm_run.adapter import Adapter
-from vlm_run.engine.bench import Ours, compare
-from vlm_run.engine.measure import QUERY, Load, Result, Watch
+from vlm_run.bench.load import QUERY, Load, Result, Watch
+from vlm_run.bench.offline import Ours, compare
 
 
 class Swift:

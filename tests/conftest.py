@@ -11,7 +11,7 @@ import entrypoints
 import pytest
 from hypothesis import settings
 
-from vlm_run.discovery import GROUP, Plugins, discover, installed_plugins
+from vlm_run.plugins.discovery import GROUP, Plugins, discover, installed_plugins
 
 # The first example may import transformers, and a busy machine is no failure.
 settings.register_profile("vlm-run", deadline=None)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image as PILImage
 
 from vlm_run import Adapter, Conversation, Limits, Registry
-from vlm_run.conversation import Image
 from vlm_run.errors import MediaError, PluginError
-from vlm_run.prompt import Prompt
+from vlm_run.prompts.conversation import Image
+from vlm_run.prompts.prompt import Prompt
 
 SPEC = """
 from vlm_run import DynamicResolution

@@ -8,7 +8,8 @@ from types import FunctionType
 
 import pytest
 
-from vlm_run import defaults, hookspecs
+from vlm_run import hookspecs
+from vlm_run.plugins import defaults
 
 HOOKS: dict[str, FunctionType] = {
     name: hook for name, hook in vars(hookspecs).items() if hasattr(hook, "vlm_run_spec")
@@ -63,6 +64,6 @@ def test_default_takes_arguments_of_the_hook_alone(name: str) -> None:
 
 
 def test_the_example_of_the_module_names_the_group_that_is_searched() -> None:
-    from vlm_run.discovery import GROUP
+    from vlm_run.plugins.discovery import GROUP
 
     assert f'[project.entry-points."{GROUP}"]' in (hookspecs.__doc__ or "")

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from vlm_run import Conversation, Registry
 from vlm_run.cli import app
-from vlm_run.conversation import Image, Text
 from vlm_run.engine import versions
 from vlm_run.errors import EngineError
+from vlm_run.prompts.conversation import Image, Text
 
 
 def test_a_replaced_model_type_is_refused_whatever_is_installed() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_run import Conversation, ModelSpec, Registry, VisionFacts
-from vlm_run.discovery import Plugin, installed_plugins
+from vlm_run.plugins.discovery import Plugin, installed_plugins
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs/models.md"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter as Adapter
-    from vlm_run.conversation import Conversation as Conversation
-    from vlm_run.discovery import PluginWarning as PluginWarning
     from vlm_run.engine import Engine as Engine
     from vlm_run.errors import VlmRunError as VlmRunError
     from vlm_run.hookspecs import hookimpl as hookimpl
     from vlm_run.media import MediaPolicy as MediaPolicy
     from vlm_run.media import convert_to_base64 as convert_to_base64
+    from vlm_run.plugins.discovery import PluginWarning as PluginWarning
+    from vlm_run.prompts.conversation import Conversation as Conversation
     from vlm_run.registry import Registry as Registry
     from vlm_run.request import Request as Request
     from vlm_run.request import Sampling as Sampling
@@ -33,14 +33,14 @@ __version__ = "0.1.0"
 _HOME = {
     "Adapter": "adapter",
     "AnyResolution": "vision",
-    "Conversation": "conversation",
+    "Conversation": "prompts.conversation",
     "DynamicResolution": "vision",
     "Engine": "engine",
     "FixedResolution": "vision",
     "Limits": "specs",
     "MediaPolicy": "media",
     "ModelSpec": "specs",
-    "PluginWarning": "discovery",
+    "PluginWarning": "plugins.discovery",
     "Registry": "registry",
     "Request": "request",
     "Response": "response",

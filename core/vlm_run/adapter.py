@@ -7,9 +7,9 @@ from copy import copy
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vlm_run.discovery import Plugin, Plugins, installed_plugins
 from vlm_run.errors import PluginError, VlmRunError
-from vlm_run.prompt import Guard, Prompt, control_tokens, cut_at_end_mark, with_end_mark
+from vlm_run.plugins.discovery import Plugin, Plugins, installed_plugins
+from vlm_run.prompts.prompt import Guard, Prompt, control_tokens, cut_at_end_mark, with_end_mark
 from vlm_run.specs import Limits, ModelSpec
 from vlm_run.vision import unbounded
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
     from vllm.config import VllmConfig
 
-    from vlm_run.conversation import Conversation, Image
     from vlm_run.engine import Engine
+    from vlm_run.prompts.conversation import Conversation, Image
 
 T = TypeVar("T")
 

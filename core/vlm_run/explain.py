@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_run.conversation import Conversation, Image, ImageSource
+from vlm_run.checkpoints.hub_cache import snapshot
+from vlm_run.checkpoints.tokenizer_file import TokenizerFile
 from vlm_run.errors import MediaError, PluginError
-from vlm_run.hub_cache import snapshot
-from vlm_run.prompt import Prompt
-from vlm_run.tokenizer_file import TokenizerFile
+from vlm_run.prompts.conversation import Conversation, Image, ImageSource
+from vlm_run.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -194,7 +194,7 @@ def explain(
 def _render(adapter: Adapter, conversation: Conversation, tokenizer: TokenizerFile | None) -> Prompt:
     if tokenizer is None:
         return adapter.render(conversation)
-    from vlm_run.engine.tokenize import control_tokens
+    from vlm_run.prompts.tokenize import control_tokens
 
     return adapter.render(conversation, control_tokens(tokenizer))
 
@@ -213,7 +213,7 @@ def _tokenizer(adapter: Adapter, notes: list[str]) -> TokenizerFile | None:
 
 
 def _text_tokens(adapter: Adapter, prompt: Prompt, tokenizer: TokenizerFile, images: int) -> int:
-    from vlm_run.engine.tokenize import encode
+    from vlm_run.prompts.tokenize import encode
 
     # Each picture's own tokens take the place of one token.
     return len(encode(prompt, tokenizer, adapter.spec)) - images

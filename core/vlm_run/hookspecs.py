@@ -30,7 +30,7 @@ import pluggy
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vlm_run.conversation import Conversation
+    from vlm_run.prompts.conversation import Conversation
     from vlm_run.specs import Limits, ModelSpec
 
 CONTRACT_VERSION = "1.0"
@@ -73,7 +73,7 @@ def render_prompt(model: ModelSpec, conversation: Conversation) -> str | None:
     single private-use characters; keep every character of it.
 
     >>> from vlm_run import hookimpl
-    >>> from vlm_run.conversation import Conversation
+    >>> from vlm_run.prompts.conversation import Conversation
     >>> @hookimpl
     ... def render_prompt(conversation):
     ...     (turn,) = conversation.template_messages()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_run.adapter import Adapter
-from vlm_run.discovery import Plugin, Plugins, installed_plugins
 from vlm_run.errors import TemplateError, UnknownModelError
+from vlm_run.plugins.discovery import Plugin, Plugins, installed_plugins
 from vlm_run.specs import Limits, ModelSpec, canonical
 
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vlm_run.conversation import Conversation
 from vlm_run.errors import ConversationError, RequestError
+from vlm_run.prompts.conversation import Conversation
 
 PIXEL_BOUNDS = ("min_pixels", "max_pixels")
 """Of a request's images, where the model resizes by area."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm_run.batch.columns import Reading, Row, read_row
-from vlm_run.conversation import Conversation
+from vlm_run.prompts.conversation import Conversation
 from vlm_run.request import Request, Sampling
 
 FOLDER = Path("/data")

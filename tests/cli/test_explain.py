@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from vlm_run import Conversation, Limits, MediaPolicy, ModelSpec, Registry, hookimpl
 from vlm_run.adapter import Adapter
 from vlm_run.cli import app
-from vlm_run.discovery import Plugin, Plugins, discover
 from vlm_run.errors import MediaError, VlmRunError
 from vlm_run.explain import explain
+from vlm_run.plugins.discovery import Plugin, Plugins, discover
 
 DEMO = Path(Registry.load("demo-llava").source)
 
@@ -136,7 +136,7 @@ def test_tokens_are_those_of_vllms_processor() -> None:
     from vllm.multimodal import MULTIMODAL_REGISTRY
     from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
-    from vlm_run.engine.tokenize import control_tokens, encode
+    from vlm_run.prompts.tokenize import control_tokens, encode
 
     adapter = Registry.load("demo-llava")
     sizes = [(100, 80), (33, 190)]

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from vlm_run.cli import app
-from vlm_run.discovery import installed_plugins
 from vlm_run.errors import VlmRunError
+from vlm_run.plugins.discovery import installed_plugins
 
 PLUGIN = """
 from vlm_run import FixedResolution, ModelSpec, hookimpl

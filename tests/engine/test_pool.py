@@ -25,10 +25,10 @@ from vllm.renderers import renderer_from_config
 
 from vlm_run import Conversation, Engine, MediaPolicy, Registry
 from vlm_run.adapter import Adapter
-from vlm_run.discovery import Plugins, installed_plugins
 from vlm_run.engine.pool import RendererPool, Roster
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.errors import EngineError, MediaError, PluginError, RequestError
+from vlm_run.plugins.discovery import Plugins, installed_plugins
 from vlm_run_demo.drawing import COLOURS, Scene, Shape, paint
 
 QUESTION = "How many red circles are there?"

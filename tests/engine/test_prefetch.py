@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from vlm_run import Conversation, MediaPolicy
-from vlm_run.conversation import Image
 from vlm_run.engine.prefetch import Fetcher
 from vlm_run.errors import MediaError
+from vlm_run.prompts.conversation import Image
 
 from ..media.conftest import Server
 

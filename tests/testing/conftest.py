@@ -11,7 +11,7 @@ from pathlib import Path
 import entrypoints
 import pytest
 
-from vlm_run.discovery import discover
+from vlm_run.plugins.discovery import discover
 from vlm_run.testing.subject import PluginSubject, find_plugin
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vlm_run.conversation import Conversation, ImageSource
 from vlm_run.errors import ConversationError, RequestError
+from vlm_run.prompts.conversation import Conversation, ImageSource
 from vlm_run.request import PIXEL_BOUNDS, Request, Sampling
 
 NAMES = (

@@ -17,7 +17,7 @@ from vlm_run.errors import EngineError, VlmRunError
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
-    from vlm_run.engine.measure import Load, Result
+    from vlm_run.bench.load import Load, Result
 
 
 def bench(
@@ -67,7 +67,7 @@ def bench(
     """
     if not verbose:
         quieten_model_libraries()
-    from vlm_run.engine.measure import Load
+    from vlm_run.bench.load import Load
     from vlm_run.engine.versions import check_serves, vllm_version
     from vlm_run.registry import Registry
 
@@ -105,9 +105,9 @@ def bench(
 def _results(adapter: Adapter, load: Load, served: bool) -> list[dict[str, Any]]:
     """Each side, with what vlm-run made of the same load as a multiple of it."""
     if served:
-        from vlm_run.server.bench import compare
+        from vlm_run.bench.served import compare
     else:
-        from vlm_run.engine.bench import compare
+        from vlm_run.bench.offline import compare
     try:
         results = compare(adapter, load)
     except EngineError as error:

@@ -47,9 +47,9 @@ def explain(
     vlm-run explain qwen2-vl-7b-instruct "What is this?" --image 1920x1080
     """
     name, text = opt.name_and_question(words or [], model_type or None, model)
-    from vlm_run.conversation import Conversation
     from vlm_run.explain import explain as explain_conversation
     from vlm_run.media import MediaPolicy
+    from vlm_run.prompts.conversation import Conversation
 
     options = opt.engine_options(engine or [], tensor_parallel_size=tensor_parallel_size)
     adapter = opt.load(

@@ -240,8 +240,8 @@ class Session:
 
     def _explain(self, question: str) -> None:
         from vlm_run.cli.explain import print_explanation
-        from vlm_run.conversation import Conversation
         from vlm_run.explain import explain
+        from vlm_run.prompts.conversation import Conversation
 
         request = self._request(question)
         print_explanation(explain(self._engine.adapter, Conversation.from_query(**request)))

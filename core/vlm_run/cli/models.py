@@ -26,7 +26,7 @@ def models(
     if stub is not None:
         _write_stub(stub)
         return
-    from vlm_run.discovery import installed_plugins
+    from vlm_run.plugins.discovery import installed_plugins
 
     served = sorted(installed_plugins().models(), key=lambda pair: (pair[0].family, pair[0].model_type))
     if as_json:
@@ -64,7 +64,7 @@ def models(
 
 
 def _write_stub(folder: Path) -> None:
-    from vlm_run.model_type import write_stub
+    from vlm_run.swift.model_type import write_stub
 
     try:
         typer.echo(f"Written: {write_stub(folder)}")

@@ -60,7 +60,7 @@ def _folder(assignment: str) -> tuple[str, Path]:
 
 
 def _run(distribution: str, folders: dict[str, Path]) -> list[Result]:
-    from vlm_run.discovery import PluginWarning
+    from vlm_run.plugins.discovery import PluginWarning
     from vlm_run.testing.subject import LeftOutError, find_plugin
     from vlm_run.testing.suite import Result, run_suite
 

@@ -13,7 +13,7 @@ import typer
 from vlm_run.cli.output import print_table
 
 if TYPE_CHECKING:
-    from vlm_run.discovery import BrokenPlugin, Plugin, Plugins
+    from vlm_run.plugins.discovery import BrokenPlugin, Plugin, Plugins
 
 SLOW_S = 2.0
 """A plugin whose import takes longer is reported: every command waits for it."""
@@ -27,7 +27,7 @@ def plugins(
     `ok`; `slow`: it takes long to import; `failing`: one of its hooks raises, so that its models,
     or some of what they do, will not work; `broken`: it, or one model type of it, was left out.
     """
-    from vlm_run.discovery import PluginWarning, installed_plugins
+    from vlm_run.plugins.discovery import PluginWarning, installed_plugins
 
     with warnings.catch_warnings():
         # The same is about to be printed.
@@ -47,7 +47,7 @@ def plugins(
 
 
 def _row(found: Plugins, plugin: Plugin) -> dict[str, Any]:
-    from vlm_run.trial import faults
+    from vlm_run.testing.hook_smoke import faults
 
     causes = faults(found, plugin)
     status = "failing" if causes else "ok"

@@ -13,7 +13,7 @@ from vlm_run.cli.output import print_table, starting
 from vlm_run.errors import RequestError, VlmRunError
 
 if TYPE_CHECKING:
-    from vlm_run.engine.drift import Report
+    from vlm_run.verify.drift import Report
 
 
 def verify(
@@ -40,10 +40,10 @@ def verify(
 
     vlm-run verify qwen2-vl-2b-instruct --engine dtype=float32
     """
-    from vlm_run.engine.drift import judge, standard_requests
-    from vlm_run.engine.reference import check_reference
     from vlm_run.engine.versions import check_serves
     from vlm_run.registry import Registry
+    from vlm_run.verify.drift import judge, standard_requests
+    from vlm_run.verify.reference import check_reference
 
     options = engine_options(engine or [])
     adapter = Registry.load(name, checkpoint=model)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from vlm_run.conversation import Conversation
 from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.loop import LoopThread, all_or_none
 from vlm_run.engine.prefetch import Fetcher
@@ -23,6 +22,7 @@ from vlm_run.engine.versions import check_serves, request_errors
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError, RequestError, VlmRunError
 from vlm_run.media import MediaPolicy
+from vlm_run.prompts.conversation import Conversation
 from vlm_run.request import Request, Sampling
 from vlm_run.response import Delta, Response, Trace, Usage
 

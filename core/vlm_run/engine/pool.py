@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
     from vlm_run.adapter import Adapter
-    from vlm_run.conversation import Conversation, ImageSource
+    from vlm_run.prompts.conversation import Conversation, ImageSource
 
 # For the engine's core, vLLM's front end, the caller and the operating system.
 _CORES_FOR_OTHERS = 4

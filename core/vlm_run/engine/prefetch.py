@@ -6,11 +6,11 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from vlm_run.conversation import Conversation, ImageSource
 from vlm_run.engine.loop import all_or_none
 from vlm_run.media import MediaPolicy
 from vlm_run.media.fetch import fetch
 from vlm_run.media.load import errors_named, is_remote
+from vlm_run.prompts.conversation import Conversation, ImageSource
 
 _BATCH_BYTES = 256 * 1024 * 1024
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image as PILImage
 
-from vlm_run.conversation import Conversation, Image
 from vlm_run.engine.prefetch import Fetcher
-from vlm_run.engine.tokenize import control_tokens, encode
 from vlm_run.engine.versions import processed_image_cache, request_errors
 from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.media.decode import check_picture, decode
 from vlm_run.media.load import encoded, errors_named
-from vlm_run.prompt import Prompt
+from vlm_run.prompts.conversation import Conversation, Image
+from vlm_run.prompts.prompt import Prompt
+from vlm_run.prompts.tokenize import control_tokens, encode
 from vlm_run.response import Stages
 
 if TYPE_CHECKING:

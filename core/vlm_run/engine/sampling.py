@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vlm_run.engine.tokenize import stop_conditions
+from vlm_run.prompts.tokenize import stop_conditions
 from vlm_run.request import Sampling
 
 if TYPE_CHECKING:

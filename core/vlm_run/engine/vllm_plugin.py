@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 
-from vlm_run.discovery import installed_plugins
+from vlm_run.plugins.discovery import installed_plugins
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from PIL import Image
 
-from vlm_run.conversation import ImageSource
 from vlm_run.errors import MediaError, shown
 from vlm_run.media.decode import check_picture, decode
 from vlm_run.media.policy import MIB, MediaPolicy
+from vlm_run.prompts.conversation import ImageSource
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")

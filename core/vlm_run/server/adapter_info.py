@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query, Request
 
 import vlm_run
 from vlm_run.adapter import Adapter
-from vlm_run.conversation import Conversation
 from vlm_run.engine.versions import vllm_version
 from vlm_run.explain import Explanation, explain
+from vlm_run.prompts.conversation import Conversation
 
 router = APIRouter()
 

@@ -10,8 +10,8 @@ from vllm.entrypoints.openai.chat_completion.api_router import create_chat_compl
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
-from vlm_run.conversation import with_image_parts
 from vlm_run.errors import ConversationError
+from vlm_run.prompts.conversation import with_image_parts
 from vlm_run.request import PIXEL_BOUNDS
 
 router = APIRouter()

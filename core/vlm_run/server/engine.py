@@ -15,9 +15,9 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from vlm_run.engine.pool import RendererPool, default_pool_size
-from vlm_run.engine.tokenize import stop_conditions
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
+from vlm_run.prompts.tokenize import stop_conditions
 from vlm_run.server.renderer import serve_with
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from vllm.renderers.hf import HfRenderer
 from vllm.renderers.registry import RENDERER_REGISTRY
 
-from vlm_run.conversation import Conversation
 from vlm_run.engine.prefetch import Fetcher
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.errors import RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.media.load import is_remote
+from vlm_run.prompts.conversation import Conversation
 from vlm_run.request import PIXEL_BOUNDS
 from vlm_run.server import metrics
 from vlm_run.server.errors import refuse

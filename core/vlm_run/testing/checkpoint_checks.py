@@ -6,8 +6,8 @@ import random
 from importlib.util import find_spec
 
 from vlm_run.adapter import Adapter
-from vlm_run.conversation import Conversation
 from vlm_run.errors import ContextOverflowError, RequestError
+from vlm_run.prompts.conversation import Conversation
 from vlm_run.testing.conversations import CONVERSATIONS, with_text_inside
 from vlm_run.testing.image_checks import counts_tokens
 from vlm_run.testing.subject import CheckFailed, CheckSkipped, ModelSubject
@@ -21,7 +21,7 @@ def prompt_agrees_with_checkpoint(subject: ModelSubject) -> str | None:
     """The prompt is what the checkpoint's own chat template renders, by transformers."""
     folder = subject.need_checkpoint()
     _need("transformers")
-    from vlm_run.engine.checkpoint import chat_template
+    from vlm_run.testing.hf_checkpoint import chat_template
 
     template = chat_template(folder)
     if template is None:
@@ -50,8 +50,8 @@ def prompt_begins_with_one_bos(subject: ModelSubject) -> str:
     """In token ids the prompt begins with one BOS where the tokenizer writes it, else with none."""
     folder = subject.need_checkpoint()
     _need("transformers")
-    from vlm_run.engine.checkpoint import load_tokenizer
-    from vlm_run.engine.tokenize import control_tokens, encode
+    from vlm_run.prompts.tokenize import control_tokens, encode
+    from vlm_run.testing.hf_checkpoint import load_tokenizer
 
     tokenizer, adapter = load_tokenizer(folder), subject.adapter()
     bos = tokenizer.bos_token_id
@@ -77,8 +77,8 @@ def tokenizer_keeps_text_as_text(subject: ModelSubject) -> None:
     """No control token that the tokenizer has comes of what was said."""
     folder = subject.need_checkpoint()
     _need("transformers")
-    from vlm_run.engine.checkpoint import load_tokenizer
-    from vlm_run.engine.tokenize import control_tokens, encode
+    from vlm_run.prompts.tokenize import control_tokens, encode
+    from vlm_run.testing.hf_checkpoint import load_tokenizer
 
     tokenizer, adapter = load_tokenizer(folder), subject.adapter()
     control = control_tokens(tokenizer)
@@ -108,7 +108,7 @@ def counts_agree_with_vllm(subject: ModelSubject) -> str:
     _need("vllm")
     if not counts_tokens(subject):
         raise CheckSkipped("the spec has no `vision`, and the plugin no `count_image_tokens`")
-    from vlm_run.engine.processor import image_token_counts
+    from vlm_run.testing.vllm_processor import image_token_counts
 
     adapter = subject.adapter()
     sizes = [size for size in _sizes() if _takes(adapter, *size)]

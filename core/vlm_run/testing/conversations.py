@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlm_run.conversation import Conversation, Text
+from vlm_run.prompts.conversation import Conversation, Text
 
 IMAGE = {"type": "image", "image": "picture.png"}
 """A part of a message; nothing is loaded to render it."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from PIL import Image
 
 from vlm_run.adapter import Adapter
-from vlm_run.conversation import ImageSource
 from vlm_run.errors import MediaError, VlmRunError
 from vlm_run.media import load_image
-from vlm_run.testing.pictures import odd_pictures, picture
+from vlm_run.prompts.conversation import ImageSource
+from vlm_run.testing.images import odd_pictures, picture
 from vlm_run.testing.subject import CheckFailed, CheckSkipped, ModelSubject
 
 _ORDINARY = ((336, 336), (640, 480), (480, 640), (1920, 1080), (50, 60))

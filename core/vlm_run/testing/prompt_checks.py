@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vlm_run.adapter import Adapter
-from vlm_run.conversation import Conversation
 from vlm_run.errors import RequestError
-from vlm_run.prompt import Prompt, control_tokens
+from vlm_run.prompts.conversation import Conversation
+from vlm_run.prompts.prompt import Prompt, control_tokens
 from vlm_run.testing.conversations import CONVERSATIONS, ONE_IMAGE, texts, with_text_inside
 from vlm_run.testing.subject import CheckFailed, ModelSubject
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_run.adapter import Adapter
-from vlm_run.discovery import Plugin, Plugins, installed_plugins
 from vlm_run.errors import PluginError, VlmRunError
+from vlm_run.plugins.discovery import Plugin, Plugins, installed_plugins
 from vlm_run.registry import Registry
 from vlm_run.specs import Limits, ModelSpec
 

@@ -16,7 +16,7 @@ from vlm_run import Conversation, Registry
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from vlm_run.engine.tokenize import encode  # noqa: E402  (behind the libraries it needs)
+from vlm_run.prompts.tokenize import encode  # noqa: E402  (behind the libraries it needs)
 from vlm_run_phi3_vision.processing import ImageProcessor, Phi3VProcessor  # noqa: E402
 
 MODEL_TYPE = "phi3-vision-128k-instruct"

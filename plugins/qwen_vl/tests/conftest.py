@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vlm_run import ModelSpec
-from vlm_run.testing.checkpoints import checkpoint_maker, model_types_of
+from vlm_run.testing.checkpoint_fixtures import checkpoint_maker, model_types_of
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 _QWEN3 = {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16}

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 
 from vlm_run import Adapter, Conversation, MediaPolicy, Registry, Request
-from vlm_run.conversation import Image
 from vlm_run.explain import explain
+from vlm_run.prompts.conversation import Image
 
 MODEL_TYPES = ["qwen2-vl-2b-instruct", "qwen3-vl-8b-instruct"]
 SIDES = st.integers(1, 1500)
@@ -49,7 +49,7 @@ def adapter(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -
 def processed(adapter: Adapter) -> Iterator[Callable[[Conversation], list[int]]]:
     """A function that says how many tokens vLLM's processor makes of each picture, as for an answer."""
     pytest.importorskip("vllm")
-    from vlm_run.engine.processor import renderer_without_engine
+    from vlm_run.testing.vllm_processor import renderer_without_engine
 
     with renderer_without_engine(adapter) as renderer:
         yield lambda conversation: list(asyncio.run(renderer.render(conversation)).image_tokens)

@@ -1,0 +1,1 @@
+"""Measures throughput and latency beside plain vLLM, offline and served."""

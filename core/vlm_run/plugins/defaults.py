@@ -1,0 +1,59 @@
+"""The core's own implementation of the hooks, asked after the plugin that owns the model type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_run.errors import PluginError
+from vlm_run.hookspecs import hookimpl
+from vlm_run.specs import Limits, ModelSpec
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vlm_run.prompts.conversation import Conversation
+
+
+@hookimpl
+def render_prompt(model: ModelSpec, conversation: Conversation) -> str:
+    from vlm_run.prompts import chat_template
+
+    return chat_template.render(
+        Path(model.chat_template),
+        conversation.template_messages(),
+        bos_token=model.bos_token,
+        eos_token=model.eos_token,
+        tools=conversation.tools,
+    )
+
+
+@hookimpl
+def preprocess_image(model: ModelSpec, image: Image.Image) -> Image.Image:
+    if model.vision is not None:
+        model.vision.check_size(*image.size)
+    return image
+
+
+@hookimpl
+def placeholder(model: ModelSpec, index: int) -> str:
+    return model.image_placeholder.replace("{index}", str(index))
+
+
+@hookimpl
+def count_image_tokens(model: ModelSpec, width: int, height: int) -> int:
+    if model.vision is None:
+        raise PluginError(
+            f"the plugin of '{model.model_type}' does not say how many tokens a picture takes",
+            hint="Its spec needs `vision`, or it must implement `count_image_tokens`.",
+        )
+    model.vision.check_size(width, height)
+    return model.vision.count_image_tokens(width, height)
+
+
+@hookimpl
+def engine_kwargs(model: ModelSpec, limits: Limits) -> Mapping[str, Any]:
+    if limits.pixel_bounds and model.vision is not None:
+        model.vision.bounded(limits.min_pixels, limits.max_pixels)  # refuses what the model has not
+    return limits.over(Limits(max_images=model.max_images).over(model.engine_kwargs))

@@ -1,0 +1,1 @@
+"""From messages to token ids: conversations, chat templates, and the prompt they render to."""

@@ -1,0 +1,324 @@
+"""Conversations: OpenAI-style messages, and ms-swift's shorthands for them.
+
+Pure data: nothing is fetched or decoded here. Where a user may write a tag in place of an image:
+
+- `<image>` stands for the next entry of `images`, `<img>SOURCE</img>` brings its own source.
+- In `query` and `history` both are read. In `messages`, string content alone is read, `<image>`
+  only if `images` is given beside the messages. What stands in a list of parts is never read:
+  there, text is text.
+- Only what a user says is read, never a system message or an answer.
+- One newline right behind a tag belongs to the tag; the chat template writes its own.
+
+`images` without `<image>` tags: as many entries as the user has turns are given to the turns in
+order, None for a turn without an image; otherwise all go to the last turn. Images stand before
+the text of their turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vlm_run.errors import ConversationError
+from vlm_run.prompts.message import (
+    SLOT,
+    Image,
+    ImageSource,
+    Message,
+    Part,
+    Text,
+    check_bounds,
+    read_message,
+    text_parts,
+)
+
+__all__ = ["Conversation", "Image", "ImageSource", "Message", "Part", "Text", "with_image_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages, the last of which the model answers.
+
+    Attributes:
+        messages: In order.
+        tools: What the model may call, as in OpenAI's `tools`, for the templates that know them.
+        continued: Whether the last message is the beginning of the model's own answer.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    continued: bool = False
+
+    @classmethod
+    def from_messages(
+        cls,
+        messages: Iterable[Mapping[str, Any]],
+        images: Sequence[ImageSource | None] | ImageSource | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        continued: bool = False,
+    ) -> Conversation:
+        """From OpenAI-style messages.
+
+        Args:
+            messages: Each with `role` and `content`, a string or a list of parts of the types
+                `text`, `image_url` (OpenAI), `image` (Hugging Face), `input_text` or
+                `input_image` (OpenAI's responses). An image may have `min_pixels` and `max_pixels`
+                beside it, as in Qwen's messages.
+            images: For the `<image>` tags in string contents, or for the turns.
+            tools: What the model may call, as in OpenAI's `tools`.
+            continued: Whether the last message, of the assistant, is the beginning of the answer.
+
+        Raises:
+            ConversationError: Something is malformed, or tags and images do not match.
+        """
+        parsed = tuple(_parsed(messages, images))
+        _check_end(parsed, continued)
+        return cls(parsed, tuple(tools or ()), continued)
+
+    @classmethod
+    def from_query(
+        cls,
+        query: str,
+        history: Sequence[Sequence[str]] | None = None,
+        images: Sequence[ImageSource | None] | ImageSource | None = None,
+        system: str | None = None,
+    ) -> Conversation:
+        """From ms-swift's shorthand.
+
+        Args:
+            query: The question.
+            history: Earlier turns, each [query, response].
+            images: For the `<image>` tags of all turns, or for the turns.
+            system: A system message.
+
+        Raises:
+            ConversationError: Something is malformed, or tags and images do not match.
+        """
+        messages: list[dict[str, Any]] = []
+        if system is not None:
+            messages.append({"role": "system", "content": system})
+        if history is not None and (isinstance(history, str) or not isinstance(history, Sequence)):
+            raise ConversationError("'history' must be a list of [query, response] pairs")
+        for number, turn in enumerate(history or [], 1):
+            if not _is_pair(turn):
+                raise ConversationError(f"entry {number} of 'history' is no pair of query and response")
+            messages.append({"role": "user", "content": turn[0]})
+            messages.append({"role": "assistant", "content": turn[1]})
+        messages.append({"role": "user", "content": query})
+        return cls.from_messages(messages, [] if images is None else images)
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """The sources of all images, in order."""
+        return tuple(image.source for _, image in self.image_places())
+
+    def image_places(self) -> list[tuple[int, Image]]:
+        """For each image in order, the index of its message and the image."""
+        return [
+            (index, part)
+            for index, message in enumerate(self.messages)
+            for part in message.parts
+            if isinstance(part, Image)
+        ]
+
+    def with_images(self, change: Callable[[Image], Image]) -> Conversation:
+        """The conversation with each image changed, in order."""
+        return replace(
+            self,
+            messages=tuple(
+                replace(
+                    message,
+                    parts=tuple(change(part) if isinstance(part, Image) else part for part in message.parts),
+                )
+                for message in self.messages
+            ),
+        )
+
+    def with_pixel_bounds(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Conversation:
+        """The conversation with bounds on the area of each image that brings none of its own.
+
+        Raises:
+            ConversationError: They are no areas, or the smaller one is the larger.
+        """
+        check_bounds(min_pixels, max_pixels, "the request")
+        return self.with_images(
+            lambda image: (
+                replace(image, min_pixels=min_pixels, max_pixels=max_pixels)
+                if image.min_pixels is None and image.max_pixels is None
+                else image
+            )
+        )
+
+    def template_messages(self) -> list[dict[str, Any]]:
+        """The messages as a Hugging Face chat template takes them.
+
+        Content is a list of `{"type": "image"}` and `{"type": "text", "text": …}`.
+        """
+        return [
+            {
+                "role": message.role,
+                "content": [
+                    {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": "image"}
+                    for part in message.parts
+                ],
+                **message.fields,
+            }
+            for message in self.messages
+        ]
+
+    def without_reasoning(self, end: str) -> Conversation:
+        """The conversation with its answers cut down to what follows the last `end` in each."""
+        return replace(self, messages=tuple(_without_reasoning(message, end) for message in self.messages))
+
+    def to_history(self, answer: str) -> list[list[str]]:
+        """The conversation with its answer as [query, response] pairs, queries as they were written."""
+        said = [message for message in self.messages if message.role != "system"]
+        history: list[list[str]] = []
+        for message in [*said, Message("assistant", (), answer)]:
+            if message.role == "user" and history and len(history[-1]) == 1:
+                history[-1][0] += f"\n{message.written}"
+            elif message.role == "user":
+                history.append([message.written])
+            elif history and len(history[-1]) == 1:
+                history[-1].append(message.written)
+            elif history:
+                history[-1][1] += message.written
+        return history
+
+
+def _without_reasoning(message: Message, end: str) -> Message:
+    whole = "".join(part.text for part in message.parts if isinstance(part, Text))
+    if message.role != "assistant" or end not in whole:
+        return message
+    return replace(message, parts=tuple(text_parts(whole.rpartition(end)[2].lstrip("\n"))))
+
+
+def _is_pair(turn: Any) -> bool:
+    return isinstance(turn, (list, tuple)) and len(turn) == 2 and all(isinstance(side, str) for side in turn)
+
+
+def with_image_parts(
+    messages: Sequence[Mapping[str, Any]],
+    images: Sequence[ImageSource | None] | ImageSource | None = None,
+    **bounds: int | None,
+) -> list[dict[str, Any]]:
+    """OpenAI-style messages without shorthands: every tag and every entry of `images` is a part.
+
+    So is every image's area bounded by its part; `bounds` are those of `with_pixel_bounds`.
+
+    >>> with_image_parts([{"role": "user", "content": "<img>a.png</img>What is this?"}])[0]["content"]
+    [{'type': 'image_url', 'image_url': {'url': 'a.png'}}, {'type': 'text', 'text': 'What is this?'}]
+
+    Raises:
+        ConversationError: Something is malformed, or tags and images do not match.
+    """
+    parsed = Conversation(tuple(_parsed(messages, images))).with_pixel_bounds(**bounds).messages
+    return [
+        {**message, "content": [_as_openai(part) for part in done.parts]}
+        if any(isinstance(part, Image) for part in done.parts)
+        else dict(message)
+        for message, done in zip(messages, parsed, strict=True)
+    ]
+
+
+def _as_openai(part: Part) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    bounds = {"min_pixels": part.min_pixels, "max_pixels": part.max_pixels}
+    given = {name: pixels for name, pixels in bounds.items() if pixels is not None}
+    return {"type": "image_url", "image_url": {"url": part.source}, **given}
+
+
+def _parsed(
+    messages: Iterable[Mapping[str, Any]], images: Sequence[ImageSource | None] | ImageSource | None
+) -> list[Message]:
+    """The messages with every image at its place."""
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
+        raise ConversationError("'messages' must be a list of messages")
+    read_image_tags = images is not None
+    parsed = [read_message(index, message, read_image_tags) for index, message in enumerate(messages)]
+    if images is None:
+        images = []
+    elif not isinstance(images, (list, tuple)):
+        images = [images]  # type: ignore[list-item]
+    if not parsed:
+        raise ConversationError("the conversation has no message")
+    if any(part.source is SLOT for message in parsed for part in message.parts if isinstance(part, Image)):
+        return _fill_slots(parsed, images)
+    return _give_to_turns(parsed, images)
+
+
+def _check_end(messages: Sequence[Message], continued: bool) -> None:
+    """Raise unless the model's answer, or the rest of it, comes next."""
+    last = messages[-1].role
+    if continued and last != "assistant":
+        raise ConversationError(
+            f"there is no answer to continue: the last message is of role '{last}'",
+            message_index=len(messages) - 1,
+        )
+    if not continued and last not in ("user", "tool"):
+        raise ConversationError(
+            f"the last message is of role '{last}'",
+            hint="The model answers a user: end with a user's message.",
+            message_index=len(messages) - 1,
+        )
+
+
+def _fill_slots(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:
+    """The messages with the k-th `<image>` tag turned into the k-th image that is not None."""
+    given = [image for image in images if image is not None]
+    used = 0
+    filled = []
+    for index, message in enumerate(messages):
+        parts: list[Part] = []
+        for part in message.parts:
+            if not (isinstance(part, Image) and part.source is SLOT):
+                parts.append(part)
+                continue
+            if used == len(given):
+                tags = sum(
+                    isinstance(other, Image) and other.source is SLOT
+                    for each in messages
+                    for other in each.parts
+                )
+                raise ConversationError(
+                    f"<image> tag {used + 1} of {tags} has no image: {len(given)} given",
+                    hint="Give one image for each tag.",
+                    message_index=index,
+                )
+            parts.append(Image(given[used]))
+            used += 1
+        filled.append(replace(message, parts=tuple(parts)))
+    if used < len(given):
+        raise ConversationError(
+            f"{len(given)} images are given, but the text has {used} <image> tag{'s' if used != 1 else ''}",
+            hint="Give one image for each tag, or write no tags.",
+            image_index=used,
+        )
+    return filled
+
+
+def _give_to_turns(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:
+    """The messages with images put before the text of the turns they belong to."""
+    turns = [index for index, message in enumerate(messages) if message.role == "user"]
+    if images and not turns:
+        raise ConversationError("images are given, but no message of a user")
+    if len(images) == len(turns):
+        owners = turns
+    elif None in images:
+        raise ConversationError(
+            f"'images' has {len(images)} entries, None among them, for {len(turns)} user turns",
+            hint="With None, give one entry for each turn.",
+        )
+    else:
+        owners = [turns[-1]] * len(images)
+    added: dict[int, list[Part]] = {}
+    for owner, image in zip(owners, images, strict=True):
+        if image is not None:
+            added.setdefault(owner, []).append(Image(image))
+    return [
+        replace(message, parts=(*added.get(index, []), *message.parts))
+        for index, message in enumerate(messages)
+    ]

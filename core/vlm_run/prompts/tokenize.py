@@ -1,0 +1,79 @@
+"""From a rendered prompt to token ids, by the checkpoint's own tokenizer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from vlm_run.prompts.prompt import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from vlm_run.specs import ModelSpec
+
+# Some tokenizers add plain words or runs of blanks beside their control tokens; those are text.
+_LOOKS_LIKE_CONTROL = re.compile(r"[<\[|].*[>\]|]", re.DOTALL)
+_ANCHOR = "\n"
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """The strings that the tokenizer turns into one control token wherever they stand."""
+    return frozenset(
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.special or _LOOKS_LIKE_CONTROL.fullmatch(token.content)
+    )
+
+
+def encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, model: ModelSpec) -> list[int]:
+    """Token ids of a prompt, in which the prompt's literals are plain text.
+
+    They begin with exactly one BOS where the tokenizer adds one, and with none where it does
+    not: some chat templates write it and others leave it to the tokenizer.
+    """
+    if model.image_token is None:
+        return _encode_piece(prompt, tokenizer)
+    image = tokenizer.convert_tokens_to_ids(model.image_token)
+    first, *rest = prompt.split(model.image_placeholder)
+    ids = _encode_piece(first, tokenizer)
+    for piece in rest:
+        ids += [image, *_encode_piece(piece, tokenizer)]
+    return ids
+
+
+def stop_conditions(tokenizer: PreTrainedTokenizerBase, stop: Iterable[str]) -> tuple[list[int], list[str]]:
+    """Stop token ids and stop strings.
+
+    A control token never shows in the answer's text, so as a string it would never match.
+    """
+    control = control_tokens(tokenizer)
+    stop = list(dict.fromkeys(stop))
+    ids = [tokenizer.convert_tokens_to_ids(text) for text in stop if text in control]
+    return ids, [text for text in stop if text not in control]
+
+
+def _encode_piece(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a text that stands on its own, with the BOS that the tokenizer adds."""
+    first, *rest = [*prompt.pieces()] or [("", False)]
+    if first[1]:
+        first, rest = ("", False), [first, *rest]
+    bos = tokenizer.bos_token
+    has_bos = bool(bos) and first[0].startswith(bos)
+    ids: list[int] = list(tokenizer(first[0], add_special_tokens=not has_bos).input_ids)
+    for text, literal in rest:
+        # One character at a time, no control token can match.
+        for piece in text if literal else [text]:
+            ids += _encode_inside(piece, tokenizer)
+    return ids
+
+
+def _encode_inside(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a text that does not begin the prompt."""
+    # SentencePiece puts a blank before a text of its own; behind an anchor it does not.
+    anchor = tokenizer(_ANCHOR, add_special_tokens=False).input_ids
+    anchored = tokenizer(_ANCHOR + text, add_special_tokens=False).input_ids
+    if anchored[: len(anchor)] == anchor:
+        return list(anchored[len(anchor) :])
+    return list(tokenizer(text, add_special_tokens=False).input_ids)

@@ -1,0 +1,1 @@
+"""Compares vLLM's greedy answers with those of transformers on the same weights."""
