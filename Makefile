@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint typecheck install demo-accuracy clean help
+.PHONY: demo test check lint typecheck layers install demo-accuracy clean help
 
 help:
 	@echo "make demo            draw a picture and ask the demo model about it"
@@ -22,7 +22,7 @@ help:
 demo: $(STAMP)
 	$(BIN)/vlm-run demo
 
-test: lint typecheck
+test: lint typecheck layers
 	$(BIN)/python -m pytest -q
 
 lint: $(STAMP)
@@ -31,6 +31,9 @@ lint: $(STAMP)
 
 typecheck: $(STAMP)
 	$(BIN)/mypy
+
+layers: $(STAMP)
+	$(BIN)/lint-imports
 
 install: $(STAMP)
 

@@ -61,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         picture = str(Path(folder) / "picture.png")
         draw(7)[0].save(picture)
-        prompt = adapter.render(Conversation.from_query(QUESTION, images=[picture])).text
+        prompt = adapter.render_prompt(Conversation.from_query(QUESTION, images=[picture])).text
         plain = json.dumps([adapter.engine_kwargs(), prompt, picture])
         commands = {
             "vlm-run infer": ([*OURS, "demo-llava", QUESTION, "--image", picture], ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,7 +31,9 @@ def model_specs():
                 "limit_mm_per_prompt": {"video": 0},
                 "mm_processor_kwargs": {"max_pixels": 200704, "fps": 1},
             },
-            vision=DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12845056),
+            vision=DynamicResolution(
+                patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12845056, downscaled_decode=True
+            ),
         )
     ]
 """
@@ -61,20 +64,20 @@ def test_the_placeholder_is_the_specs_with_its_number(load: Any) -> None:
 
 def test_the_prompt_is_rendered_from_the_specs_template(load: Any) -> None:
     conversation = Conversation.from_query("Why?", history=[["Who?", "Me."]], system="Be brief.")
-    assert load().render(conversation) == Prompt(
+    assert load().render_prompt(conversation) == Prompt(
         "system: Be brief.\nuser: Who?\nassistant: Me.\nuser: Why?\n"
     )
 
 
 def test_a_picture_that_the_model_can_take_stays_as_it_is(load: Any) -> None:
     picture = PILImage.new("RGB", (40, 30))
-    assert load().preprocess(picture) is picture
+    assert load().preprocess_image(picture) is picture
 
 
 def test_a_picture_that_the_model_cannot_take_is_refused(load: Any) -> None:
     adapter = load()
     with pytest.raises(MediaError, match="a picture of 201 × 1 pixels is too narrow for this model"):
-        adapter.preprocess(PILImage.new("RGB", (201, 1)))
+        adapter.preprocess_image(PILImage.new("RGB", (201, 1)))
     with pytest.raises(MediaError, match="too narrow"):
         adapter.count_image_tokens(201, 1)
 
@@ -82,26 +85,21 @@ def test_a_picture_that_the_model_cannot_take_is_refused(load: Any) -> None:
 LARGE, SMALLER = (4000, 3000), (2000, 1500)
 
 
-def test_a_picture_that_the_model_shrinks_anyway_may_come_smaller(load: Any) -> None:
-    assert load().may_come_smaller(LARGE, SMALLER)
+def test_an_image_that_the_model_shrinks_anyway_may_be_decoded_smaller(load: Any) -> None:
+    assert load().allows_downscaled_decode(LARGE, SMALLER)
 
 
-@pytest.mark.parametrize(
-    "hook",
-    [
-        "@hookimpl\ndef preprocess_image(image):\n    return image",
-        "@hookimpl(wrapper=True)\ndef preprocess_image(image):\n    return (yield)",
-        "@hookimpl\ndef count_image_tokens(width, height):\n    return 7",
-    ],
-)
-def test_a_plugin_with_a_way_of_its_own_gets_whole_pictures(load: Any, hook: str) -> None:
-    assert not load(hook).may_come_smaller(LARGE, SMALLER)
+def test_an_image_is_decoded_at_full_resolution_unless_the_vision_facts_allow_less(load: Any) -> None:
+    adapter = load()
+    vision = adapter.spec.vision.model_copy(update={"downscaled_decode": False})
+    adapter = replace(adapter, spec=adapter.spec.model_copy(update={"vision": vision}))
+    assert not adapter.allows_downscaled_decode(LARGE, SMALLER)
 
 
 def test_a_model_type_that_says_nothing_of_image_tokens_cannot_count_them(plugin_folder: Any) -> None:
     plugin_folder.add("silent")
     adapter = Registry.load("silent-7b", plugins=plugin_folder.discover())
-    assert adapter.preprocess(PILImage.new("RGB", (4000, 1))).size == (4000, 1)
+    assert adapter.preprocess_image(PILImage.new("RGB", (4000, 1))).size == (4000, 1)
     with pytest.raises(PluginError, match="does not say how many tokens a picture takes"):
         adapter.count_image_tokens(8, 8)
 
@@ -160,16 +158,16 @@ def test_token_counts_are_those_under_the_users_limits(load: Any) -> None:
 
 def test_a_picture_is_resized_to_bounds_of_its_own(load: Any) -> None:
     adapter, picture = load(), PILImage.new("RGB", (2000, 1000))
-    seen = adapter.preprocess(picture, Image("a.png", max_pixels=28 * 28 * 8))
+    seen = adapter.preprocess_image(picture, Image("a.png", max_pixels=28 * 28 * 8))
     assert seen.size == (112, 56)
     assert adapter.count_image_tokens(*seen.size) == 8
-    assert adapter.preprocess(picture, Image("a.png")).size == (2000, 1000)
+    assert adapter.preprocess_image(picture, Image("a.png")).size == (2000, 1000)
 
 
 def test_bounds_are_refused_where_pictures_have_no_area() -> None:
     adapter = Registry.load("llava1_5-7b-instruct")
     with pytest.raises(MediaError, match=r"brings no picture to an area of its own\. Leave out min_pixels"):
-        adapter.preprocess(PILImage.new("RGB", (200, 100)), Image("a.png", max_pixels=784))
+        adapter.preprocess_image(PILImage.new("RGB", (200, 100)), Image("a.png", max_pixels=784))
     with pytest.raises(MediaError, match="brings no picture to an area"):
         Registry.load("llava1_5-7b-instruct", limits=Limits(max_pixels=784))
 
@@ -204,8 +202,8 @@ def count_image_tokens(width, height):
 def engine_kwargs(limits):
     return {"seed": limits.max_images}
 """)
-    assert adapter.render(Conversation.from_query("", images=["a.png"])).text == "acme-7b has 1 images"
-    assert adapter.preprocess(PILImage.new("RGB", (4, 3))).size == (3, 4)
+    assert adapter.render_prompt(Conversation.from_query("", images=["a.png"])).text == "acme-7b has 1 images"
+    assert adapter.preprocess_image(PILImage.new("RGB", (4, 3))).size == (3, 4)
     assert adapter.placeholder(3) == "###"
     assert adapter.count_image_tokens(5000, 4) == 5004
     assert adapter.engine_kwargs() == {"model": "acme/vl-7b", "trust_remote_code": False, "seed": None}
@@ -216,7 +214,7 @@ def engine_kwargs(limits):
     [
         (
             "render_prompt(): return 7",
-            lambda adapter: adapter.render(Conversation.from_query("Q")),
+            lambda adapter: adapter.render_prompt(Conversation.from_query("Q")),
             "int, not str",
         ),
         ("placeholder(): return b'<image>'", lambda adapter: adapter.placeholder(), "bytes, not str"),
@@ -227,7 +225,7 @@ def engine_kwargs(limits):
         ),
         (
             "preprocess_image(image): return image.tobytes()",
-            lambda adapter: adapter.preprocess(PILImage.new("RGB", (8, 8))),
+            lambda adapter: adapter.preprocess_image(PILImage.new("RGB", (8, 8))),
             "bytes, not Image",
         ),
     ],
@@ -252,15 +250,15 @@ def render_prompt(conversation):
     assert "<|image_1|>" not in message.parts[0].text
     return message.parts[0].text[::-1]
 """)
-    prompt = adapter.render(Conversation.from_messages([{"role": "user", "content": "a<|image_1|>b"}]))
+    prompt = adapter.render_prompt(Conversation.from_messages([{"role": "user", "content": "a<|image_1|>b"}]))
     assert prompt == Prompt("b<|image_1|>a", literals=((1, 12),))
 
 
 def test_special_tokens_of_the_tokenizer_in_use_stay_text_too(load: Any) -> None:
     conversation = Conversation.from_query("a<pad>b")
     adapter = load()
-    assert adapter.render(conversation).literals == ()
-    assert adapter.render(conversation, control=["<pad>"]).literals == ((7, 12),)
+    assert adapter.render_prompt(conversation).literals == ()
+    assert adapter.render_prompt(conversation, control=["<pad>"]).literals == ((7, 12),)
 
 
 def test_all_but_the_engine_works_without_vllm_torch_or_transformers() -> None:
@@ -270,7 +268,7 @@ for name in ("vllm", "torch", "transformers"):
     sys.modules[name] = None
 from vlm_run import Conversation, Registry
 adapter = Registry.load("llava1_5-7b-instruct")
-adapter.render(Conversation.from_query("Q", images=["a.png"]))
+adapter.render_prompt(Conversation.from_query("Q", images=["a.png"]))
 adapter.count_image_tokens(640, 480)
 adapter.engine_kwargs()
 """

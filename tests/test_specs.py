@@ -76,7 +76,12 @@ def test_weights_come_from_the_plugin_before_the_hub(fields: dict[str, Any], sou
 def test_a_spec_as_json_has_the_fields_of_its_own_kind_of_vision() -> None:
     vision = FixedResolution(image_size=336, patch_size=14)
     dumped = ModelSpec(**SMALLEST, vision=vision).model_dump(mode="json")
-    assert dumped["vision"] == {"max_aspect_ratio": 200.0, "image_size": 336, "patch_size": 14}
+    assert dumped["vision"] == {
+        "downscaled_decode": False,
+        "max_aspect_ratio": 200.0,
+        "image_size": 336,
+        "patch_size": 14,
+    }
 
 
 @given(st.from_regex(r"[a-z0-9]+([-_.][a-z0-9]+){0,4}", fullmatch=True))

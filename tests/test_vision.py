@@ -227,9 +227,9 @@ def test_a_picture_that_may_come_smaller_still_shrinks_to_the_same(
         "fixed": FixedResolution(image_size=336, patch_size=14),
         "any": AnyResolution(image_size=336, patch_size=14, image_grid_pinpoints=((336, 672), (672, 672))),
         "dynamic": DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=1003520),
-    }[kind]
+    }[kind].model_copy(update={"downscaled_decode": True})
     smaller = (-(-size[0] // divisor), -(-size[1] // divisor))
-    if facts.may_come_smaller(size, smaller):
+    if facts.allows_downscaled_decode(size, smaller):
         assert facts.resized(*smaller) == facts.resized(*size)
         assert facts.count_image_tokens(*smaller) == facts.count_image_tokens(*size)
         assert min(side / seen for side, seen in zip(smaller, facts.resized(*size), strict=True)) >= 2
@@ -237,6 +237,8 @@ def test_a_picture_that_may_come_smaller_still_shrinks_to_the_same(
 
 @pytest.mark.parametrize(("smaller", "may"), [((4032, 3024), True), ((2016, 1512), False)])
 def test_twice_what_the_encoder_sees_is_kept(smaller: tuple[int, int], may: bool) -> None:
-    facts = DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=1003520)
+    facts = DynamicResolution(
+        patch_size=14, merge_size=2, min_pixels=3136, max_pixels=1003520, downscaled_decode=True
+    )
     assert facts.resized(8064, 6048) == (1148, 840)
-    assert facts.may_come_smaller((8064, 6048), smaller) is may
+    assert facts.allows_downscaled_decode((8064, 6048), smaller) is may

@@ -125,7 +125,7 @@ def _prompt(plugin: Plugin, folder: str, specs: Sequence[ModelSpec]) -> str:
     first = specs[0]
     template = Path(first.chat_template).relative_to(Path(plugin.module.__file__).parent)
     conversation = Conversation.from_query("Q", images=["picture.png"])
-    rendered = Registry.load(first.model_type).render(conversation).text
+    rendered = Registry.load(first.model_type).render_prompt(conversation).text
     ends = ", ".join(f"`{stop}`" for stop in first.stop) or "the checkpoint's EOS"
     reasoning = f" The reasoning in it ends at `{first.reasoning_end}`." if first.reasoning_end else ""
     return (

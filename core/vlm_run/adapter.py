@@ -1,17 +1,17 @@
-"""One model type bound to its plugin: everything that differs between models, behind one face."""
+"""One model type bound to its plugin: everything that differs between models, behind one interface."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from copy import copy
+from dataclasses import dataclass, field, replace
 from traceback import walk_tb
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from vlm_run.errors import PluginError, VlmRunError
-from vlm_run.plugins.discovery import Plugin, Plugins, installed_plugins
+from vlm_run.plugins.discovery import Plugin, Plugins
 from vlm_run.prompts.prompt import Guard, Prompt, control_tokens, cut_at_end_mark, with_end_mark
 from vlm_run.specs import Limits, ModelSpec
-from vlm_run.vision import unbounded
+from vlm_run.vision import pixel_bounds_unsupported
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -23,56 +23,65 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class Adapter:
     """What `Registry.load` returns. Everything but `vllm_config` and `engine` works without vLLM.
 
+    Methods that call a hook carry the hook's name. An adapter is immutable and can be pickled: another
+    process looks its plugin up among the ones installed there.
+
     Attributes:
-        spec: The model type's data, with the limits and `mm_processor_kwargs` in force.
+        spec: The model type's data, with the `mm_processor_kwargs` in force applied to `vision`.
         plugin: The plugin that serves it.
-        source: Where the weights come from: a folder or a repository on the hub.
+        source: Where the weights come from: a directory or a repository on the hub.
         limits: What one request may use.
-        config: Engine options from a configuration, on top of the plugin's and below the limits.
+        config: Engine options from a configuration file; they take precedence over the plugin's, and
+            `limits` take precedence over them.
+        base_engine_kwargs: The plugin's engine options with `config` and `limits` applied.
     """
 
-    def __init__(
-        self,
+    spec: ModelSpec
+    plugin: Plugin
+    _plugins: Plugins = field(compare=False)
+    source: str
+    limits: Limits = field(default_factory=Limits)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    base_engine_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def create(
+        cls,
         spec: ModelSpec,
         plugin: Plugin,
         plugins: Plugins,
         *,
         source: str,
-        limits: Limits,
+        limits: Limits | None = None,
         config: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.plugin = plugin
-        self.source = source
-        self.limits = limits
-        self.config = dict(config or {})
-        self._plugins = plugins
-        of_plugin = self._call("engine_kwargs", Mapping, model=spec, limits=limits)
-        settings = {name: value for name, value in self.config.items() if name != "model"}
-        self._engine_kwargs = limits.over({**of_plugin, **settings}) if settings else dict(of_plugin)
-        self.spec = _with_processor_kwargs(spec, self._engine_kwargs.get("mm_processor_kwargs"))
+    ) -> Self:
+        """The adapter of a model type. Calls the hook `engine_kwargs` once.
+
+        Raises:
+            PluginError: The hook failed, or returned something other than a mapping.
+            MediaError: `limits` bound the area of images, which the model does not support.
+        """
+        limits, config = limits or Limits(), dict(config or {})
+        bare = cls(spec, plugin, plugins, source, limits, config)
+        kwargs = dict(bare._call("engine_kwargs", Mapping, model=spec, limits=limits))
+        if options := {name: value for name, value in config.items() if name != "model"}:
+            kwargs = limits.apply_to({**kwargs, **options})
+        return replace(bare, base_engine_kwargs=kwargs).with_engine_kwargs(kwargs)
 
     def __repr__(self) -> str:
         return f"Adapter({self.spec.model_type!r}, plugin={self.plugin.name!r}, source={self.source!r})"
 
-    def __copy__(self) -> Adapter:
-        adapter = object.__new__(type(self))
-        adapter.__dict__.update(self.__dict__)
-        return adapter
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Another process has imported its own plugins; this one's are found there by name.
-        return _unpickled, (self.spec, self.plugin.name, self.source, self.limits, self.config)
-
-    def render(self, conversation: Conversation, control: Iterable[str] = ()) -> Prompt:
+    def render_prompt(self, conversation: Conversation, control: Iterable[str] = ()) -> Prompt:
         """The prompt for a conversation.
 
         Args:
-            conversation: Messages with text and images; the images are not looked at.
-            control: Special tokens of the tokenizer in use, beside those the spec names; in
-                what a user wrote they stay text.
+            conversation: Messages with text and images; the images are not opened.
+            control: Special tokens of the tokenizer in use, in addition to those in the spec. Where a
+                user wrote one of them, it stays text.
 
         Raises:
             TemplateError: The chat template refuses the conversation.
@@ -86,64 +95,77 @@ class Adapter:
         prompt = self._call("render_prompt", str, model=self.spec, conversation=masked)
         return guard.unmask(cut_at_end_mark(prompt) if conversation.continued else prompt)
 
-    def preprocess(self, image: PILImage.Image, bounds: Image | None = None) -> PILImage.Image:
-        """The picture as vLLM's processor for the model should get it.
+    def render(self, conversation: Conversation, control: Iterable[str] = ()) -> Prompt:
+        """The former name of `render_prompt`, which is kept for existing scripts."""
+        return self.render_prompt(conversation, control)
+
+    def preprocess_image(self, image: PILImage.Image, bounds: Image | None = None) -> PILImage.Image:
+        """The image as vLLM's processor for the model should get it.
 
         Args:
-            image: A decoded RGB picture, upright.
+            image: A decoded RGB image, upright.
             bounds: The part of the conversation that it comes from, which may bound its area.
 
         Raises:
-            MediaError: The model cannot take a picture of this size, or takes no bounds.
+            MediaError: The model does not accept an image of this size, or does not support
+                `min_pixels` and `max_pixels`.
         """
         from PIL import Image as PILImage
 
-        seen = self._call("preprocess_image", PILImage.Image, model=self.spec, image=image)
+        preprocessed = self._call("preprocess_image", PILImage.Image, model=self.spec, image=image)
         if bounds is None or (bounds.min_pixels is None and bounds.max_pixels is None):
-            return seen
+            return preprocessed
         vision = self.spec.vision
         if vision is None:
-            raise unbounded()
-        size = vision.bounded(bounds.min_pixels, bounds.max_pixels).resized(*seen.size)
-        return seen.resize(size, PILImage.Resampling.BICUBIC)  # as the processor resizes
+            raise pixel_bounds_unsupported()
+        size = vision.bounded(bounds.min_pixels, bounds.max_pixels).resized(*preprocessed.size)
+        return preprocessed.resize(size, PILImage.Resampling.BICUBIC)  # as the processor resizes
 
-    def may_come_smaller(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:
-        """Whether a picture of `size` may be decoded as one of `smaller`, both (width, height) in pixels.
+    def allows_downscaled_decode(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:
+        """Whether a JPEG of `size` may be decoded at `smaller`, both (width, height) in pixels.
 
-        The model takes the same tokens for both, and its own resizing shrinks both. Never where the
-        plugin does something to pictures or counts tokens in its own way.
+        See `VisionFacts.allows_downscaled_decode`.
         """
-        own = [
-            hook
-            for hook in ("preprocess_image", "count_image_tokens")
-            if not self._plugins.leaves_to_core(hook, self.plugin.module)
-        ]
-        return self.spec.vision is not None and not own and self.spec.vision.may_come_smaller(size, smaller)
+        return self.spec.vision is not None and self.spec.vision.allows_downscaled_decode(size, smaller)
 
     def placeholder(self, index: int = 1) -> str:
-        """What stands for image number `index`, from 1 on, in the prompt."""
+        """The placeholder of image number `index`, counted from 1, in the prompt."""
         return self._call("placeholder", str, model=self.spec, index=index)
 
     def count_image_tokens(self, width: int, height: int) -> int:
-        """Tokens of the prompt that a picture of `width` × `height` pixels takes up.
+        """The number of prompt tokens that an image of `width` × `height` pixels takes.
 
         Raises:
-            MediaError: The model cannot take a picture of this size.
+            MediaError: The model does not accept an image of this size.
         """
         return self._call("count_image_tokens", int, model=self.spec, width=width, height=height)
 
     def engine_kwargs(self, **overrides: Any) -> dict[str, Any]:
-        """Engine options in `vllm.EngineArgs`' names: the plugin's, the configuration's, `overrides`."""
+        """Engine options in `vllm.EngineArgs`' names, in this order of precedence, lowest first:
+        the plugin's, the configuration file's, the limits, `overrides`."""
         return {
             "model": self.source,
             "trust_remote_code": False,
-            **self._engine_kwargs,
+            **self.base_engine_kwargs,
             **overrides,
         }
 
     def default_engine_kwargs(self) -> dict[str, Any]:
-        """The plugin's own engine options, before a configuration and the user's limits."""
+        """The plugin's own engine options, before a configuration file and the user's limits."""
         return dict(self._call("engine_kwargs", Mapping, model=self.spec, limits=Limits()))
+
+    def with_engine_kwargs(self, engine_kwargs: Mapping[str, Any]) -> Self:
+        """This adapter under an engine's `mm_processor_kwargs`, which change image token counts."""
+        options = engine_kwargs.get("mm_processor_kwargs")
+        if not options:
+            return self
+        spec = self.spec
+        if spec.vision is not None:
+            spec = spec.model_copy(update={"vision": spec.vision.with_processor_kwargs(options)})
+        kwargs = {**self.base_engine_kwargs, "mm_processor_kwargs": options}
+        return replace(self, spec=spec, base_engine_kwargs=kwargs)
+
+    # The two methods below are the only ones that import a layer above this one, when they are called.
 
     def vllm_config(self, **overrides: Any) -> VllmConfig:
         """The full vLLM configuration that `engine` would start with. Needs vLLM.
@@ -151,9 +173,9 @@ class Adapter:
         Raises:
             EngineError: An option is unknown, or vLLM refuses the configuration.
         """
-        from vlm_run.engine.arguments import vllm_config
+        from vlm_run import engine
 
-        return vllm_config(self, overrides)
+        return engine.vllm_config(self, overrides)
 
     def engine(self, **overrides: Any) -> Engine:
         """Start vLLM with this model. Use as a context manager, or call `shutdown`.
@@ -161,20 +183,12 @@ class Adapter:
         Raises:
             EngineError: An option is unknown, or vLLM could not start.
         """
-        from vlm_run.engine import Engine
+        from vlm_run import engine
 
-        return Engine(self, **overrides)
-
-    def under(self, engine_kwargs: Mapping[str, Any]) -> Adapter:
-        """This adapter as under an engine's `mm_processor_kwargs`, which change image token counts."""
-        adapter = copy(self)
-        if options := engine_kwargs.get("mm_processor_kwargs"):
-            adapter._engine_kwargs = {**self._engine_kwargs, "mm_processor_kwargs": options}
-            adapter.spec = _with_processor_kwargs(self.spec, options)
-        return adapter
+        return engine.Engine(self, **overrides)
 
     def _call(self, hook: str, returns: Callable[..., T] | type[T], **arguments: Any) -> T:
-        """Call a hook of the plugin; what the plugin does wrong becomes a `PluginError`."""
+        """Call a hook of the plugin; a mistake of the plugin becomes a `PluginError`."""
         try:
             answer = self._plugins.hook(hook, self.plugin.module)(**arguments)
         except VlmRunError:
@@ -192,30 +206,10 @@ class Adapter:
         return answer
 
     def _at_fault(self, error: BaseException) -> str:
-        """The plugin whose code raised: it may be another one's wrapper."""
+        """The plugin whose code raised, which may be the wrapper of another plugin."""
         owners = {getattr(plugin.module, "__name__", ""): plugin.name for plugin in self._plugins.healthy}
         for frame, _ in reversed([*walk_tb(error.__traceback__)]):
             module = frame.f_globals.get("__name__", "")
             if owner := owners.get(module) or owners.get(module.partition(".")[0]):
                 return owner
         return self.plugin.name
-
-
-def _unpickled(
-    spec: ModelSpec, plugin: str, source: str, limits: Limits, config: Mapping[str, Any]
-) -> Adapter:
-    """An adapter that came from another process."""
-    plugins = installed_plugins()
-    for candidate in plugins.healthy:
-        if candidate.name == plugin:
-            adapter = Adapter(spec, candidate, plugins, source=source, limits=limits, config=config)
-            adapter.spec = spec
-            return adapter
-    raise PluginError(f"plugin {plugin} is not installed, so it cannot be used in another process")
-
-
-def _with_processor_kwargs(spec: ModelSpec, processor_kwargs: Mapping[str, Any] | None) -> ModelSpec:
-    """The spec whose vision facts are those under `mm_processor_kwargs`."""
-    if spec.vision is None or not processor_kwargs:
-        return spec
-    return spec.model_copy(update={"vision": spec.vision.with_processor_kwargs(processor_kwargs)})

@@ -7,10 +7,10 @@ sentences for a person: what was wrong, where, and (as `hint`) what to do about 
 from __future__ import annotations
 
 
-def shown(text: str, most: int = 60) -> str:
+def printable(text: str, most: int = 60) -> str:
     """Text of someone else's for a message: one line of printable characters, cut off at `most`.
 
-    >>> shown("http://a\\nb")
+    >>> printable("http://a\\nb")
     'http://a\\\\nb'
     """
     cut = text if len(text) <= most else f"{text[: most - 3]}..."

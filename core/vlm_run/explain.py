@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from vlm_run.checkpoints.hub_cache import snapshot
 from vlm_run.checkpoints.tokenizer_file import TokenizerFile
 from vlm_run.errors import MediaError, PluginError
-from vlm_run.prompts.conversation import Conversation, Image, ImageSource
+from vlm_run.media.source import ImageSource
+from vlm_run.prompts.conversation import Conversation, Image
 from vlm_run.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def explain(
         RequestError: The conversation or one of its images is at fault, as for an answer.
     """
     kwargs = adapter.engine_kwargs(**overrides)
-    adapter = adapter.under(kwargs)
+    adapter = adapter.with_engine_kwargs(kwargs)
     notes: list[str] = []
     if adapter.spec.replaced_by is not None:
         notes.append(
@@ -193,10 +194,10 @@ def explain(
 
 def _render(adapter: Adapter, conversation: Conversation, tokenizer: TokenizerFile | None) -> Prompt:
     if tokenizer is None:
-        return adapter.render(conversation)
+        return adapter.render_prompt(conversation)
     from vlm_run.prompts.tokenize import control_tokens
 
-    return adapter.render(conversation, control_tokens(tokenizer))
+    return adapter.render_prompt(conversation, control_tokens(tokenizer))
 
 
 def _tokenizer(adapter: Adapter, notes: list[str]) -> TokenizerFile | None:
@@ -225,12 +226,12 @@ def _images(
     places = conversation.image_places()
     if not places:
         return ()
-    from vlm_run.media.load import errors_named  # imports Pillow
+    from vlm_run.media.load import locating_errors  # imports Pillow
 
     costs = []
     for index, (message, image) in enumerate(places):
         picture = _picture(image.source, policy, message, index)
-        with errors_named(message, index):
+        with locating_errors(message, index):
             costs.append(_cost(adapter, picture, image, notes))
     return tuple(costs)
 
@@ -255,7 +256,7 @@ def _picture(source: ImageSource, policy: MediaPolicy | None, message: int, inde
 
 
 def _cost(adapter: Adapter, picture: PILImage.Image, image: Image, notes: list[str]) -> ImageCost:
-    seen = adapter.preprocess(picture, image).size
+    seen = adapter.preprocess_image(picture, image).size
     vision = adapter.spec.vision
     tokens = None
     try:
@@ -286,7 +287,7 @@ def _layers(adapter: Adapter, kwargs: Mapping[str, Any], overrides: Mapping[str,
     """The layer that set each option, those that nest under dotted names."""
     default = _flat(adapter.default_engine_kwargs())
     config = _flat(adapter.config)
-    flags = {*_flat(overrides), *_flat(adapter.limits.over({}))}
+    flags = {*_flat(overrides), *_flat(adapter.limits.apply_to({}))}
     layers = {}
     for name, value in _flat(kwargs).items():
         if name in flags:

@@ -73,7 +73,7 @@ class Registry:
             if not Path(chat_template).is_file():
                 raise TemplateError(f"there is no chat template {chat_template}")
             spec = spec.model_copy(update={"chat_template": str(chat_template)})
-        return Adapter(
+        return Adapter.create(
             spec,
             plugin,
             plugins,

@@ -128,7 +128,7 @@ class Limits(BaseModel):
             raise ValueError(f"min_pixels, {self.min_pixels}, is more than max_pixels, {self.max_pixels}")
         return self
 
-    def over(self, engine_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def apply_to(self, engine_kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Engine options with these limits on top."""
         kwargs = dict(engine_kwargs)
         if self.max_images is not None:

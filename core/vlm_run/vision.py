@@ -29,6 +29,10 @@ class VisionFacts(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    downscaled_decode: bool = False
+    """Whether a JPEG may be decoded at a lower resolution where that changes neither the size that the
+    model resizes it to nor its tokens. Leave it False if the plugin implements `preprocess_image` and
+    needs images at full resolution."""
     max_aspect_ratio: float = 200.0
     """Longer over shorter side at most. Qwen's processor refuses more; the others would build
     enormous intermediate pictures."""
@@ -56,9 +60,9 @@ class VisionFacts(BaseModel, ABC):
         Raises:
             MediaError: The model brings no picture to an area.
         """
-        raise unbounded()
+        raise pixel_bounds_unsupported()
 
-    def may_come_smaller(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:
+    def allows_downscaled_decode(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:
         """Whether the model makes the same of a picture that was shrunk to `smaller` before.
 
         It must bring both to the same size and the same number of tokens, and what it gets must still
@@ -69,6 +73,8 @@ class VisionFacts(BaseModel, ABC):
             size: Width and height in pixels of the whole picture.
             smaller: Of the picture as it would come.
         """
+        if not self.downscaled_decode:
+            return False
         target = self.resized(*size)
         return (
             self.resized(*smaller) == target
@@ -83,7 +89,7 @@ class VisionFacts(BaseModel, ABC):
         return type(self).model_validate({**self.model_dump(), **known}) if known else self
 
 
-def unbounded() -> MediaError:
+def pixel_bounds_unsupported() -> MediaError:
     """The refusal of bounds on a picture's area."""
     return MediaError(
         "this model brings no picture to an area of its own", hint="Leave out min_pixels and max_pixels."

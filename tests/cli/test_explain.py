@@ -152,7 +152,7 @@ def test_tokens_are_those_of_vllms_processor() -> None:
     said = explain(adapter, conversation)
 
     tokenizer = AutoTokenizer.from_pretrained(DEMO)
-    ids = encode(adapter.render(conversation, control_tokens(tokenizer)), tokenizer, adapter.spec)
+    ids = encode(adapter.render_prompt(conversation, control_tokens(tokenizer)), tokenizer, adapter.spec)
     processor = MULTIMODAL_REGISTRY.create_processor(ModelConfig(model=str(DEMO), dtype="float32"))
     items = processor.info.parse_mm_data({"image": [Image.new("RGB", size) for size in sizes]})
     done = processor.apply(ProcessorInputs(ids, items), TimingContext(enabled=False))

@@ -60,7 +60,9 @@ def test_a_large_jpeg_decoded_smaller_gets_the_answers_and_tokens_of_the_whole(e
         files.append(buffer.getvalue())
         whole.append(Image.open(buffer).convert("RGB"))
         questions.append(turns[seed % 3].question)
-        assert engine.adapter.may_come_smaller(whole[-1].size, [-(-side // 2) for side in whole[-1].size])  # type: ignore[arg-type]
+        assert engine.adapter.allows_downscaled_decode(
+            whole[-1].size, [-(-side // 2) for side in whole[-1].size]
+        )  # type: ignore[arg-type]
     about_files, about_whole = (
         engine.infer([{"query": q, "images": [each]} for q, each in zip(questions, images, strict=True)])
         for images in (files, whole)
@@ -73,9 +75,11 @@ def test_a_checkpoint_that_sees_more_than_its_plugin_says_gets_whole_pictures(en
     buffer = io.BytesIO()
     Image.linear_gradient("L").resize((1000, 500)).convert("RGB").save(buffer, "JPEG")
     conversation = Conversation.from_query(RED_CIRCLES, images=[buffer.getvalue()])
-    adapter = engine.adapter.under({"mm_processor_kwargs": {"image_grid_pinpoints": ((64, 64),)}})
+    adapter = engine.adapter.with_engine_kwargs(
+        {"mm_processor_kwargs": {"image_grid_pinpoints": ((64, 64),)}}
+    )
     wrong = engine.using(adapter)._renderer
-    assert adapter.may_come_smaller((1000, 500), (500, 250))
+    assert adapter.allows_downscaled_decode((1000, 500), (500, 250))
     assert adapter.count_image_tokens(1000, 500) != engine.adapter.count_image_tokens(1000, 500)
     rendered = asyncio.run(wrong.render(conversation))
     assert wrong._whole_pictures

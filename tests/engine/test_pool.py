@@ -25,7 +25,7 @@ from vllm.renderers import renderer_from_config
 
 from vlm_run import Conversation, Engine, MediaPolicy, Registry
 from vlm_run.adapter import Adapter
-from vlm_run.engine.pool import RendererPool, Roster
+from vlm_run.engine.pool import ImageAffinity, RendererPool
 from vlm_run.engine.rendering import Rendered, Renderer
 from vlm_run.errors import EngineError, MediaError, PluginError, RequestError
 from vlm_run.plugins.discovery import Plugins, installed_plugins
@@ -187,7 +187,7 @@ def test_the_stages_of_a_request_fit_into_its_time(pooled: Engine, engine: Engin
 
 @given(st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=3), max_size=60), st.integers(1, 4))
 def test_an_image_alone_stays_with_the_worker_that_knows_it(requests: list[list[int]], size: int) -> None:
-    roster = Roster(size)
+    roster = ImageAffinity(size)
     knows: list[set[int]] = [set() for _ in range(size)]
     for images in requests:
         anyone = any(set(images) <= each for each in knows)
@@ -198,7 +198,7 @@ def test_an_image_alone_stays_with_the_worker_that_knows_it(requests: list[list[
 
 
 def test_new_images_go_to_who_is_least_busy_even_beside_one_that_all_requests_have() -> None:
-    roster = Roster(3)
+    roster = ImageAffinity(3)
     chosen = []
     for number in range(30):
         worker = roster.choose(["reference.png", f"{number}.png"])
@@ -211,7 +211,7 @@ def test_new_images_go_to_who_is_least_busy_even_beside_one_that_all_requests_ha
 
 
 def test_what_the_roster_remembers_is_bounded() -> None:
-    roster = Roster(2, most_images=10)
+    roster = ImageAffinity(2, most_images=10)
     for number in range(100):
         roster.choose([f"{number}.png", "always.png"])
     assert len(roster._workers_of) == 10
@@ -225,14 +225,14 @@ def test_all_workers_are_busy_whatever_kind_the_images_are_of(pooled: Engine, po
         ]
         most = [0, 0]
         while not all(task.done() for task in tasks):
-            most = [max(pair) for pair in zip(most, pool._roster._busy_with, strict=True)]
+            most = [max(pair) for pair in zip(most, pool._affinity._busy_with, strict=True)]
             await asyncio.sleep(0.001)
         return most
 
     pictures = [picture(seed)[0] for seed in range(8200, 8220)]
     for images in (pictures, [encoded(each) for each in pictures]):
         assert min(asyncio.run(most_busy(images))) >= 8
-    assert pool._roster._busy_with == [0, 0]
+    assert pool._affinity._busy_with == [0, 0]
 
 
 def test_pixels_that_differ_in_shape_alone_have_other_names(pool: RendererPool) -> None:
@@ -317,7 +317,7 @@ def test_an_adapter_finds_its_plugin_again_in_another_process() -> None:
     assert copy.spec == adapter.spec
     assert copy.plugin.name == adapter.plugin.name
     conversation = Conversation.from_query(QUESTION, images=[b""])
-    assert copy.render(conversation) == adapter.render(conversation)
+    assert copy.render_prompt(conversation) == adapter.render_prompt(conversation)
 
 
 def test_an_adapter_of_a_plugin_that_is_not_installed_says_so(

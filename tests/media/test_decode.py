@@ -193,12 +193,12 @@ def test_the_sizes_that_are_asked_about_are_those_of_the_upright_picture(
     exif[0x0112] = orientation
     asked = []
 
-    def may_come_smaller(whole: tuple[int, int], smaller: tuple[int, int]) -> bool:
+    def allows_downscaled_decode(whole: tuple[int, int], smaller: tuple[int, int]) -> bool:
         asked.append((whole, smaller))
         return smaller[0] > 100
 
     stored = (400, 200) if orientation < 5 else (200, 400)
-    image = decode(encode(Image.new("RGB", stored, RED), "JPEG", exif=exif), POLICY, may_come_smaller)
+    image = decode(encode(Image.new("RGB", stored, RED), "JPEG", exif=exif), POLICY, allows_downscaled_decode)
     assert asked == [((400, 200), (50, 25)), ((400, 200), (100, 50)), ((400, 200), (200, 100))]
     assert image.size == (200, 100)
     assert _near(image, RED)

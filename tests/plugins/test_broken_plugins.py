@@ -130,7 +130,7 @@ found = {}
 for name in Registry.model_types():
     try:
         adapter = Registry.load(name)
-        found[name] = [adapter.render(question).text, adapter.count_image_tokens(336, 336)]
+        found[name] = [adapter.render_prompt(question).text, adapter.count_image_tokens(336, 336)]
     except Exception as error:
         found[name] = str(error)
 json.dump(found, sys.stdout)

@@ -167,7 +167,7 @@ def test_a_broken_plugin_is_named_with_its_cause_and_stops_no_other(
     assert _names(plugins) == ["vlm-run-acme", "vlm-run-zebra"]
     assert cause in _causes(plugins)["vlm-run-broken"]
     for model_type in ("acme-7b", "zebra-7b"):
-        assert Registry.load(model_type, plugins=plugins).render(QUESTION).text == "user: How many?\n"
+        assert Registry.load(model_type, plugins=plugins).render_prompt(QUESTION).text == "user: How many?\n"
 
 
 def test_a_model_type_stays_with_the_plugin_that_sorts_first(plugin_folder: Any) -> None:
@@ -210,7 +210,7 @@ def test_a_familys_hook_is_called_for_its_own_models_alone(plugin_folder: Any) -
     plugin_folder.add("zebra")
     plugins = plugin_folder.discover()
     prompts = {
-        model_type: Registry.load(model_type, plugins=plugins).render(QUESTION).text
+        model_type: Registry.load(model_type, plugins=plugins).render_prompt(QUESTION).text
         for model_type in Registry.model_types(plugins)
     }
     assert prompts == {"acme-7b": "ACME", "moose-7b": "MOOSE", "zebra-7b": "user: How many?\n"}
@@ -273,7 +273,7 @@ def test_a_hook_may_refuse_one_request(plugin_folder: Any) -> None:
     from PIL import Image
 
     with pytest.raises(MediaError, match="it is upside down"):
-        Registry.load("acme-7b", plugins=plugin_folder.discover()).preprocess(Image.new("RGB", (8, 8)))
+        Registry.load("acme-7b", plugins=plugin_folder.discover()).preprocess_image(Image.new("RGB", (8, 8)))
 
 
 # --- Through the command line

@@ -17,7 +17,7 @@ import pytest
 
 from vlm_run.scaffold import NewPlugin, write
 
-EXAMPLE = Path(__file__).parents[1] / "examples/internvl"
+EXAMPLE = Path(__file__).parents[2] / "examples/internvl"
 PLAIN = NewPlugin("acme-vl", "acme-vl-7b", "AcmeVLForConditionalGeneration", "acme/vl-7b", "<image>")
 AWKWARD = NewPlugin("nine9", "nine-9.1_b", "NineModel", "a.b/c-d_e", "<|pic\"'\\ {index}|>\n")
 

@@ -196,7 +196,7 @@ def test_a_continued_answer_ends_the_prompt() -> None:
     conversation = Conversation.from_messages(
         [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A </s>"}], continued=True
     )
-    prompt = Registry.load("demo-llava").render(conversation)
+    prompt = Registry.load("demo-llava").render_prompt(conversation)
     assert prompt.text == "[INST] Q [/INST] A </s>"
     assert _marked(prompt) == ["</s>"]
 
@@ -206,7 +206,7 @@ def test_a_template_that_leaves_answers_out_cannot_continue_one(tmp_path: Path) 
     forgetful.write_text("{{ messages[0].content[0].text }}")
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
     with pytest.raises(TemplateError, match="does not let an answer be continued"):
-        Registry.load("demo-llava", chat_template=forgetful).render(
+        Registry.load("demo-llava", chat_template=forgetful).render_prompt(
             Conversation.from_messages(turns, continued=True)
         )
 
@@ -216,4 +216,7 @@ def test_a_template_that_knows_tools_is_given_them(tmp_path: Path) -> None:
     template.write_text("{{ tools[0] | tojson }}{{ messages[-1].tool_call_id }}")
     turns = [{"role": "user", "content": "Q"}, {"role": "tool", "tool_call_id": "c1", "content": "4"}]
     conversation = Conversation.from_messages(turns, tools=[{"name": "f"}])
-    assert Registry.load("demo-llava", chat_template=template).render(conversation).text == '{"name": "f"}c1'
+    assert (
+        Registry.load("demo-llava", chat_template=template).render_prompt(conversation).text
+        == '{"name": "f"}c1'
+    )

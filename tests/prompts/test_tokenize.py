@@ -29,7 +29,7 @@ def ids_of(text: str, adapter: Adapter, tokenizer: PreTrainedTokenizerBase, **qu
     conversation = Conversation.from_messages(
         [{"role": "user", "content": [{"type": "text", "text": text}]}], **query
     )
-    return encode(adapter.render(conversation, control_tokens(tokenizer)), tokenizer, adapter.spec)
+    return encode(adapter.render_prompt(conversation, control_tokens(tokenizer)), tokenizer, adapter.spec)
 
 
 def test_an_ordinary_prompt_is_tokenized_as_the_tokenizer_does(

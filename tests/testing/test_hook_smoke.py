@@ -12,7 +12,7 @@ import entrypoints
 import pytest
 
 from vlm_run.plugins.discovery import Plugins, discover
-from vlm_run.testing.hook_smoke import faults
+from vlm_run.testing.hook_smoke import failures
 
 SOURCE = """
 from vlm_run import ModelSpec, hookimpl
@@ -53,7 +53,7 @@ def discovered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 def test_a_healthy_plugin_has_no_faults(discovered: Callable[..., Plugins]) -> None:
     plugins = discovered("")
-    assert faults(plugins, plugins.healthy[0]) == []
+    assert failures(plugins, plugins.healthy[0]) == []
 
 
 def test_each_fault_is_told_once(discovered: Callable[..., Plugins]) -> None:
@@ -65,7 +65,7 @@ def test_each_fault_is_told_once(discovered: Callable[..., Plugins]) -> None:
         def register_with_vllm():
             raise ValueError("two")
     """)
-    one, two = faults(plugins, plugins.healthy[0])
+    one, two = failures(plugins, plugins.healthy[0])
     assert "'preprocess_image'" in one
     assert "ValueError: one" in one
     assert "'register_with_vllm'" in two
@@ -81,7 +81,7 @@ def test_a_refusal_is_no_fault(discovered: Callable[..., Plugins]) -> None:
         def render_prompt():
             raise TemplateError("no pictures")
     """)
-    assert faults(plugins, plugins.healthy[0]) == []
+    assert failures(plugins, plugins.healthy[0]) == []
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_registration_is_followed_as_far_as_a_model_library(
         monkeypatch.delitem(sys.modules, name)
     plugins = discovered(f"\n@hookimpl\ndef register_with_vllm():\n    {body}\n")
     meta_path = list(sys.meta_path)
-    assert faults(plugins, plugins.healthy[0]) == []
+    assert failures(plugins, plugins.healthy[0]) == []
     assert sys.meta_path == meta_path
     assert "vllm" not in sys.modules
 
@@ -117,5 +117,5 @@ def test_the_plugin_whose_wrapper_raises_is_the_one_that_is_named(
         """,
     )
     innocent, guilty = plugins.healthy
-    (fault,) = faults(plugins, innocent)
+    (fault,) = failures(plugins, innocent)
     assert f"of plugin {guilty.name} failed with ValueError: wrapped" in fault

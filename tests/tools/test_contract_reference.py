@@ -13,7 +13,7 @@ import pytest
 from vlm_run import hookspecs
 from vlm_run.specs import ModelSpec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

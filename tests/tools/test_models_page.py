@@ -12,7 +12,7 @@ import pytest
 
 from vlm_run import Conversation, Registry
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_every_model_type_has_a_row_a_prompt_and_a_cost(tool: dict[str, Any], pa
             name = f"`{spec.model_type}`"
             assert re.search(rf"^\| {re.escape(name)} \| (\[|with the plugin)", page, re.MULTILINE), name
             (prompt,) = [text for names, text in prompts if name in names.split(", ")]
-            assert json.loads(prompt) == Registry.load(spec.model_type).render(question).text
+            assert json.loads(prompt) == Registry.load(spec.model_type).render_prompt(question).text
             (row,) = [line for line in costs if name in line.split(" | ")[0].removeprefix("| ").split(", ")]
             assert f" | {Registry.load(spec.model_type).count_image_tokens(1000, 400):,} | " in row
 

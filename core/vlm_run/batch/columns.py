@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vlm_run.errors import ConversationError, RequestError
-from vlm_run.prompts.conversation import Conversation, ImageSource
+from vlm_run.media.source import ImageSource
+from vlm_run.prompts.conversation import Conversation
 from vlm_run.request import PIXEL_BOUNDS, Request, Sampling
 
 NAMES = (

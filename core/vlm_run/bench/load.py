@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+from vlm_run.engine.gpu import gpu_utilization
 
 QUERY = "What is in the picture?"
 
@@ -143,7 +144,7 @@ class Watch:
     """Measures the time, and how busy the first GPU is meanwhile."""
 
     def __enter__(self) -> Self:
-        self._gpu = _first_gpu()
+        self._gpu = gpu_utilization()
         self._samples: list[int] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -164,19 +165,6 @@ class Watch:
     def _sample(self) -> None:
         while self._gpu is not None and not self._ended.wait(0.1):
             self._samples.append(self._gpu())
-
-
-def _first_gpu() -> Callable[[], int] | None:
-    """A function that reads how busy the GPU is, in percent; None without one."""
-    try:
-        from vllm.third_party import pynvml
-
-        pynvml.nvmlInit()
-        number = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(number))
-    except Exception:  # no NVIDIA driver, or a device that is not named by a number
-        return None
-    return lambda: int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
 
 
 def _quantile(values: Sequence[float], share: float) -> float | None:

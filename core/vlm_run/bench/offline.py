@@ -10,12 +10,11 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vlm_run.bench.load import QUERY, Load, Result, Watch, joined
+from vlm_run.engine.plain_llm import PlainLLM
 from vlm_run.errors import EngineError
 from vlm_run.prompts.conversation import Conversation
 
 if TYPE_CHECKING:
-    from vllm import LLM
-
     from vlm_run.adapter import Adapter
     from vlm_run.engine.engine import Engine
 
@@ -73,27 +72,22 @@ class Plain:
     """`LLM.generate`, with pictures that are new to it, then with the same ones in its image cache."""
 
     def __init__(self, adapter: Adapter, load: Load) -> None:
-        # Imported only here: in the other side's process the engine does it in its own time.
         from PIL import Image
-        from vllm import LLM
 
         self._load = load
-        self._llm: LLM = LLM(**adapter.engine_kwargs(**_options(load)))
+        self._llm = PlainLLM(adapter.engine_kwargs(**_options(load)))
         picture = Image.new("RGB", (8, 8))
-        self._prompt = adapter.render(Conversation.from_query(QUERY, images=[picture])).text
+        self._prompt = adapter.render_prompt(Conversation.from_query(QUERY, images=[picture])).text
 
     def ask(self, files: Sequence[bytes]) -> list[Result]:
         return [self._generate(name, files) for name in (PLAIN, CACHED)]
 
     def _generate(self, name: str, files: Sequence[bytes]) -> Result:
-        from vllm import SamplingParams
-
-        sampling = SamplingParams(temperature=0, max_tokens=self._load.max_tokens)
         with Watch() as watch:
             prompts = [
                 {"prompt": self._prompt, "multi_modal_data": {"image": _decoded(file)}} for file in files
             ]
-            outputs = self._llm.generate(prompts, sampling, use_tqdm=False)
+            outputs = self._llm.generate(prompts, self._load.max_tokens)
         return Result(
             name,
             (watch.seconds,),
@@ -104,8 +98,7 @@ class Plain:
         )
 
     def stop(self) -> None:
-        # It has no public end, and this process would wait for the engine's on its way out.
-        self._llm.llm_engine.engine_core.shutdown()
+        self._llm.shutdown()
 
 
 def compare(adapter: Adapter, load: Load, sides: Sequence[type[Side]] = (Ours, Plain)) -> list[Result]:

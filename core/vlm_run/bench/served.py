@@ -124,7 +124,7 @@ async def _measure(adapter: Adapter, load: Load, ports: dict[str, int]) -> list[
 
 def _bodies(adapter: Adapter, load: Load, pictures: Sequence[bytes]) -> list[bytes]:
     bos = adapter.spec.bos_token
-    prompt = adapter.render(Conversation.from_query(QUERY, images=pictures[:1])).text
+    prompt = adapter.render_prompt(Conversation.from_query(QUERY, images=pictures[:1])).text
 
     def content(picture: bytes) -> list[dict[str, Any]]:
         uri = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"

@@ -219,7 +219,7 @@ class Session:
     def _cost(self, image: Image.Image) -> str:
         try:
             adapter = self._engine.adapter
-            return f", {adapter.count_image_tokens(*adapter.preprocess(image).size):,} tokens"
+            return f", {adapter.count_image_tokens(*adapter.preprocess_image(image).size):,} tokens"
         except PluginError:  # the answer will not say either
             return ""
 

@@ -47,9 +47,9 @@ def plugins(
 
 
 def _row(found: Plugins, plugin: Plugin) -> dict[str, Any]:
-    from vlm_run.testing.hook_smoke import faults
+    from vlm_run.testing.hook_smoke import failures
 
-    causes = faults(found, plugin)
+    causes = failures(found, plugin)
     status = "failing" if causes else "ok"
     if plugin.seconds > SLOW_S:
         status = "failing" if causes else "slow"

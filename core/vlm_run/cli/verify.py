@@ -56,7 +56,7 @@ def verify(
         traces = running.trace(list(asked.values()), max_tokens)
         dtype = running.dtype
     typer.secho("Comparing with transformers …", err=True)
-    report = judge(adapter.under(options), asked, traces, dtype)
+    report = judge(adapter.with_engine_kwargs(options), asked, traces, dtype)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), ensure_ascii=False, indent=2))
     else:

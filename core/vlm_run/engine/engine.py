@@ -74,7 +74,7 @@ class Engine:
         from vlm_run.engine.pool import default_pool_size
 
         pool_size = default_pool_size() if renderers is None else renderers
-        self.adapter = adapter.under(options)
+        self.adapter = adapter.with_engine_kwargs(options)
         self._policy = policy or MediaPolicy()
         self._config = vllm_config(adapter, options)
         self._pool: RendererPool | None = None

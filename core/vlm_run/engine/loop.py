@@ -84,7 +84,7 @@ class LoopThread:
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """The items of an asynchronous generator; leaving the loop early closes it."""
-        turns = _Turns(items)
+        turns = _SerializedGenerator(items)
         try:
             while (item := self.run(turns.next())) is not _END:
                 yield item
@@ -93,7 +93,7 @@ class LoopThread:
 
     async def iterate_async(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
         """As `iterate`, on the caller's loop."""
-        turns = _Turns(items)
+        turns = _SerializedGenerator(items)
         try:
             while (item := await self.run_async(turns.next())) is not _END:
                 yield item
@@ -136,7 +136,7 @@ def _span(running: dict[int, Future[T]]) -> int:
     return next(reversed(running)) - next(iter(running)) + 1 if running else 0
 
 
-class _Turns:
+class _SerializedGenerator:
     """An asynchronous generator of which one thing is asked at a time.
 
     A caller who is interrupted has left while the item it waited for is still being cancelled, and

@@ -27,13 +27,14 @@ from vlm_run.engine.shared_memory import MemoryFolder, Stored, discard, store, t
 from vlm_run.errors import EngineError, RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.media.decode import load_picture
-from vlm_run.media.load import errors_named
+from vlm_run.media.load import locating_errors
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
     from vlm_run.adapter import Adapter
-    from vlm_run.prompts.conversation import Conversation, ImageSource
+    from vlm_run.media.source import ImageSource
+    from vlm_run.prompts.conversation import Conversation
 
 # For the engine's core, vLLM's front end, the caller and the operating system.
 _CORES_FOR_OTHERS = 4
@@ -72,7 +73,7 @@ class RendererPool:
         self._policy = policy
         self._given = (adapter, config, policy, cache_gb, self._folder.name)
         self._workers = [self._start() for _ in range(size)]
-        self._roster = Roster(size)
+        self._affinity = ImageAffinity(size)
         self._ended = False
 
     async def render(self, conversation: Conversation) -> Rendered:
@@ -84,7 +85,7 @@ class RendererPool:
         """
         # Unpickled only once a worker has taken the task, so that it alone can die of the content.
         pickled = await self._pickled(conversation)
-        worker = self._roster.choose(conversation.images)
+        worker = self._affinity.choose(conversation.images)
         with suppress(*_DEATHS):
             return await self._render_once(worker, pickled)
         try:
@@ -136,8 +137,8 @@ class RendererPool:
     async def _render_once(self, worker: int, pickled: bytes) -> Rendered:
         task = self._schedule(worker, pickled)
         rendering = asyncio.wrap_future(task)
-        self._roster.begin(worker)
-        rendering.add_done_callback(lambda _: self._roster.end(worker))
+        self._affinity.begin(worker)
+        rendering.add_done_callback(lambda _: self._affinity.end(worker))
         try:
             # Shielded: cancelling pebble's future would end a worker, which is dear to start.
             stored: Stored = await asyncio.shield(rendering)
@@ -148,7 +149,7 @@ class RendererPool:
         return rendered
 
 
-class Roster:
+class ImageAffinity:
     """Which worker has processed which images, and how busy each is."""
 
     def __init__(self, size: int, most_images: int = 100_000) -> None:
@@ -180,7 +181,7 @@ class Roster:
 def _pickled_with_pictures(conversation: Conversation, policy: MediaPolicy) -> bytes:
     for index, (message, image) in enumerate(conversation.image_places()):
         if isinstance(image.source, Image.Image):
-            with errors_named(message, index):
+            with locating_errors(message, index):
                 load_picture(image.source, policy)
     return pickle.dumps(conversation)
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from vlm_run.engine.loop import all_or_none
 from vlm_run.media import MediaPolicy
 from vlm_run.media.fetch import fetch
-from vlm_run.media.load import errors_named, is_remote
-from vlm_run.prompts.conversation import Conversation, ImageSource
+from vlm_run.media.load import is_remote, locating_errors
+from vlm_run.media.source import ImageSource
+from vlm_run.prompts.conversation import Conversation
 
 _BATCH_BYTES = 256 * 1024 * 1024
 
@@ -51,7 +52,7 @@ class Fetcher:
     async def _content(self, source: ImageSource, message: int, image: int) -> ImageSource:
         if not is_remote(source):
             return source
-        with errors_named(message, image):
+        with locating_errors(message, image):
             return await self._fetch(str(source))
 
     async def _fetch(self, url: str) -> bytes:

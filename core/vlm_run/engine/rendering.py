@@ -19,7 +19,7 @@ from vlm_run.engine.versions import processed_image_cache, request_errors
 from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.media.decode import check_picture, decode
-from vlm_run.media.load import encoded, errors_named
+from vlm_run.media.load import encoded, locating_errors
 from vlm_run.prompts.conversation import Conversation, Image
 from vlm_run.prompts.prompt import Prompt
 from vlm_run.prompts.tokenize import control_tokens, encode
@@ -103,7 +103,7 @@ class Renderer:
         """
         clock = _Clock()
         self.check_image_count(conversation)
-        prompt = self._adapter.render(conversation, self._control)
+        prompt = self._adapter.render_prompt(conversation, self._control)
         ids = await self._encode(prompt)
         if cut is not None:
             ids = cut(ids)
@@ -119,7 +119,7 @@ class Renderer:
             if all(image.picture is not None for image in images):
                 raise
             # One that was in vLLM's cache a moment ago is not any more.
-            images = await self._load(conversation, all_of_them=True)
+            images = await self._load(conversation, force=True)
             engine_input = await self._process(ids, images)
         processed = clock.lap()
         rendered = Rendered(
@@ -145,28 +145,28 @@ class Renderer:
             return encode(prompt, self._tokenizer, self._adapter.spec)
         return await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
 
-    async def _load(self, conversation: Conversation, *, all_of_them: bool = False) -> list[_Loaded]:
+    async def _load(self, conversation: Conversation, *, force: bool = False) -> list[_Loaded]:
         return await asyncio.gather(
             *(
-                asyncio.to_thread(self._load_one, image, message, index, all_of_them)
+                asyncio.to_thread(self._load_one, image, message, index, force)
                 for index, (message, image) in enumerate(conversation.image_places())
             )
         )
 
-    def _load_one(self, image: Image, message: int, index: int, in_any_case: bool) -> _Loaded:
-        with errors_named(message, index):
+    def _load_one(self, image: Image, message: int, index: int, force: bool) -> _Loaded:
+        with locating_errors(message, index):
             content: bytes | PILImage.Image
             if isinstance(image.source, PILImage.Image):
                 content = check_picture(image.source, self._policy)
             else:
                 content = encoded(image.source, self._policy)
             name = self._name(content, image)
-            if not in_any_case and self._processed is not None and self._processed.is_cached_item(name):
+            if not force and self._processed is not None and self._processed.is_cached_item(name):
                 return _Loaded(name, None)
             tokens = None
             if isinstance(content, bytes):
                 content, tokens = self._decoded(content, image)
-            return _Loaded(name, self._adapter.preprocess(content, image), tokens)
+            return _Loaded(name, self._adapter.preprocess_image(content, image), tokens)
 
     def _decoded(self, content: bytes, image: Image) -> tuple[PILImage.Image, int | None]:
         """The picture, and the tokens that it must take if it was decoded smaller than it is."""
@@ -174,14 +174,14 @@ class Renderer:
             return decode(content, self._policy), None
         tokens = None
 
-        def may_come_smaller(size: tuple[int, int], smaller: tuple[int, int]) -> bool:
+        def allows_downscaled_decode(size: tuple[int, int], smaller: tuple[int, int]) -> bool:
             nonlocal tokens
-            if not self._adapter.may_come_smaller(size, smaller):
+            if not self._adapter.allows_downscaled_decode(size, smaller):
                 return False
             tokens = self._adapter.count_image_tokens(*size)
             return True
 
-        return decode(content, self._policy, may_come_smaller), tokens
+        return decode(content, self._policy, allows_downscaled_decode), tokens
 
     def _name(self, content: bytes | PILImage.Image, image: Image) -> str:
         """The same for the same content under the same bounds, in any process."""

@@ -83,7 +83,7 @@ def has_died(engine: Any) -> bool:
     return bool(engine.errored) and not getattr(engine, "should_keep_api_server_alive", False)
 
 
-def server_home(name: str) -> Any:
+def server_function(name: str) -> Any:
     """A function of vLLM's server, which moves between modules.
 
     `vllm.entrypoints.openai` until 0.28, `vllm.entrypoints.launchers` since 0.29, from where the

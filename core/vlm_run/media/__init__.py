@@ -1,9 +1,29 @@
-"""From an image's source to a checked picture, under one policy for all front ends."""
+"""From an image's source to a checked, decoded image, under one policy for all front ends.
+
+The names below are imported when they are first used: conversations refer to image sources, and
+must not import Pillow for it.
+"""
 
 from __future__ import annotations
 
-from vlm_run.media.encode import convert_to_base64
-from vlm_run.media.load import load_image, load_image_async
-from vlm_run.media.policy import MediaPolicy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["MediaPolicy", "convert_to_base64", "load_image", "load_image_async"]
+if TYPE_CHECKING:
+    from vlm_run.media.encode import convert_to_base64 as convert_to_base64
+    from vlm_run.media.load import load_image as load_image
+    from vlm_run.media.load import load_image_async as load_image_async
+    from vlm_run.media.policy import MediaPolicy as MediaPolicy
+
+_MODULES = {
+    "MediaPolicy": "policy",
+    "convert_to_base64": "encode",
+    "load_image": "load",
+    "load_image_async": "load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'vlm_run.media' has no attribute '{name}'")
+    return getattr(import_module(f"vlm_run.media.{_MODULES[name]}"), name)

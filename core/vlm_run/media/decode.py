@@ -12,21 +12,21 @@ from PIL import ExifTags, Image, ImageOps
 from vlm_run.errors import MediaError
 from vlm_run.media.policy import MediaPolicy
 
-MayComeSmaller: TypeAlias = Callable[[tuple[int, int], tuple[int, int]], bool]
+AllowsDownscaledDecode: TypeAlias = Callable[[tuple[int, int], tuple[int, int]], bool]
 
 # EXIF orientations whose upright picture has the other side as its width.
 _ON_THEIR_SIDE = (5, 6, 7, 8)
 
 
 def decode(
-    content: bytes, policy: MediaPolicy, may_come_smaller: MayComeSmaller | None = None
+    content: bytes, policy: MediaPolicy, allows_downscaled_decode: AllowsDownscaledDecode | None = None
 ) -> Image.Image:
     """The first frame of an encoded image, upright, in RGB.
 
     Args:
         content: The file.
         policy: What is allowed.
-        may_come_smaller: Whether an upright picture of a (width, height) may be decoded as one of
+        allows_downscaled_decode: Whether an upright picture of a (width, height) may be decoded as one of
             another, which a JPEG's decoder does for a fraction of the work.
 
     Raises:
@@ -44,8 +44,8 @@ def decode(
         raise MediaError("the data is no image", hint=f"Known formats: {known}.") from None
     _check_pixels(image, policy)
     try:
-        if may_come_smaller is not None and image.format == "JPEG":
-            _shrink_while_decoding(image, may_come_smaller)
+        if allows_downscaled_decode is not None and image.format == "JPEG":
+            _shrink_while_decoding(image, allows_downscaled_decode)
         image.load()
         # In place, since the picture is nobody else's: a copy of a large one takes as long as reading it.
         ImageOps.exif_transpose(image, in_place=True)
@@ -54,14 +54,14 @@ def decode(
         raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
 
 
-def _shrink_while_decoding(image: Image.Image, may_come_smaller: MayComeSmaller) -> None:
+def _shrink_while_decoding(image: Image.Image, allows_downscaled_decode: AllowsDownscaledDecode) -> None:
     """Have a JPEG that is not loaded yet decoded at the smallest size that is allowed."""
     width, height = image.size
     on_its_side = image.getexif().get(ExifTags.Base.Orientation) in _ON_THEIR_SIDE
     for divisor in (8, 4, 2):
         smaller = (-(-width // divisor), -(-height // divisor))
         sizes = (image.size, smaller)
-        if may_come_smaller(*(size[::-1] if on_its_side else size for size in sizes)):
+        if allows_downscaled_decode(*(size[::-1] if on_its_side else size for size in sizes)):
             image.draft(None, (width // divisor, height // divisor))
             return
 

@@ -15,12 +15,12 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from vlm_run.errors import MediaError, shown
+from vlm_run.errors import MediaError, printable
 from vlm_run.media.policy import MIB, MediaPolicy
 from vlm_run.media.resolve import resolve
 
 # In messages, where a longer one would only be in the way.
-_SHOWN_URL = 200
+_URL_CHARACTERS = 200
 # What httpx unpacks. A second layer, or a better packer than gzip, makes gigabytes of one small piece.
 _PACKERS = {"gzip", "deflate", "br", "zstd"}
 _ALLOWED_PACKERS: tuple[list[str], ...] = ([], ["gzip"], ["deflate"])
@@ -41,10 +41,12 @@ async def fetch(url: str, policy: MediaPolicy) -> bytes:
             ) as client:
                 return await _follow(client, url, policy)
     except TimeoutError:
-        raise MediaError(f"{shown(url, _SHOWN_URL)} took longer than {policy.timeout_s:g} s") from None
+        raise MediaError(
+            f"{printable(url, _URL_CHARACTERS)} took longer than {policy.timeout_s:g} s"
+        ) from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        reason = shown(str(error), _SHOWN_URL) or type(error).__name__
-        raise MediaError(f"{shown(url, _SHOWN_URL)} cannot be fetched: {reason}") from None
+        reason = printable(str(error), _URL_CHARACTERS) or type(error).__name__
+        raise MediaError(f"{printable(url, _URL_CHARACTERS)} cannot be fetched: {reason}") from None
 
 
 @cache
@@ -62,12 +64,12 @@ async def _follow(client: httpx.AsyncClient, url: str, policy: MediaPolicy) -> b
                 url = urljoin(url, response.headers["location"])
                 continue
             if response.status_code != httpx.codes.OK:
-                status = f"{response.status_code} {shown(response.reason_phrase)}".rstrip()
-                raise MediaError(f"{shown(url, _SHOWN_URL)} answers {status}")
+                status = f"{response.status_code} {printable(response.reason_phrase)}".rstrip()
+                raise MediaError(f"{printable(url, _URL_CHARACTERS)} answers {status}")
             return await _read(response, url, policy)
         finally:
             await response.aclose()
-    raise MediaError(f"{shown(url, _SHOWN_URL)} redirects more than {policy.max_redirects} times")
+    raise MediaError(f"{printable(url, _URL_CHARACTERS)} redirects more than {policy.max_redirects} times")
 
 
 async def _pinned_request(client: httpx.AsyncClient, url: str, policy: MediaPolicy) -> httpx.Request:
@@ -75,12 +77,14 @@ async def _pinned_request(client: httpx.AsyncClient, url: str, policy: MediaPoli
     parts = urlsplit(url)
     host = parts.hostname
     if parts.scheme not in ("http", "https") or not host:
-        raise MediaError(f"{shown(url, _SHOWN_URL)} is no http or https URL")
+        raise MediaError(f"{printable(url, _URL_CHARACTERS)} is no http or https URL")
     if not policy.allows_host(host):
-        raise MediaError(f"{shown(host)} is not among the allowed domains")
+        raise MediaError(f"{printable(host)} is not among the allowed domains")
     address = await resolve(host, parts.port or (443 if parts.scheme == "https" else 80))
     if not policy.allows_address(host, address):
-        raise MediaError(f"{shown(host)} has the private or special address {address}", hint=_ALLOW_PRIVATE)
+        raise MediaError(
+            f"{printable(host)} has the private or special address {address}", hint=_ALLOW_PRIVATE
+        )
     named = httpx.URL(url)
     return client.build_request(
         "GET",
@@ -97,11 +101,11 @@ async def _pinned_request(client: httpx.AsyncClient, url: str, policy: MediaPoli
 
 
 async def _read(response: httpx.Response, url: str, policy: MediaPolicy) -> bytes:
-    too_large = MediaError(f"{shown(url, _SHOWN_URL)} is larger than {policy.max_bytes / MIB:g} MiB")
+    too_large = MediaError(f"{printable(url, _URL_CHARACTERS)} is larger than {policy.max_bytes / MIB:g} MiB")
     packers = re.findall(r"[^\s,]+", response.headers.get("content-encoding", "").lower())
     if [name for name in packers if name in _PACKERS] not in _ALLOWED_PACKERS:
         raise MediaError(
-            f"{shown(url, _SHOWN_URL)} is packed as '{shown(', '.join(packers))}'",
+            f"{printable(url, _URL_CHARACTERS)} is packed as '{printable(', '.join(packers))}'",
             hint="Serve the image as it is, or in gzip.",
         )
     if int(response.headers.get("content-length", 0)) > policy.max_bytes:

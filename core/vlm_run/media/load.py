@@ -13,10 +13,10 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from PIL import Image
 
-from vlm_run.errors import MediaError, shown
+from vlm_run.errors import MediaError, printable
 from vlm_run.media.decode import check_picture, decode
 from vlm_run.media.policy import MIB, MediaPolicy
-from vlm_run.prompts.conversation import ImageSource
+from vlm_run.media.source import ImageSource
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
@@ -54,7 +54,7 @@ async def load_image_async(
 ) -> Image.Image:
     """As `load_image`, for use in an event loop: slow hosts and decoding hold up nothing else."""
     policy = policy or MediaPolicy()
-    with errors_named(message_index, image_index):
+    with locating_errors(message_index, image_index):
         if is_remote(source):
             from vlm_run.media.fetch import fetch
 
@@ -63,7 +63,7 @@ async def load_image_async(
 
 
 @contextmanager
-def errors_named(message_index: int | None, image_index: int | None) -> Iterator[None]:
+def locating_errors(message_index: int | None, image_index: int | None) -> Iterator[None]:
     """Have a `MediaError` of the block say which message and image it is about."""
     try:
         yield
@@ -114,9 +114,11 @@ def _from_url(scheme: str, url: str, policy: MediaPolicy) -> bytes:
         try:
             path = Path(unquote(urlsplit(url).path))
         except ValueError as error:
-            raise MediaError(f"'{shown(url)}' is no URL: {error}") from None
+            raise MediaError(f"'{printable(url)}' is no URL: {error}") from None
         return _read_file(path, policy)
-    raise MediaError(f"unknown scheme '{scheme}' in '{shown(url)}'", hint="Known: http, https, file, data.")
+    raise MediaError(
+        f"unknown scheme '{scheme}' in '{printable(url)}'", hint="Known: http, https, file, data."
+    )
 
 
 def _read_file(path: Path, policy: MediaPolicy) -> bytes:
@@ -134,7 +136,7 @@ def _read_file(path: Path, policy: MediaPolicy) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError, RuntimeError) as error:  # as in `_exists`, or links in a circle
         reason = getattr(error, "strerror", None) or error
-        raise MediaError(f"'{shown(str(path))}' cannot be read: {reason}") from None
+        raise MediaError(f"'{printable(str(path))}' cannot be read: {reason}") from None
 
 
 def _from_data_uri(uri: str, policy: MediaPolicy) -> bytes:
@@ -151,7 +153,7 @@ def _from_base64(text: str, policy: MediaPolicy) -> bytes:
         raise MediaError(f"the image is larger than {policy.max_bytes / MIB:g} MiB")
     file = "a file, " if policy.allowed_local_path is None else "a file below the allowed folder, "
     kinds = f"{file if policy.allow_local_files else ''}a URL or base64"
-    neither = MediaError(f"'{shown(text)}' is not {kinds}", hint="Check the path, or the data.")
+    neither = MediaError(f"'{printable(text)}' is not {kinds}", hint="Check the path, or the data.")
     compact = "".join(text.split())
     if len(compact) < _SHORTEST_BASE64 or not _BASE64.fullmatch(compact):
         raise neither

@@ -56,4 +56,4 @@ def count_image_tokens(model: ModelSpec, width: int, height: int) -> int:
 def engine_kwargs(model: ModelSpec, limits: Limits) -> Mapping[str, Any]:
     if limits.pixel_bounds and model.vision is not None:
         model.vision.bounded(limits.min_pixels, limits.max_pixels)  # refuses what the model has not
-    return limits.over(Limits(max_images=model.max_images).over(model.engine_kwargs))
+    return limits.apply_to(Limits(max_images=model.max_images).apply_to(model.engine_kwargs))

@@ -46,6 +46,10 @@ class Plugin:
     seconds: float = 0.0
     """How long its import and its hook `model_specs` took."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By name, as modules and classes are: another process has imported its own.
+        return _installed_plugin, (self.name,)
+
 
 @dataclass(frozen=True, slots=True)
 class BrokenPlugin:
@@ -75,12 +79,8 @@ class Plugins:
         caller: pluggy.HookCaller = getattr(self.manager.hook, name)
         return any(found.plugin is plugin.module for found in caller.get_hookimpls())
 
-    def leaves_to_core(self, name: str, owner: Any) -> bool:
-        """Whether the hook `name`, for model types that `owner` serves, is the core's default alone."""
-        caller: pluggy.HookCaller = getattr(self.manager.hook, name)
-        return not any(
-            found.plugin is owner or found.wrapper or found.hookwrapper for found in caller.get_hookimpls()
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        return installed_plugins, ()
 
     def hook(self, name: str, owner: Any) -> pluggy.HookCaller:
         """The hook `name` for model types that `owner` serves.
@@ -106,6 +106,14 @@ def installed_plugins() -> Plugins:
     for broken in plugins.broken:
         warnings.warn(f"plugin {broken.name}: {broken.cause}", PluginWarning, stacklevel=2)
     return plugins
+
+
+def _installed_plugin(name: str) -> Plugin:
+    """A plugin that another process refers to."""
+    for plugin in installed_plugins().healthy:
+        if plugin.name == name:
+            return plugin
+    raise PluginError(f"plugin {name} is not installed, so it cannot be used in another process")
 
 
 def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:

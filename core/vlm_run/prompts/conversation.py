@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vlm_run.errors import ConversationError
+from vlm_run.media.source import ImageSource
 from vlm_run.prompts.message import (
     SLOT,
     Image,
-    ImageSource,
     Message,
     Part,
     Text,
@@ -33,7 +33,7 @@ from vlm_run.prompts.message import (
     text_parts,
 )
 
-__all__ = ["Conversation", "Image", "ImageSource", "Message", "Part", "Text", "with_image_parts"]
+__all__ = ["Conversation", "Image", "Message", "Part", "Text", "with_image_parts"]
 
 
 @dataclass(frozen=True, slots=True)

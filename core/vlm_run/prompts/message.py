@@ -5,16 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from vlm_run.errors import ConversationError
-
-if TYPE_CHECKING:
-    from PIL import Image as PILImage
-
-ImageSource: TypeAlias = "str | bytes | Path | PILImage.Image"
-"""A URL, a path, base64 text, a data URI, encoded bytes, or a decoded picture."""
+from vlm_run.media.source import ImageSource
 
 ROLES = ("system", "user", "assistant", "tool")
 _ALIASES = {"developer": "system"}  # OpenAI's newer name

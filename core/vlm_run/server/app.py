@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from vlm_run.adapter import Adapter
-from vlm_run.engine.versions import server_home
+from vlm_run.engine.versions import server_function
 from vlm_run.errors import VlmRunError
 from vlm_run.server import adapter_info, chat
 from vlm_run.server.arguments import api_keys
@@ -29,8 +29,8 @@ async def build(adapter: Adapter, engine: ServingEngine, args: Namespace) -> Fas
         args: vLLM's server arguments.
     """
     tasks = await engine.get_supported_tasks()
-    app: FastAPI = server_home("build_app")(args, tasks, engine.model_config)
-    await server_home("init_app_state")(engine, app.state, args, tasks)
+    app: FastAPI = server_function("build_app")(args, tasks, engine.model_config)
+    await server_function("init_app_state")(engine, app.state, args, tasks)
     app.state.vlm_run = adapter
     _put_first(app, chat.router, adapter_info.router)
     app.add_exception_handler(VlmRunError, answer_error)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vlm_run.engine.versions import check_serves, server_home
+from vlm_run.engine.versions import check_serves, server_function
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
 
@@ -47,7 +47,7 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
 
     parser = FlexibleArgumentParser(prog="vllm serve", add_help=False)
     parser.error = refuse
-    parser = server_home("make_arg_parser")(parser)
+    parser = server_function("make_arg_parser")(parser)
     defaults = {
         "host": "127.0.0.1",
         "served_model_name": [adapter.spec.model_type],
@@ -58,9 +58,9 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
     parser.set_defaults(**defaults)
     try:
         args: Namespace = parser.parse_args(list(flags))
-        server_home("validate_parsed_serve_args")(args)
+        server_function("validate_parsed_serve_args")(args)
         import_parsers(args)
-        server_home("validate_api_server_args")(args)
+        server_function("validate_api_server_args")(args)
     except (TypeError, ValueError, KeyError, OSError) as error:
         refuse(str(error.args[0] if error.args else error))
     if args.model_tag is not None:

@@ -84,7 +84,7 @@ async def running_engine(
         config = options.create_engine_config(UsageContext.OPENAI_API_SERVER)
     except (OSError, ValueError) as error:
         raise EngineError(f"vLLM cannot configure '{adapter.spec.model_type}': {error}") from error
-    served = adapter.under({"mm_processor_kwargs": args.mm_processor_kwargs})
+    served = adapter.with_engine_kwargs({"mm_processor_kwargs": args.mm_processor_kwargs})
     pool = RendererPool(served, config, policy, size) if size else None
     engine: ServingEngine | None = None
     try:

@@ -8,7 +8,7 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from vlm_run.errors import EngineError, RequestError, VlmRunError, shown
+from vlm_run.errors import EngineError, RequestError, VlmRunError, printable
 from vlm_run.server.logs import logger
 from vlm_run.server.metrics import count_rejection
 
@@ -56,7 +56,7 @@ async def answer_http_error(_: Request, error: Exception) -> JSONResponse:
 def _note(error: VlmRunError) -> None:
     count_rejection(error)
     # On one line: what a client wrote must not look like a line of another request.
-    logger.info("refused: %s", shown(str(error), _LOGGED))
+    logger.info("refused: %s", printable(str(error), _LOGGED))
 
 
 def _answer(error: VlmRunError) -> JSONResponse:

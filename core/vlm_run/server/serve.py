@@ -22,7 +22,7 @@ import uvicorn
 import uvloop
 from uvicorn.config import LOGGING_CONFIG
 
-from vlm_run.engine.versions import has_died, server_home
+from vlm_run.engine.versions import has_died, server_function
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
@@ -105,7 +105,7 @@ def serve_at(listener: socket.socket, setup: Setup, client: Mapping[str, Any] | 
     """
     name_requests_in_logs()
     # While vLLM starts, its loop is busy; then the server takes the signals over.
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(listener, setup, client or {}))
 
@@ -184,7 +184,7 @@ async def _watch(engine: Any, server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-def _leave(*_: Any) -> None:
+def _exit_on_signal(*_: Any) -> None:
     raise SystemExit(0)
 
 
@@ -264,7 +264,7 @@ def _is_loopback(host: str | None) -> bool:
 
 def _refresher(config: uvicorn.Config) -> Any:
     """What reads certificates again when their files change."""
-    return server_home("SSLCertRefresher")(
+    return server_function("SSLCertRefresher")(
         ssl_context=config.ssl,
         key_path=config.ssl_keyfile,
         cert_path=config.ssl_certfile,
@@ -275,7 +275,7 @@ def _refresher(config: uvicorn.Config) -> Any:
 def _uvicorn_config(app: Any, args: Namespace, shutdown_seconds: float) -> uvicorn.Config:
     from vllm import envs
 
-    log_config = server_home("get_uvicorn_log_config")(args)
+    log_config = server_function("get_uvicorn_log_config")(args)
     config = uvicorn.Config(
         app,
         host=args.host,

@@ -33,7 +33,7 @@ def prompt_agrees_with_checkpoint(subject: ModelSubject) -> str | None:
             unequal.append(name)
             continue
         try:
-            ours = adapter.render(conversation).text
+            ours = adapter.render_prompt(conversation).text
         except RequestError as error:
             raise CheckFailed(f"the conversation '{name}' is refused: {error}") from error
         if ours != theirs:
@@ -60,7 +60,7 @@ def prompt_begins_with_one_bos(subject: ModelSubject) -> str:
     expected = int(tokenizer("text").input_ids[:1] == [bos])
     for name, conversation in CONVERSATIONS.items():
         try:
-            prompt = adapter.render(conversation, control_tokens(tokenizer))
+            prompt = adapter.render_prompt(conversation, control_tokens(tokenizer))
         except RequestError:
             continue
         ids = encode(prompt, tokenizer, subject.spec)
@@ -85,7 +85,7 @@ def tokenizer_keeps_text_as_text(subject: ModelSubject) -> None:
     ids = set(tokenizer.convert_tokens_to_ids(sorted(control)))
 
     def controls_in(conversation: Conversation) -> list[int]:
-        prompt = adapter.render(conversation, control)
+        prompt = adapter.render_prompt(conversation, control)
         return [token for token in encode(prompt, tokenizer, subject.spec) if token in ids]
 
     honest = with_text_inside("")

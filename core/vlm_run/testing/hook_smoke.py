@@ -24,7 +24,7 @@ _HEAVY = ("vllm", "torch", "transformers")
 _SIDE = 336
 
 
-def faults(plugins: Plugins, plugin: Plugin) -> list[str]:
+def failures(plugins: Plugins, plugin: Plugin) -> list[str]:
     """What goes wrong when each of the plugin's hooks is called, in sentences; nothing if all is well."""
     found = [fault for spec in plugin.specs for fault in _of_model(plugins, plugin, spec)]
     found += _fault_of(_register, plugins, plugin)
@@ -41,9 +41,9 @@ def _of_model(plugins: Plugins, plugin: Plugin, spec: ModelSpec) -> list[str]:
     picture = Image.new("RGB", (_SIDE, _SIDE))
     question = Conversation.from_query("What is this?", images=[picture])
     found = [
-        *_fault_of(adapter.render, question),
+        *_fault_of(adapter.render_prompt, question),
         *_fault_of(adapter.placeholder, 1),
-        *_fault_of(adapter.preprocess, picture),
+        *_fault_of(adapter.preprocess_image, picture),
     ]
     if spec.vision is not None or plugins.implements("count_image_tokens", plugin):
         found += _fault_of(adapter.count_image_tokens, _SIDE, _SIDE)

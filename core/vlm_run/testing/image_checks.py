@@ -7,7 +7,7 @@ from PIL import Image
 from vlm_run.adapter import Adapter
 from vlm_run.errors import MediaError, VlmRunError
 from vlm_run.media import load_image
-from vlm_run.prompts.conversation import ImageSource
+from vlm_run.media.source import ImageSource
 from vlm_run.testing.images import odd_pictures, picture
 from vlm_run.testing.subject import CheckFailed, CheckSkipped, ModelSubject
 
@@ -49,7 +49,7 @@ def pictures_have_a_token_count(subject: ModelSubject) -> str:
     for name, source in [*_named_ordinary(), *odd_pictures()]:
         image = load_image(source)
         try:
-            adapter.preprocess(image.copy())
+            adapter.preprocess_image(image.copy())
         except MediaError:
             continue
         counts[name] = _count(adapter, name, image)
@@ -65,7 +65,7 @@ def counts_tokens(subject: ModelSubject) -> bool:
 
 
 def _look_at(adapter: Adapter, image: Image.Image) -> None:
-    seen = adapter.preprocess(image)
+    seen = adapter.preprocess_image(image)
     if seen.mode != "RGB":
         raise CheckFailed(f"`preprocess_image` gives a picture of mode {seen.mode}, not RGB")
     if min(seen.size) < 1:

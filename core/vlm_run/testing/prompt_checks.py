@@ -22,7 +22,7 @@ def conversations_render(subject: ModelSubject) -> str | None:
     adapter, refused = subject.adapter(), []
     for name, conversation in _within_limits(subject):
         try:
-            prompt = adapter.render(conversation)
+            prompt = adapter.render_prompt(conversation)
         except RequestError as error:
             if name == ONE_IMAGE:
                 raise CheckFailed(f"a question about one image is refused: {error}") from error
@@ -59,7 +59,7 @@ def rendering_is_deterministic(subject: ModelSubject) -> None:
     """The same conversation gives the same prompt, time after time."""
     again = subject.adapter()
     for name, conversation, prompt in _rendered(subject):
-        if again.render(conversation) != prompt:
+        if again.render_prompt(conversation) != prompt:
             raise CheckFailed(f"two prompts for the conversation '{name}' differ")
 
 
@@ -70,8 +70,8 @@ def control_tokens_in_a_text_stay_text(subject: ModelSubject) -> None:
         honest = with_text_inside("")
         for place, conversation in with_text_inside(forged).items():
             try:
-                prompt = adapter.render(conversation, _FORGED)
-                expected = adapter.render(honest[place], _FORGED).text
+                prompt = adapter.render_prompt(conversation, _FORGED)
+                expected = adapter.render_prompt(honest[place], _FORGED).text
             except RequestError:
                 continue
             where = f"'{forged}' in {place}"
@@ -90,7 +90,7 @@ def _rendered(subject: ModelSubject) -> Iterator[tuple[str, Conversation, Prompt
     adapter = subject.adapter()
     for name, conversation in _within_limits(subject):
         try:
-            yield name, conversation, adapter.render(conversation)
+            yield name, conversation, adapter.render_prompt(conversation)
         except RequestError:
             continue
 

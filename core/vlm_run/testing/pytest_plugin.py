@@ -58,8 +58,8 @@ def vllm_image_tokens() -> Iterator[ImageTokens]:
     pytest.importorskip("vllm")
     from PIL import Image
 
+    from vlm_run.engine.standalone_renderer import renderer_without_engine
     from vlm_run.prompts.conversation import Conversation
-    from vlm_run.testing.vllm_processor import renderer_without_engine
 
     made: dict[Any, Any] = {}
     with ExitStack() as stack:

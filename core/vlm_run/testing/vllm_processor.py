@@ -3,46 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vlm_run.engine.rendering import Renderer
+from vlm_run.engine.standalone_renderer import renderer_without_engine
 from vlm_run.errors import RequestError
-from vlm_run.media import MediaPolicy
 from vlm_run.prompts.conversation import Conversation
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
-
-# One process, one picture at a time: nothing of the hardware a plugin's options are meant for.
-_OPTIONS = {
-    "dtype": "float32",
-    "enforce_eager": True,
-    "tensor_parallel_size": 1,
-    "pipeline_parallel_size": 1,
-    "data_parallel_size": 1,
-    "mm_processor_cache_gb": 0,
-}
-
-
-@contextmanager
-def renderer_without_engine(adapter: Adapter) -> Iterator[Renderer]:
-    """What renders conversations for vLLM. The adapter's source must be a checkpoint folder.
-
-    Raises:
-        EngineError: vLLM is missing or refuses the configuration.
-    """
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    config = adapter.vllm_config(**_OPTIONS)
-    from vllm.renderers import renderer_from_config
-
-    renderer = renderer_from_config(config)
-    try:
-        yield Renderer(adapter, renderer, MediaPolicy())
-    finally:
-        renderer.shutdown()
 
 
 def image_token_counts(adapter: Adapter, sizes: Sequence[tuple[int, int]]) -> list[int | RequestError]:

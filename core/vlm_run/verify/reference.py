@@ -102,9 +102,9 @@ class Reference:
         )
 
     def _inputs(self, conversation: Conversation) -> Any:
-        text = self._adapter.render(conversation).text
+        text = self._adapter.render_prompt(conversation).text
         images = [
-            self._adapter.preprocess(
+            self._adapter.preprocess_image(
                 load_image(image.source, self._policy, message_index=message, image_index=index), image
             )
             for index, (message, image) in enumerate(conversation.image_places())

@@ -33,7 +33,7 @@ def test_qwen2_vl_is_not_taken_for_the_demo_model(tmp_path: Path, nested: bool) 
 def test_demo_qwen_is_asked_as_qwen2_vl_is(example: Example) -> None:
     conversation = Conversation.from_messages(request(example)["messages"])
     prompts = {
-        Registry.load(name).render(conversation).text for name in ("demo-qwen", "qwen2-vl-2b-instruct")
+        Registry.load(name).render_prompt(conversation).text for name in ("demo-qwen", "qwen2-vl-2b-instruct")
     }
     assert len(prompts) == 1
 

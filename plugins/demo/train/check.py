@@ -50,7 +50,7 @@ class Checked:
 
     def prompt_of(self, question: Example) -> str:
         """The prompt that vlm-run renders for a question."""
-        return self.adapter.render(Conversation.from_messages(request(question)["messages"])).text
+        return self.adapter.render_prompt(Conversation.from_messages(request(question)["messages"])).text
 
     def processed(self, question: Example, prompt: str) -> dict[str, torch.Tensor]:
         """What transformers' processor makes of a prompt and its pictures."""

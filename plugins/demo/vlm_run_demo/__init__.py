@@ -46,6 +46,7 @@ def model_specs() -> list[ModelSpec]:
             config_match={"vision_config.image_size": 64, "text_config.vocab_size": 512},
             image_placeholder="<image>",
             vision=AnyResolution(
+                downscaled_decode=True,
                 image_size=64,
                 patch_size=8,
                 image_grid_pinpoints=((64, 128), (128, 64), (128, 128), (192, 64), (64, 192)),
@@ -61,7 +62,9 @@ def model_specs() -> list[ModelSpec]:
             # Tells it from Qwen2-VL, the smallest of which has a hidden size of 1536.
             config_match={"text_config.hidden_size": 256, "text_config.vocab_size": 512},
             image_placeholder="<|vision_start|><|image_pad|><|vision_end|>",
-            vision=DynamicResolution(patch_size=8, merge_size=2, min_pixels=4096, max_pixels=11264),
+            vision=DynamicResolution(
+                patch_size=8, merge_size=2, min_pixels=4096, max_pixels=11264, downscaled_decode=True
+            ),
             # Without the limit vLLM measures its memory with a video, which the model never saw.
             engine_kwargs={**_ENGINE, "limit_mm_per_prompt": {"video": 0}},
             control_tokens=(

@@ -121,4 +121,4 @@ def test_a_picture_too_narrow_to_be_enlarged_is_refused(model_type: str, size: t
     with pytest.raises(MediaError, match="too narrow"):
         adapter.count_image_tokens(*size)
     with pytest.raises(MediaError, match="too narrow"):
-        adapter.preprocess(Image.new("RGB", size))
+        adapter.preprocess_image(Image.new("RGB", size))

@@ -85,7 +85,7 @@ EXPECTED = {
 @pytest.mark.parametrize("situation", CONVERSATIONS)
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) -> None:
-    prompt = Registry.load(model_type).render(Conversation.from_messages(CONVERSATIONS[situation]))
+    prompt = Registry.load(model_type).render_prompt(Conversation.from_messages(CONVERSATIONS[situation]))
     assert prompt.text == EXPECTED[model_type][situation]
     assert prompt.literals == ()
 
@@ -94,7 +94,7 @@ def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) ->
 def test_template_takes_content_that_is_a_string(model_type: str) -> None:
     template = jinja2.Template(Path(Registry.load(model_type).spec.chat_template).read_text())
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    rendered = template.render(messages=messages, add_generation_prompt=True)
+    rendered = template.render_prompt(messages=messages, add_generation_prompt=True)
     assert rendered == EXPECTED[model_type]["system message"]
 
 

@@ -52,7 +52,7 @@ PROMPTS: dict[str, tuple[list[dict[str, Any]], str]] = {
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) -> None:
     messages, expected = PROMPTS[situation]
-    prompt = Registry.load(model_type).render(Conversation.from_messages(messages))
+    prompt = Registry.load(model_type).render_prompt(Conversation.from_messages(messages))
     assert prompt.text == expected
     assert prompt.literals == ()
 
@@ -60,7 +60,9 @@ def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) ->
 def test_template_takes_content_that_is_a_string() -> None:
     path = Registry.load("llava-onevision-qwen2-7b-ov").spec.chat_template
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    rendered = jinja2.Template(Path(path).read_text()).render(messages=messages, add_generation_prompt=True)
+    rendered = jinja2.Template(Path(path).read_text()).render_prompt(
+        messages=messages, add_generation_prompt=True
+    )
     assert rendered == PROMPTS["system message"][1]
 
 

@@ -57,7 +57,7 @@ def _published(model_type: str, situation: str) -> str:
 @pytest.mark.parametrize("situation", CONVERSATIONS)
 @pytest.mark.parametrize("model_type", VICUNA + MISTRAL)
 def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) -> None:
-    prompt = Registry.load(model_type).render(Conversation.from_messages(CONVERSATIONS[situation]))
+    prompt = Registry.load(model_type).render_prompt(Conversation.from_messages(CONVERSATIONS[situation]))
     assert prompt.text == _published(model_type, situation)
     assert prompt.literals == ()
 
@@ -65,7 +65,7 @@ def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) ->
 @pytest.mark.parametrize("model_type", [VICUNA[0], *MISTRAL])
 def test_prompt_of_the_shorthand_is_that_of_the_messages(model_type: str) -> None:
     conversation = Conversation.from_query("Q2", history=[["<image>\nQ1", "A1"]], images=["picture.png"])
-    assert Registry.load(model_type).render(conversation).text == _published(
+    assert Registry.load(model_type).render_prompt(conversation).text == _published(
         model_type, "image in the first turn"
     )
 
@@ -73,7 +73,7 @@ def test_prompt_of_the_shorthand_is_that_of_the_messages(model_type: str) -> Non
 @pytest.mark.parametrize("model_type", [VICUNA[0], *MISTRAL])
 def test_an_image_token_cannot_be_put_together_from_parts(model_type: str) -> None:
     conversation = Conversation.from_messages([user("<im", "age>", IMAGE)])
-    prompt = Registry.load(model_type).render(conversation)
+    prompt = Registry.load(model_type).render_prompt(conversation)
     assert "".join(text for text, literal in prompt.pieces() if not literal).count("<image>") == 1
 
 
@@ -81,7 +81,7 @@ def test_an_image_token_cannot_be_put_together_from_parts(model_type: str) -> No
 def test_template_takes_content_that_is_a_string(model_type: str) -> None:
     template = jinja2.Template(Path(Registry.load(model_type).spec.chat_template).read_text())
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    rendered = template.render(messages=messages, add_generation_prompt=True)
+    rendered = template.render_prompt(messages=messages, add_generation_prompt=True)
     assert rendered == _published(model_type, "system message")
 
 

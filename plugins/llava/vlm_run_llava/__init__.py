@@ -18,8 +18,10 @@ _IMAGE_SIZE, _PATCH_SIZE = 336, 14
 # `image_grid_pinpoints` of config.json of llava-hf/llava-v1.6-{mistral-7b,vicuna-7b,vicuna-13b}-hf.
 _PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
-_LLAVA_1_5 = FixedResolution(image_size=_IMAGE_SIZE, patch_size=_PATCH_SIZE)
-_LLAVA_1_6 = AnyResolution(image_size=_IMAGE_SIZE, patch_size=_PATCH_SIZE, image_grid_pinpoints=_PINPOINTS)
+_LLAVA_1_5 = FixedResolution(image_size=_IMAGE_SIZE, patch_size=_PATCH_SIZE, downscaled_decode=True)
+_LLAVA_1_6 = AnyResolution(
+    image_size=_IMAGE_SIZE, patch_size=_PATCH_SIZE, image_grid_pinpoints=_PINPOINTS, downscaled_decode=True
+)
 
 # What the prompts and the token counts below rest on, so that a checkpoint of the same
 # architecture with another tokenizer or vision tower is not taken for one of these.

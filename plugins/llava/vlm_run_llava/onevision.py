@@ -12,6 +12,7 @@ _TILE = 384
 _PINPOINTS = tuple((_TILE * rows, _TILE * columns) for rows in range(1, 7) for columns in range(1, 7))
 
 _VISION = AnyResolution(
+    downscaled_decode=True,
     # SigLIP so400m, of which all patches are kept (`vision_feature_select_strategy` is "full").
     image_size=_TILE,
     patch_size=14,

@@ -133,4 +133,4 @@ def test_a_picture_too_narrow_for_a_crop_is_refused(size: tuple[int, int]) -> No
     with pytest.raises(MediaError, match="too narrow"):
         adapter.count_image_tokens(*size)
     with pytest.raises(MediaError, match="too narrow"):
-        adapter.preprocess(Image.new("RGB", size))
+        adapter.preprocess_image(Image.new("RGB", size))

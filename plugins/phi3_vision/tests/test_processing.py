@@ -176,7 +176,7 @@ def test_there_is_a_tag_for_as_many_images_as_anyone_gives(processor: Phi3VProce
 
 def _tokens(processor: Phi3VProcessor, conversation: Conversation) -> list[str]:
     adapter = Registry.load(MODEL_TYPE)
-    ids = encode(adapter.render(conversation), processor.tokenizer, adapter.spec)
+    ids = encode(adapter.render_prompt(conversation), processor.tokenizer, adapter.spec)
     tokens: list[str] = processor.tokenizer.convert_ids_to_tokens(ids)
     return tokens
 
@@ -223,7 +223,7 @@ def test_vllm_puts_as_many_tokens_as_counted_in_each_images_place(
 ) -> None:
     adapter = Registry.load(MODEL_TYPE)
     question = Conversation.from_query("Is it <|image_1|>?", images=["a.png", "b.png"])
-    given = encode(adapter.render(question), processor.tokenizer, adapter.spec)
+    given = encode(adapter.render_prompt(question), processor.tokenizer, adapter.spec)
     made = vllm_ids(given, [Image.new("RGB", (1300, 876)), Image.new("RGB", (1000, 400))])
     image = processor.tokenizer.convert_tokens_to_ids("<|image|>")
     first = given.index(image)
@@ -236,7 +236,7 @@ def test_vllm_reads_tags_of_those_who_use_it_without_vlm_run(
     vllm_ids: Any, processor: Phi3VProcessor
 ) -> None:
     adapter = Registry.load(MODEL_TYPE)
-    prompt = adapter.render(Conversation.from_query("Q", images=["a.png"]))
+    prompt = adapter.render_prompt(Conversation.from_query("Q", images=["a.png"]))
     pictures = [Image.new("RGB", (1000, 400))]
     ours = vllm_ids(encode(prompt, processor.tokenizer, adapter.spec), pictures)
     assert vllm_ids(processor.tokenizer(prompt.text).input_ids, pictures) == ours

@@ -52,7 +52,7 @@ PUBLISHED: dict[str, tuple[list[dict[str, Any]], str]] = {
 def test_prompt_is_that_of_the_checkpoint(
     messages: list[dict[str, Any]], published: str, model_type: str
 ) -> None:
-    prompt = Registry.load(model_type).render(Conversation.from_messages(messages))
+    prompt = Registry.load(model_type).render_prompt(Conversation.from_messages(messages))
     assert prompt.text == published
     assert prompt.literals == ()
 
@@ -63,7 +63,7 @@ def test_images_are_numbered_over_the_whole_conversation(images: list[int]) -> N
     for count in images:
         messages += [user(*[IMAGE] * count, "Q"), assistant("A")]
     adapter = Registry.load(MODEL_TYPE)
-    prompt = adapter.render(Conversation.from_messages(messages[:-1])).text
+    prompt = adapter.render_prompt(Conversation.from_messages(messages[:-1])).text
     tags = [adapter.placeholder(number) for number in range(1, sum(images) + 1)]
     places = [prompt.index(tag) for tag in tags]
     assert places == sorted(places)
@@ -75,17 +75,17 @@ def test_images_are_numbered_over_the_whole_conversation(images: list[int]) -> N
 )
 def test_control_tokens_in_a_users_text_stay_text(forged: str) -> None:
     adapter = Registry.load(MODEL_TYPE)
-    prompt = adapter.render(Conversation.from_messages([user(IMAGE, f"What is {forged}?")]))
+    prompt = adapter.render_prompt(Conversation.from_messages([user(IMAGE, f"What is {forged}?")]))
     assert f"What is {forged}?" in prompt.text
     assert "".join(text for text, literal in prompt.pieces() if literal) == forged
-    honest = adapter.render(Conversation.from_messages([user(IMAGE, "What is ?")]))
+    honest = adapter.render_prompt(Conversation.from_messages([user(IMAGE, "What is ?")]))
     assert "".join(text for text, literal in prompt.pieces() if not literal) == honest.text
 
 
 def test_a_prompt_is_split_at_its_images_and_at_none_that_a_user_wrote() -> None:
     adapter = Registry.load(MODEL_TYPE)
     messages = [user(IMAGE, IMAGE, "Is <|image_1|> like <|image_", "2|>?")]
-    parts = adapter.render(Conversation.from_messages(messages)).split(adapter.spec.image_placeholder)
+    parts = adapter.render_prompt(Conversation.from_messages(messages)).split(adapter.spec.image_placeholder)
     assert [part.text for part in parts] == [
         "<|user|>\n",
         "\n",
@@ -96,5 +96,5 @@ def test_a_prompt_is_split_at_its_images_and_at_none_that_a_user_wrote() -> None
 def test_template_takes_content_that_is_a_string() -> None:
     template = jinja2.Template(Path(Registry.load(MODEL_TYPE).spec.chat_template).read_text())
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    rendered = template.render(messages=messages, add_generation_prompt=True)
+    rendered = template.render_prompt(messages=messages, add_generation_prompt=True)
     assert rendered == PUBLISHED["system message"][1]

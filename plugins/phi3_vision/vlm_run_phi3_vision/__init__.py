@@ -45,7 +45,7 @@ def _spec(model_type: str, name: str, long_factor: float, num_crops: int, images
         image_placeholder="<|image_{index}|>",
         # To the tokenizer the placeholder is plain text; `<|image|>` is its token 32044.
         image_token="<|image|>",
-        vision=HDTransform(num_crops=num_crops),  # preprocessor_config.json
+        vision=HDTransform(num_crops=num_crops, downscaled_decode=True),  # preprocessor_config.json
         context_length=131072,  # max_position_embeddings of config.json
         # Of the 131,072 tokens a KV cache beside the weights on 80 GB would hold one sequence.
         engine_kwargs={"max_model_len": 16384, "limit_mm_per_prompt": {"image": images}},

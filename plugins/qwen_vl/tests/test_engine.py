@@ -48,7 +48,7 @@ def test_two_pictures_of_different_shapes_cost_what_was_counted_and_matter(qwen:
     assert counted[0] != counted[1]
     (answer,) = qwen.infer([_asked(WIDE, TALL)], {"max_tokens": 1})
     assert answer.usage.image_tokens == counted
-    prompt = qwen.adapter.render(Request.parse(_asked(WIDE, TALL)).conversation).text
+    prompt = qwen.adapter.render_prompt(Request.parse(_asked(WIDE, TALL)).conversation).text
     for token in qwen.adapter.spec.control_tokens:
         prompt = prompt.replace(token, "·")
     # A token for each byte and for each special token, two of which the pictures' own replace.

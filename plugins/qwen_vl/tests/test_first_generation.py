@@ -26,7 +26,7 @@ print("vllm" in sys.modules)
 
 
 def _prompt(model_type: str, *messages: dict[str, Any]) -> str:
-    return Registry.load(model_type).render(Conversation.from_messages(messages)).text
+    return Registry.load(model_type).render_prompt(Conversation.from_messages(messages)).text
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)

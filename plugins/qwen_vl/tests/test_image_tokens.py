@@ -90,4 +90,4 @@ def test_a_picture_too_narrow_for_the_processor_is_refused(
     with pytest.raises(MediaError, match="too narrow"):
         adapter.count_image_tokens(*size)
     with pytest.raises(MediaError, match="too narrow"):
-        adapter.preprocess(Image.new("RGB", size))
+        adapter.preprocess_image(Image.new("RGB", size))

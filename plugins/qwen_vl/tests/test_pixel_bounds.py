@@ -35,7 +35,7 @@ def _ask(*parts: dict[str, Any], **bounds: int) -> Conversation:
 def _counted(adapter: Adapter, conversation: Conversation) -> list[int]:
     """What the adapter says that each picture takes."""
     return [
-        adapter.count_image_tokens(*adapter.preprocess(image.source, image).size)  # type: ignore[arg-type]
+        adapter.count_image_tokens(*adapter.preprocess_image(image.source, image).size)  # type: ignore[arg-type]
         for _, image in conversation.image_places()
     ]
 
@@ -49,7 +49,7 @@ def adapter(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -
 def processed(adapter: Adapter) -> Iterator[Callable[[Conversation], list[int]]]:
     """A function that says how many tokens vLLM's processor makes of each picture, as for an answer."""
     pytest.importorskip("vllm")
-    from vlm_run.testing.vllm_processor import renderer_without_engine
+    from vlm_run.engine.standalone_renderer import renderer_without_engine
 
     with renderer_without_engine(adapter) as renderer:
         yield lambda conversation: list(asyncio.run(renderer.render(conversation)).image_tokens)
@@ -78,7 +78,7 @@ def test_a_bounded_picture_has_the_size_that_qwens_own_code_gives_it(
     assume(max(width, height) <= 200 * min(width, height))
     assume((low is None or low >= least) and (high is None or high >= max(least, low or 0)))
     adapter = Registry.load("qwen2-vl-7b-instruct")
-    seen = adapter.preprocess(PILImage.new("RGB", (width, height)), Image("a.png", low, high))
+    seen = adapter.preprocess_image(PILImage.new("RGB", (width, height)), Image("a.png", low, high))
     if low is not None or high is not None:
         expected = smart_resize(height, width, factor=28, min_pixels=low or least, max_pixels=high or most)
         assert seen.size == expected[::-1]

@@ -57,7 +57,7 @@ AS_QWEN3 = {name: prompt.removeprefix(DEFAULT_SYSTEM) for name, prompt in AS_QWE
 @pytest.mark.parametrize("situation", CONVERSATIONS)
 @pytest.mark.parametrize("model_type", QWEN2 + QWEN2_5 + QWEN3)
 def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) -> None:
-    prompt = Registry.load(model_type).render(Conversation.from_messages(CONVERSATIONS[situation]))
+    prompt = Registry.load(model_type).render_prompt(Conversation.from_messages(CONVERSATIONS[situation]))
     assert prompt.text == (AS_QWEN3 if model_type in QWEN3 else AS_QWEN2)[situation]
     assert prompt.literals == ()
 
@@ -66,7 +66,7 @@ def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) ->
 def test_template_takes_content_that_is_a_string(model_type: str) -> None:
     template = jinja2.Template(Path(Registry.load(model_type).spec.chat_template).read_text())
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    assert template.render(messages=messages, add_generation_prompt=True) == AS_QWEN2["system message"]
+    assert template.render_prompt(messages=messages, add_generation_prompt=True) == AS_QWEN2["system message"]
 
 
 @pytest.mark.parametrize("model_type", ["qwen2-vl-7b-instruct", *QWEN3])

@@ -84,7 +84,7 @@ def test_tools_their_calls_and_responses_are_as_in_the_hubs_template(
     ]
     conversation = Conversation.from_messages(messages, tools=[TOOL])
     about = ABOUT_TOOLS if system_message is None else f"S\n\n{ABOUT_TOOLS}"
-    assert Registry.load(f"qwen3-vl-8b-{edition}").render(conversation).text == (
+    assert Registry.load(f"qwen3-vl-8b-{edition}").render_prompt(conversation).text == (
         f"<|im_start|>system\n{about}<|im_end|>\n<|im_start|>user\n{PICTURE}Q<|im_end|>\n"
         f"<|im_start|>assistant\n{ZOOM}<|im_end|>\n"
         "<|im_start|>user\n<tool_response>\nR0\n</tool_response><|im_end|>\n"
@@ -95,33 +95,35 @@ def test_tools_their_calls_and_responses_are_as_in_the_hubs_template(
 
 def test_a_later_system_message_is_where_it_is_or_refused() -> None:
     conversation = Conversation.from_messages([user("Q1"), system("S"), user("Q2")])
-    assert "<|im_start|>system\nS<|im_end|>\n" in Registry.load(THINKING[0]).render(conversation).text
+    assert "<|im_start|>system\nS<|im_end|>\n" in Registry.load(THINKING[0]).render_prompt(conversation).text
     with pytest.raises(TemplateError, match="a system message must be the first"):
-        Registry.load(INSTRUCT[0]).render(conversation)
+        Registry.load(INSTRUCT[0]).render_prompt(conversation)
 
 
 def test_an_answer_of_thinking_that_is_continued_has_an_empty_reasoning() -> None:
     conversation = Conversation.from_messages([user("Q"), assistant("It is")], continued=True)
     assert (
         Registry.load(THINKING[0])
-        .render(conversation)
+        .render_prompt(conversation)
         .text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\nIt is")
     )
-    assert Registry.load(INSTRUCT[0]).render(conversation).text.endswith("<|im_start|>assistant\nIt is")
+    assert (
+        Registry.load(INSTRUCT[0]).render_prompt(conversation).text.endswith("<|im_start|>assistant\nIt is")
+    )
 
 
 @pytest.mark.parametrize("situation", AS_THINKING)
 @pytest.mark.parametrize("model_type", THINKING)
 def test_thinkings_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) -> None:
     messages, expected = AS_THINKING[situation]
-    prompt = Registry.load(model_type).render(Conversation.from_messages(messages))
+    prompt = Registry.load(model_type).render_prompt(Conversation.from_messages(messages))
     assert prompt.text == expected
     assert prompt.literals == ()
 
 
 @pytest.mark.parametrize("model_type", INSTRUCT)
 def test_instructs_prompt_opens_no_reasoning(model_type: str) -> None:
-    prompt = Registry.load(model_type).render(Conversation.from_messages([user(IMAGE, "Q")]))
+    prompt = Registry.load(model_type).render_prompt(Conversation.from_messages([user(IMAGE, "Q")]))
     assert prompt.text == f"<|im_start|>user\n{PICTURE}Q<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -129,7 +131,7 @@ def test_the_template_alone_leaves_reasoning_out_for_vllm_serve() -> None:
     template = jinja2.Template(Path(Registry.load(THINKING[0]).spec.chat_template).read_text())
     messages = [user("Q1"), assistant("Hm.\n</think>\n\nA1"), {"role": "user", "content": "Q2"}]
     messages[0]["content"] = [{"type": "text", "text": "Q1"}]
-    rendered = template.render(messages=messages, add_generation_prompt=True)
+    rendered = template.render_prompt(messages=messages, add_generation_prompt=True)
     assert rendered == AS_THINKING["an answer with its reasoning"][1]
 
 
@@ -141,7 +143,7 @@ def test_vllm_serve_hands_the_template_lists_of_parts() -> None:
 
 def test_a_user_who_writes_that_reasoning_ends_ends_none() -> None:
     conversation = Conversation.from_messages([user("Say </think> twice: </think>")])
-    prompt = Registry.load(THINKING[0]).render(conversation, ["</think>"])
+    prompt = Registry.load(THINKING[0]).render_prompt(conversation, ["</think>"])
     assert "Say </think> twice: </think>" in prompt.text
     assert "".join(text for text, literal in prompt.pieces() if literal) == "</think>" * 2
 

@@ -12,7 +12,9 @@ from vlm_run_qwen_vl.common import CONTROL_TOKENS_2, CONTROL_TOKENS_2_5, spec
 vlm_run_contract = ">=1,<2"
 
 # preprocessor_config.json of Qwen/Qwen2-VL-7B-Instruct; Qwen2.5-VL's has the same values.
-_VISION_2 = DynamicResolution(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12845056)
+_VISION_2 = DynamicResolution(
+    patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12845056, downscaled_decode=True
+)
 
 
 def _qwen2_vl(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:

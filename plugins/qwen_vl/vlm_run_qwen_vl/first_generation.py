@@ -31,7 +31,7 @@ def _spec(name: str, chat_template: str) -> ModelSpec:
         chat_template=chat_template,
         image_placeholder="Picture {index}: <img></img>",
         # 32 by 32 patches of 14 pixels, which a resampler makes 256 tokens, however the picture is.
-        vision=FixedResolution(image_size=448, patch_size=28),
+        vision=FixedResolution(image_size=448, patch_size=28, downscaled_decode=True),
         context_length=2048,  # seq_length
         # SPECIAL_TOKENS and the tags of tokenization_qwen.py.
         control_tokens=(

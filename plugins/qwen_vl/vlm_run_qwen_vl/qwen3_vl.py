@@ -8,7 +8,9 @@ from vlm_run import DynamicResolution, ModelSpec
 from vlm_run_qwen_vl.common import CONTROL_TOKENS_3, spec
 
 # preprocessor_config.json of Qwen/Qwen3-VL-8B-Instruct: `size` from 65536 to 16777216.
-_VISION = DynamicResolution(patch_size=16, merge_size=2, min_pixels=65536, max_pixels=16777216)
+_VISION = DynamicResolution(
+    patch_size=16, merge_size=2, min_pixels=65536, max_pixels=16777216, downscaled_decode=True
+)
 
 _REASONING_END = "</think>"
 # What an edition's chat template says of itself, beside what both have. Their config.json is the same.

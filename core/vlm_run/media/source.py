@@ -1,0 +1,14 @@
+"""What an image in a request may be given as."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ImageSource: TypeAlias = "str | bytes | Path | Image.Image"
+"""A URL, a path, base64 text, a data URI, encoded bytes, or a decoded image."""
+
+__all__ = ["ImageSource", "Path"]
