@@ -83,9 +83,7 @@ def test_the_options_that_serving_and_its_files_name_exist() -> None:
         for name in option.opts
     }
     files = [path.read_text() for path in SERVICES.iterdir()]
-    ours = re.sub(r"-- --[^`]*`|`--headless`", "", SERVING.split("## Running it as a service")[0]).replace(
-        "_", "-"
-    )
+    ours = re.sub(r"-- --[^`]*`|`--headless`", "", SERVING.split("## Deployment files")[0]).replace("_", "-")
     named = set(re.findall(r"(?<=[ `(\"])--[a-z][a-z-]+", ours))
     named |= {
         flag
