@@ -78,7 +78,7 @@ def test_a_checkpoint_that_sees_more_than_its_plugin_says_gets_whole_pictures(en
     adapter = engine.adapter.with_engine_kwargs(
         {"mm_processor_kwargs": {"image_grid_pinpoints": ((64, 64),)}}
     )
-    wrong = engine.using(adapter)._renderer
+    wrong = engine.using(adapter)._front._renderer
     assert adapter.allows_downscaled_decode((1000, 500), (500, 250))
     assert adapter.count_image_tokens(1000, 500) != engine.adapter.count_image_tokens(1000, 500)
     rendered = asyncio.run(wrong.render(conversation))

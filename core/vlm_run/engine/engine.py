@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from vlm_run.engine.arguments import vllm_config
-from vlm_run.engine.loop import LoopThread, all_or_none
-from vlm_run.engine.prefetch import Fetcher
-from vlm_run.engine.rendering import Rendered, Renderer
+from vlm_run.engine.image_fetcher import Fetcher
+from vlm_run.engine.loop_thread import LoopThread, all_or_none
+from vlm_run.engine.renderer import Rendered, Renderer
+from vlm_run.engine.rendering_front import RenderingFront, start_renderer_pool
 from vlm_run.engine.sampling import sampling_params
 from vlm_run.engine.versions import check_serves, request_errors
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from vlm_run.adapter import Adapter
-    from vlm_run.engine.pool import RendererPool
+    from vlm_run.engine.renderer_pool import RendererPool
 
 # Requests made ready for an engine that has all it takes; enough to keep any pool of renderers busy.
 _MOST_AHEAD = 32
@@ -71,7 +72,7 @@ class Engine:
         **options: Any,
     ) -> None:
         check_serves(adapter.spec)  # before what imports torch, which may be as little there as vLLM
-        from vlm_run.engine.pool import default_pool_size
+        from vlm_run.engine.renderer_pool import default_pool_size
 
         pool_size = default_pool_size() if renderers is None else renderers
         self.adapter = adapter.with_engine_kwargs(options)
@@ -80,10 +81,7 @@ class Engine:
         self._pool: RendererPool | None = None
         self._thread = LoopThread(f"vlm-run {adapter.spec.model_type}")
         try:
-            if pool_size:
-                self._pool = self._thread.run(
-                    _start_pool(self.adapter, self._config, self._policy, pool_size)
-                )
+            self._pool = self._thread.run(_start_pool(self.adapter, self._config, self._policy, pool_size))
             self._llm: AsyncLLM = self._thread.run(_start(self._config))
         except BaseException as error:
             self._thread.stop()
@@ -94,7 +92,7 @@ class Engine:
                 f"vLLM could not start '{adapter.spec.model_type}': {type(error).__name__}: {error}",
                 hint="Run again with --verbose for vLLM's own log.",
             ) from error
-        self._renderer = Renderer(self.adapter, self._llm.renderer, self._policy)
+        self._front = RenderingFront(Renderer(self.adapter, self._llm.renderer, self._policy), self._pool)
         # As many as the engine answers at once, and those that are made ready meanwhile. More would
         # only hold pictures in memory while they wait for their turn.
         at_once = self._config.scheduler_config.max_num_seqs
@@ -218,8 +216,8 @@ class Engine:
         self._check_running()
         other = copy(self)
         other.adapter = adapter
-        other._pool = None  # whose workers render with this engine's adapter
-        other._renderer = Renderer(adapter, self._llm.renderer, self._policy)
+        # Without the pool, whose workers render with this engine's adapter.
+        other._front = RenderingFront(Renderer(adapter, self._llm.renderer, self._policy), None)
         return other
 
     def shutdown(self) -> None:
@@ -228,7 +226,7 @@ class Engine:
             self._stop_pool()  # first, since what its workers were at ends on the loop
             self._thread.run(_stop(self._llm))
             self._thread.stop()
-            del self._llm, self._renderer  # vLLM objects that outlive the interpreter's modules complain
+            del self._llm, self._front  # vLLM objects that outlive the interpreter's modules complain
 
     def __enter__(self) -> Self:
         return self
@@ -241,18 +239,6 @@ class Engine:
     def _stop_pool(self) -> None:
         if self._pool is not None:
             self._pool.shutdown()
-
-    async def _render(self, conversation: Conversation, fetcher: Fetcher) -> Rendered:
-        # Text alone is quick to render, and a way through another process is not.
-        if self._pool is None or not conversation.image_places():
-            return await self._renderer.render(conversation, fetcher)
-        self._renderer.check_image_count(conversation)
-        started = time.perf_counter()
-        # Here, since a worker that waits for a slow host would keep others' requests waiting.
-        conversation = await fetcher.with_content(conversation)
-        fetched = time.perf_counter() - started
-        rendered = await self._pool.render(conversation)
-        return replace(rendered, stages=replace(rendered.stages, fetch=fetched))
 
     def _check_running(self) -> None:
         if not self._thread.running:
@@ -311,7 +297,7 @@ class Engine:
     ) -> AsyncIterator[Delta]:
         started = first = time.perf_counter()
         parsed = Request.parse(request)
-        rendered = await self._render(parsed.conversation, fetcher or Fetcher(self._policy))
+        rendered = await self._front.render(parsed.conversation, fetcher or Fetcher(self._policy))
         handed_on = time.perf_counter()
         text = ""
         answers: dict[int, CompletionOutput] = {}
@@ -355,7 +341,7 @@ class Engine:
     async def _trace(self, request: RequestLike, sampling: Sampling, fetcher: Fetcher) -> Trace:
         parsed = Request.parse(request)
         async with self._in_flight:
-            rendered = await self._render(parsed.conversation, fetcher)
+            rendered = await self._front.render(parsed.conversation, fetcher)
             with _vllm_errors():
                 params = self._sampling_params(sampling, rendered, logprobs=0)  # of the chosen token alone
                 async for output in self._llm.generate(rendered.engine_input, params, uuid.uuid4().hex):
@@ -402,11 +388,11 @@ async def _start(config: VllmConfig) -> AsyncLLM:
         del os.environ[DIES_WITH_PARENT]
 
 
-async def _start_pool(adapter: Adapter, config: VllmConfig, policy: MediaPolicy, size: int) -> RendererPool:
-    # On the loop's thread too: its processes must not hear Ctrl-C either.
-    from vlm_run.engine.pool import RendererPool
-
-    return RendererPool(adapter, config, policy, size)
+async def _start_pool(
+    adapter: Adapter, config: VllmConfig, policy: MediaPolicy, size: int
+) -> RendererPool | None:
+    # On the loop's thread too: its processes must not receive Ctrl-C either.
+    return start_renderer_pool(adapter, config, policy, size)
 
 
 async def _stop(llm: AsyncLLM) -> None:

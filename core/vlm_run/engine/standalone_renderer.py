@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vlm_run.engine.rendering import Renderer
+from vlm_run.engine.renderer import Renderer
 from vlm_run.media import MediaPolicy
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from vlm_run.engine.pool import RendererPool, default_pool_size
+from vlm_run.engine.renderer_pool import default_pool_size
+from vlm_run.engine.rendering_front import start_renderer_pool
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
 from vlm_run.prompts.tokenize import stop_conditions
@@ -85,7 +86,7 @@ async def running_engine(
     except (OSError, ValueError) as error:
         raise EngineError(f"vLLM cannot configure '{adapter.spec.model_type}': {error}") from error
     served = adapter.with_engine_kwargs({"mm_processor_kwargs": args.mm_processor_kwargs})
-    pool = RendererPool(served, config, policy, size) if size else None
+    pool = start_renderer_pool(served, config, policy, size)
     engine: ServingEngine | None = None
     try:
         serve_with(served, policy, pool)

@@ -6,7 +6,7 @@ import re
 
 from prometheus_client import Counter, Histogram
 
-from vlm_run.engine.rendering import Rendered
+from vlm_run.engine.renderer import Rendered
 from vlm_run.errors import VlmRunError
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -8,7 +8,6 @@ is the adapter's, what a user wrote stays text, and pictures are fetched under v
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from vllm.renderers.hf import HfRenderer
 from vllm.renderers.registry import RENDERER_REGISTRY
 
-from vlm_run.engine.prefetch import Fetcher
-from vlm_run.engine.rendering import Rendered, Renderer
+from vlm_run.engine.image_fetcher import Fetcher
+from vlm_run.engine.renderer import Renderer
+from vlm_run.engine.rendering_front import RenderingFront
 from vlm_run.errors import RequestError
 from vlm_run.media import MediaPolicy
-from vlm_run.media.load import is_remote
 from vlm_run.prompts.conversation import Conversation
 from vlm_run.request import PIXEL_BOUNDS
 from vlm_run.server import metrics
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
     from vlm_run.adapter import Adapter
-    from vlm_run.engine.pool import RendererPool
+    from vlm_run.engine.renderer_pool import RendererPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +58,9 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
     def __init__(self, config: VllmConfig, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
         (self._served,) = _served
-        self._own = Renderer(self._served.adapter, self, self._served.policy)
-        self._fetcher = Fetcher(self._served.policy, keep_bytes=0)
-        # vLLM processes one picture at a time; more would only lie in memory, decoded, and wait.
-        self._at_once = asyncio.Semaphore(len(os.sched_getaffinity(0)) + 1)
+        own = Renderer(self._served.adapter, self, self._served.policy)
+        self._front = RenderingFront(own, self._served.pool)
+        self._fetcher = Fetcher(self._served.policy, keep_bytes=0, timer=metrics.FETCH_SECONDS.time)
 
     async def render_chat_async(
         self,
@@ -97,31 +95,17 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
         cut = None
         if tok_params is not None and tok_params.truncate_prompt_tokens is not None:
             cut = partial(_truncated, tok_params, self.tokenizer)
-        if not conversation.image_places():
-            rendered = await self._own.render(conversation, cut=cut)
-        elif cut is None:
-            rendered = await self._with_images(conversation)
-        else:
+        has_images = bool(conversation.image_places())
+        if cut is not None and has_images:
             raise RequestError("'truncate_prompt_tokens' cannot be used with images")
+        rendered = await self._front.render(conversation, self._fetcher, cut=cut)
+        if has_images:
+            metrics.count_rendered(rendered)
         engine_input = rendered.engine_input
         engine_input["arrival_time"] = arrived
         if cache_salt is not None:
             engine_input["cache_salt"] = cache_salt
         return engine_input
-
-    async def _with_images(self, conversation: Conversation) -> Rendered:
-        self._own.check_image_count(conversation)
-        if any(map(is_remote, conversation.images)):
-            with metrics.FETCH_SECONDS.time():
-                conversation = await self._fetcher.with_content(conversation)
-        pool = self._served.pool
-        if pool is not None:
-            rendered = await pool.render(conversation)
-        else:
-            async with self._at_once:
-                rendered = await self._own.render(conversation)
-        metrics.count_rendered(rendered)
-        return rendered
 
 
 def _refuse_own_options(params: Any) -> None:

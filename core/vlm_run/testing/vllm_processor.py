@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlm_run.engine.rendering import Renderer
+from vlm_run.engine.renderer import Renderer
 from vlm_run.engine.standalone_renderer import renderer_without_engine
 from vlm_run.errors import RequestError
 from vlm_run.prompts.conversation import Conversation

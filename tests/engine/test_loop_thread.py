@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from vlm_run.engine.loop import LoopThread, all_or_none
+from vlm_run.engine.loop_thread import LoopThread, all_or_none
 
 
 @pytest.fixture

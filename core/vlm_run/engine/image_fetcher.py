@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
-from vlm_run.engine.loop import all_or_none
+from vlm_run.engine.loop_thread import all_or_none
 from vlm_run.media import MediaPolicy
 from vlm_run.media.fetch import fetch
 from vlm_run.media.load import is_remote, locating_errors
@@ -24,10 +26,17 @@ class Fetcher:
         keep_bytes: How much of what was fetched is kept for the requests that follow. With 0 only
             those that wait at the same time share it, as a server must have it: what is behind a
             URL may change.
+        timer: Gives a context manager that measures the time to fetch all images of a request.
     """
 
-    def __init__(self, policy: MediaPolicy, keep_bytes: int = _BATCH_BYTES) -> None:
+    def __init__(
+        self,
+        policy: MediaPolicy,
+        keep_bytes: int = _BATCH_BYTES,
+        timer: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._policy = policy
+        self._timer = timer
         self._most = keep_bytes
         self._held = 0
         self._kept: OrderedDict[str, bytes] = OrderedDict()
@@ -41,12 +50,13 @@ class Fetcher:
         """
         if not any(map(is_remote, conversation.images)):
             return conversation
-        contents = iter(
-            await all_or_none(
-                self._content(image.source, message, index)
-                for index, (message, image) in enumerate(conversation.image_places())
+        with self._timer():
+            contents = iter(
+                await all_or_none(
+                    self._content(image.source, message, index)
+                    for index, (message, image) in enumerate(conversation.image_places())
+                )
             )
-        )
         return conversation.with_images(lambda image: replace(image, source=next(contents)))
 
     async def _content(self, source: ImageSource, message: int, image: int) -> ImageSource:

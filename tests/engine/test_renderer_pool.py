@@ -25,8 +25,8 @@ from vllm.renderers import renderer_from_config
 
 from vlm_run import Conversation, Engine, MediaPolicy, Registry
 from vlm_run.adapter import Adapter
-from vlm_run.engine.pool import ImageAffinity, RendererPool
-from vlm_run.engine.rendering import Rendered, Renderer
+from vlm_run.engine.renderer import Rendered, Renderer
+from vlm_run.engine.renderer_pool import ImageAffinity, RendererPool
 from vlm_run.errors import EngineError, MediaError, PluginError, RequestError
 from vlm_run.plugins.discovery import Plugins, installed_plugins
 from vlm_run_demo.drawing import COLOURS, Scene, Shape, paint
@@ -80,7 +80,7 @@ def test_answers_are_those_of_rendering_in_process(pooled: Engine, engine: Engin
 def test_the_engine_gets_the_same_token_ids_and_pixels(pool: RendererPool, engine: Engine) -> None:
     image, _ = picture(5000)  # new to vLLM's own cache, which gives no pixels the second time
     there = render(pool, image)
-    here = asyncio.run(engine._renderer.render(Conversation.from_query(QUESTION, images=[image])))
+    here = asyncio.run(engine._front._renderer.render(Conversation.from_query(QUESTION, images=[image])))
     assert there.engine_input["prompt_token_ids"] == here.engine_input["prompt_token_ids"]
     assert there.image_tokens == here.image_tokens
     (from_pool,), (in_process,) = (
@@ -154,10 +154,10 @@ def test_pictures_that_come_again_get_their_own_answers_again(pooled: Engine) ->
 
 def test_an_image_that_has_left_the_cache_is_processed_again(engine: Engine) -> None:
     conversation = Conversation.from_query(QUESTION, images=[encoded(picture(8000)[0])])
-    before = asyncio.run(engine._renderer.render(conversation))
-    cache = engine._renderer._processed
+    before = asyncio.run(engine._front._renderer.render(conversation))
+    cache = engine._front._renderer._processed
     assert cache is not None
-    known = asyncio.run(engine._renderer.render(conversation))
+    known = asyncio.run(engine._front._renderer.render(conversation))
     assert (before.reused_images, known.reused_images) == (0, 1)
 
     class ClearedOnceAsked:
@@ -168,11 +168,11 @@ def test_an_image_that_has_left_the_cache_is_processed_again(engine: Engine) -> 
             cache.clear_cache()
             return found
 
-    engine._renderer._processed = ClearedOnceAsked()
+    engine._front._renderer._processed = ClearedOnceAsked()
     try:
-        again = asyncio.run(engine._renderer.render(conversation))
+        again = asyncio.run(engine._front._renderer.render(conversation))
     finally:
-        engine._renderer._processed = cache
+        engine._front._renderer._processed = cache
     assert again.reused_images == 0
     assert again.engine_input["mm_kwargs"] == before.engine_input["mm_kwargs"]  # type: ignore[typeddict-item]
 
@@ -266,7 +266,7 @@ def test_a_file_that_turns_out_damaged_fails_alone_and_says_where(pooled: Engine
 
 def test_a_pool_that_has_ended_starts_no_worker_again() -> None:
     adapter = Registry.load("demo-llava")
-    pool = RendererPool(adapter, adapter.vllm_config(), MediaPolicy(), 1)
+    pool = RendererPool(adapter, adapter.vllm_config(), MediaPolicy(), 1, cache_gb=1)
     pool.shutdown()
     before = len(active_children())
     with pytest.raises(EngineError, match="shut down"):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from PIL import Image
 
-from vlm_run.engine.rendering import Rendered, Renderer
+from vlm_run.engine.renderer import Rendered, Renderer
 from vlm_run.engine.shared_memory import MemoryFolder, Stored, discard, store, take
 from vlm_run.errors import EngineError, RequestError
 from vlm_run.media import MediaPolicy
@@ -58,18 +58,16 @@ class RendererPool:
 
     Args:
         adapter: The model; its plugin must be an installed one, since workers find it by name.
-        config: Of the engine that the requests are for, which has not started yet. Its cache of
-            processed images, which works in its own process only, is turned off here; the workers
-            share the size.
+        config: Of the engine that the requests are for.
         policy: What images may be fetched, and how large they may be.
-        size: Of the pool, at least 1.
+        size: Number of workers, at least 1.
+        cache_gb: Size of each worker's cache of processed images, in GB; see `divide_image_cache`.
     """
 
-    def __init__(self, adapter: Adapter, config: VllmConfig, policy: MediaPolicy, size: int) -> None:
+    def __init__(
+        self, adapter: Adapter, config: VllmConfig, policy: MediaPolicy, size: int, cache_gb: float
+    ) -> None:
         self._folder = MemoryFolder()
-        images = config.model_config.multimodal_config
-        cache_gb = images.mm_processor_cache_gb / size
-        images.mm_processor_cache_gb = 0
         self._policy = policy
         self._given = (adapter, config, policy, cache_gb, self._folder.name)
         self._workers = [self._start() for _ in range(size)]

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from vlm_run import Conversation, MediaPolicy
-from vlm_run.engine.prefetch import Fetcher
+from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.errors import MediaError
 from vlm_run.prompts.conversation import Image
 

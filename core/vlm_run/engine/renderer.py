@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image as PILImage
 
-from vlm_run.engine.prefetch import Fetcher
+from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.versions import processed_image_cache, request_errors
 from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
 from vlm_run.media import MediaPolicy
