@@ -1,4 +1,4 @@
-"""Throwaway plugins: a package and its entry point in a folder on the path, for one test."""
+"""Throwaway plugins: a package and its entry point in a directory on the path, for one test."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ TEMPLATE = """
 """
 
 
-class PluginFolder:
-    """A folder of installed plugins."""
+class PluginDirectory:
+    """A directory of installed plugins."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,17 +76,17 @@ def model_specs():
         (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = vlm_run_{name}\n")
 
     def discover(self) -> Plugins:
-        """The plugins of this folder alone."""
+        """The plugins of this directory alone."""
         return discover(entrypoints.get_group_all(GROUP, path=[str(self.path)]))
 
 
 @pytest.fixture
-def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginFolder]:
-    """An empty folder on the path; what is imported from it is forgotten afterwards."""
+def plugin_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginDirectory]:
+    """An empty directory on the path; what is imported from it is forgotten afterwards."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
     installed_plugins.cache_clear()
-    yield PluginFolder(tmp_path)
+    yield PluginDirectory(tmp_path)
     installed_plugins.cache_clear()
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):

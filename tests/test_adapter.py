@@ -40,12 +40,12 @@ def model_specs():
 
 
 @pytest.fixture
-def load(plugin_folder: Any) -> Any:
+def load(plugin_directory: Any) -> Any:
     """A function that loads `acme-7b` from a plugin with further hooks."""
 
     def load(hooks: str = "", **limits: int) -> Adapter:
-        plugin_folder.add("acme", SPEC + hooks)
-        return Registry.load("acme-7b", plugins=plugin_folder.discover(), limits=Limits(**limits))
+        plugin_directory.add("acme", SPEC + hooks)
+        return Registry.load("acme-7b", plugins=plugin_directory.discover(), limits=Limits(**limits))
 
     return load
 
@@ -69,14 +69,14 @@ def test_the_prompt_is_rendered_from_the_specs_template(load: Any) -> None:
     )
 
 
-def test_a_picture_that_the_model_can_take_stays_as_it_is(load: Any) -> None:
-    picture = PILImage.new("RGB", (40, 30))
-    assert load().preprocess_image(picture) is picture
+def test_an_image_that_the_model_can_take_stays_as_it_is(load: Any) -> None:
+    image = PILImage.new("RGB", (40, 30))
+    assert load().preprocess_image(image) is image
 
 
-def test_a_picture_that_the_model_cannot_take_is_refused(load: Any) -> None:
+def test_an_image_that_the_model_cannot_take_is_refused(load: Any) -> None:
     adapter = load()
-    with pytest.raises(MediaError, match="a picture of 201 × 1 pixels is too narrow for this model"):
+    with pytest.raises(MediaError, match="an image of 201 × 1 pixels is too narrow for this model"):
         adapter.preprocess_image(PILImage.new("RGB", (201, 1)))
     with pytest.raises(MediaError, match="too narrow"):
         adapter.count_image_tokens(201, 1)
@@ -96,11 +96,11 @@ def test_an_image_is_decoded_at_full_resolution_unless_the_vision_facts_allow_le
     assert not adapter.allows_downscaled_decode(LARGE, SMALLER)
 
 
-def test_a_model_type_that_says_nothing_of_image_tokens_cannot_count_them(plugin_folder: Any) -> None:
-    plugin_folder.add("silent")
-    adapter = Registry.load("silent-7b", plugins=plugin_folder.discover())
+def test_a_model_type_that_says_nothing_of_image_tokens_cannot_count_them(plugin_directory: Any) -> None:
+    plugin_directory.add("silent")
+    adapter = Registry.load("silent-7b", plugins=plugin_directory.discover())
     assert adapter.preprocess_image(PILImage.new("RGB", (4000, 1))).size == (4000, 1)
-    with pytest.raises(PluginError, match="does not say how many tokens a picture takes"):
+    with pytest.raises(PluginError, match="does not tell how many tokens an image takes"):
         adapter.count_image_tokens(8, 8)
 
 
@@ -156,19 +156,21 @@ def test_token_counts_are_those_under_the_users_limits(load: Any) -> None:
     assert load(max_pixels=28 * 28 * 4).count_image_tokens(2000, 2000) == 4
 
 
-def test_a_picture_is_resized_to_bounds_of_its_own(load: Any) -> None:
-    adapter, picture = load(), PILImage.new("RGB", (2000, 1000))
-    seen = adapter.preprocess_image(picture, Image("a.png", max_pixels=28 * 28 * 8))
+def test_an_image_is_resized_to_bounds_of_its_own(load: Any) -> None:
+    adapter, image = load(), PILImage.new("RGB", (2000, 1000))
+    seen = adapter.preprocess_image(image, Image("a.png", max_pixels=28 * 28 * 8))
     assert seen.size == (112, 56)
     assert adapter.count_image_tokens(*seen.size) == 8
-    assert adapter.preprocess_image(picture, Image("a.png")).size == (2000, 1000)
+    assert adapter.preprocess_image(image, Image("a.png")).size == (2000, 1000)
 
 
-def test_bounds_are_refused_where_pictures_have_no_area() -> None:
+def test_bounds_are_refused_where_images_have_no_area() -> None:
     adapter = Registry.load("llava1_5-7b-instruct")
-    with pytest.raises(MediaError, match=r"brings no picture to an area of its own\. Leave out min_pixels"):
+    with pytest.raises(
+        MediaError, match=r"does not support min_pixels and max_pixels\. Leave out min_pixels"
+    ):
         adapter.preprocess_image(PILImage.new("RGB", (200, 100)), Image("a.png", max_pixels=784))
-    with pytest.raises(MediaError, match="brings no picture to an area"):
+    with pytest.raises(MediaError, match="does not support min_pixels"):
         Registry.load("llava1_5-7b-instruct", limits=Limits(max_pixels=784))
 
 

@@ -1,4 +1,4 @@
-"""From a model type, or a checkpoint folder, to the plugin that serves it."""
+"""From a model type, or a checkpoint directory, to the plugin that serves it."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 
 
-def _checkpoint(folder: Path, config: Any) -> Path:
-    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
-    return folder
+def _checkpoint(directory: Path, config: Any) -> Path:
+    (directory / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    return directory
 
 
 # --- By name
@@ -106,12 +106,12 @@ def test_model_types_are_listed_in_order() -> None:
         ("PHI3_VISION", "phi3-vision-128k-instruct"),
     ],
 )
-def test_an_unknown_model_type_is_answered_with_the_nearest_ones(typo: str, nearest: str) -> None:
+def test_an_unknown_model_type_is_answered_with_the_closest_ones(typo: str, nearest: str) -> None:
     with pytest.raises(UnknownModelError) as caught:
         Registry.load(typo)
     message = str(caught.value)
-    assert message.startswith(f"no installed plugin serves the model type '{typo}'. Nearest: ")
-    assert nearest in message
+    assert message.startswith(f"no installed plugin serves the model type '{typo}'. Did you mean ")
+    assert f"'{nearest}'" in message
     assert message.endswith("`vlm-run models` lists all.")
 
 
@@ -147,7 +147,7 @@ def test_every_repository_is_of_one_model_type() -> None:
 
 
 def test_an_unknown_repository_is_answered_with_how_to_give_it() -> None:
-    with pytest.raises(UnknownModelError, match=r"neither a model type nor a folder .* --model"):
+    with pytest.raises(UnknownModelError, match=r"neither a model type nor a directory .* --model"):
         Registry.load("mine/llava-1.5-7b-finetuned")
 
 
@@ -179,8 +179,8 @@ def test_the_repository_a_finetune_names_decides(tmp_path: Path) -> None:
 def test_weights_may_lie_elsewhere_than_the_config(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()
-    folder = _checkpoint(tmp_path, PUBLISHED["qwen2-vl-7b-instruct"])
-    adapter = Registry.load(folder, checkpoint=weights)
+    directory = _checkpoint(tmp_path, PUBLISHED["qwen2-vl-7b-instruct"])
+    adapter = Registry.load(directory, checkpoint=weights)
     assert (adapter.spec.model_type, adapter.source) == ("qwen2-vl-7b-instruct", str(weights))
 
 
@@ -189,17 +189,17 @@ def test_a_chat_template_of_the_users_goes_before_the_plugins(tmp_path: Path) ->
     template.write_text("{{ messages | length }}")
     adapter = Registry.load("qwen2-vl-7b-instruct", chat_template=template)
     assert adapter.render_prompt(Conversation.from_query("hi")).text == "1"
-    with pytest.raises(TemplateError, match="there is no chat template"):
+    with pytest.raises(TemplateError, match="the chat template .* does not exist"):
         Registry.load("qwen2-vl-7b-instruct", chat_template=tmp_path / "missing.jinja")
 
 
 def test_weights_that_lie_nowhere_are_refused(tmp_path: Path) -> None:
-    folder = _checkpoint(tmp_path, PUBLISHED["qwen2-vl-7b-instruct"])
-    with pytest.raises(UnknownModelError, match=f"there is no folder {tmp_path}/weights"):
-        Registry.load(folder, checkpoint=tmp_path / "weights")
+    directory = _checkpoint(tmp_path, PUBLISHED["qwen2-vl-7b-instruct"])
+    with pytest.raises(UnknownModelError, match=f"the directory {tmp_path}/weights does not exist"):
+        Registry.load(directory, checkpoint=tmp_path / "weights")
 
 
-def test_a_model_type_goes_before_a_folder_of_that_name(
+def test_a_model_type_goes_before_a_directory_of_that_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -208,12 +208,14 @@ def test_a_model_type_goes_before_a_folder_of_that_name(
     assert Registry.load("qwen2-vl-7b-instruct").spec.model_type == "qwen2-vl-7b-instruct"
 
 
-def test_a_folder_that_could_be_of_several_model_types_is_answered_with_their_names(tmp_path: Path) -> None:
-    folder = _checkpoint(tmp_path, {"architectures": ["Qwen2VLForConditionalGeneration"]})
+def test_a_directory_that_could_be_of_several_model_types_is_answered_with_their_names(
+    tmp_path: Path,
+) -> None:
+    directory = _checkpoint(tmp_path, {"architectures": ["Qwen2VLForConditionalGeneration"]})
     with pytest.raises(UnknownModelError) as caught:
-        Registry.load(folder)
+        Registry.load(directory)
     message = str(caught.value)
-    assert f"the checkpoint {folder} could be of several model types: " in message
+    assert f"the checkpoint {directory} could be of several model types: " in message
     for size in ("2b", "7b", "72b"):
         assert f"qwen2-vl-{size}-instruct" in message
     assert "with --model" in message
@@ -249,18 +251,18 @@ def test_an_architecture_that_nobody_serves_is_named(
     ],
 )
 def test_a_broken_config_is_named(text: str, tmp_path: Path) -> None:
-    with pytest.raises(UnknownModelError, match=r"config\.json is no model configuration"):
+    with pytest.raises(UnknownModelError, match=r"config\.json is not a model configuration"):
         Registry.load(_checkpoint(tmp_path, text))
 
 
-def test_a_config_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_config_that_is_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UnknownModelError, match=r"config\.json is no model configuration"):
+    with pytest.raises(UnknownModelError, match=r"config\.json is not a model configuration"):
         Registry.load(tmp_path)
 
 
-def test_a_folder_without_a_config_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModelError, match=r"nor a folder with a config\.json"):
+def test_a_directory_without_a_config_is_not_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModelError, match=r"nor a directory with a config\.json"):
         Registry.load(tmp_path)
 
 
@@ -268,9 +270,9 @@ def test_a_folder_without_a_config_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def sizes(plugin_folder: Any) -> Any:
+def sizes(plugin_directory: Any) -> Any:
     """Three model types of one architecture: two told apart by a nested fact, one without facts."""
-    plugin_folder.add(
+    plugin_directory.add(
         "acme",
         """
         @hookimpl
@@ -283,7 +285,7 @@ def sizes(plugin_folder: Any) -> Any:
             ]
         """,
     )
-    return plugin_folder.discover()
+    return plugin_directory.discover()
 
 
 @pytest.mark.parametrize(
@@ -300,8 +302,8 @@ def sizes(plugin_folder: Any) -> Any:
 def test_the_facts_that_a_config_has_decide(
     facts: dict[str, Any], model_type: str, sizes: Any, tmp_path: Path
 ) -> None:
-    folder = _checkpoint(tmp_path, {"architectures": ["AcmeForCausalLM"], **facts})
-    assert Registry.load(folder, plugins=sizes).spec.model_type == model_type
+    directory = _checkpoint(tmp_path, {"architectures": ["AcmeForCausalLM"], **facts})
+    assert Registry.load(directory, plugins=sizes).spec.model_type == model_type
 
 
 def test_a_config_that_contradicts_every_spec_fits_none(sizes: Any, tmp_path: Path) -> None:
@@ -310,6 +312,6 @@ def test_a_config_that_contradicts_every_spec_fits_none(sizes: Any, tmp_path: Pa
         Registry.load(_checkpoint(tmp_path, config), plugins=sizes)
 
 
-def test_a_fact_under_something_that_is_no_section_is_missing(sizes: Any, tmp_path: Path) -> None:
+def test_a_fact_under_a_key_that_is_not_a_section_is_missing(sizes: Any, tmp_path: Path) -> None:
     config = {"architectures": ["AcmeForCausalLM"], "text_config": "layers", "tied": True}
     assert Registry.load(_checkpoint(tmp_path, config), plugins=sizes).spec.model_type == "large"

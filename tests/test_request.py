@@ -69,7 +69,7 @@ def test_a_request_is_not_changed_by_reading_it() -> None:
         (None, "a request cannot be of type NoneType"),
     ],
 )
-def test_what_is_no_request_is_refused(value: Any, message: str) -> None:
+def test_a_value_that_is_not_a_request_is_refused(value: Any, message: str) -> None:
     with pytest.raises(ConversationError) as caught:
         Request.parse(value)
     assert str(caught.value).startswith(message)

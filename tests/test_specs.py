@@ -57,7 +57,7 @@ def test_other_model_types_are_refused(name: str) -> None:
 
 def test_the_vllm_range_is_a_version_range() -> None:
     assert ModelSpec(**SMALLEST, vllm="~=0.30,!=0.31.1").vllm == "~=0.30,!=0.31.1"
-    with pytest.raises(ValidationError, match="is no version range"):
+    with pytest.raises(ValidationError, match="is not a version range"):
         ModelSpec(**SMALLEST, vllm="newest")
 
 

@@ -125,14 +125,14 @@ def test_any_resolution_has_at_least_the_thumbnail(width: int, height: int) -> N
 
 @pytest.mark.parametrize("facts", [LLAVA, LLAVA_NEXT, QWEN2, QWEN3], ids=lambda facts: type(facts).__name__)
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (20, 4000), (4000, 20)])
-def test_pictures_up_to_200_to_1_are_taken(facts: VisionFacts, size: tuple[int, int]) -> None:
+def test_images_up_to_200_to_1_are_taken(facts: VisionFacts, size: tuple[int, int]) -> None:
     facts.check_size(*size)
     assert facts.count_image_tokens(*size) > 0
 
 
 @pytest.mark.parametrize("facts", [LLAVA, LLAVA_NEXT, QWEN2, QWEN3], ids=lambda facts: type(facts).__name__)
 @pytest.mark.parametrize("size", [(1, 4000), (4000, 1), (1, 201), (4001, 20)])
-def test_narrower_pictures_are_refused(facts: VisionFacts, size: tuple[int, int]) -> None:
+def test_narrower_images_are_refused(facts: VisionFacts, size: tuple[int, int]) -> None:
     with pytest.raises(MediaError, match="is too narrow for this model, whose limit is 200 to 1") as caught:
         facts.check_size(*size)
     assert f"{size[0]} × {size[1]} pixels" in str(caught.value)
@@ -161,7 +161,7 @@ def test_the_bounds_may_be_written_as_a_size_too() -> None:
     assert (both.min_pixels, both.max_pixels) == (784, 50176)
 
 
-# --- Bounds of one picture
+# --- Bounds of one image
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_the_bounds_may_be_written_as_a_size_too() -> None:
         ((10**9, None), (12845056, 12845056)),
     ],
 )
-def test_a_pictures_bounds_are_within_those_of_the_engine(
+def test_bounds_of_an_image_are_within_those_of_the_engine(
     given: tuple[int | None, int | None], bounds: tuple[int, int]
 ) -> None:
     facts = QWEN2.bounded(*given)
@@ -183,8 +183,8 @@ def test_a_pictures_bounds_are_within_those_of_the_engine(
 
 
 @pytest.mark.parametrize("facts", [LLAVA, LLAVA_NEXT])
-def test_a_model_that_brings_no_picture_to_an_area_refuses_bounds(facts: VisionFacts) -> None:
-    with pytest.raises(MediaError, match="brings no picture to an area"):
+def test_a_model_without_pixel_bounds_refuses_them(facts: VisionFacts) -> None:
+    with pytest.raises(MediaError, match="does not support min_pixels"):
         facts.bounded(None, 50176)
 
 
@@ -220,7 +220,7 @@ SIDES = st.tuples(st.integers(1, 6000), st.integers(1, 6000))
 
 
 @given(SIDES, st.sampled_from([2, 4, 8]), st.sampled_from(["fixed", "any", "dynamic"]))
-def test_a_picture_that_may_come_smaller_still_shrinks_to_the_same(
+def test_an_image_decoded_at_a_lower_resolution_still_shrinks_to_the_same(
     size: tuple[int, int], divisor: int, kind: str
 ) -> None:
     facts: VisionFacts = {

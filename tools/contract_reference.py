@@ -1,4 +1,4 @@
-"""Write docs/contract.md from the contract's own source: python tools/contract_reference.py [--check]"""
+"""Write docs/contract.md from the contract's source: python tools/contract_reference.py [--check]"""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ HEAD = f"""<!-- Written by tools/contract_reference.py from the source; change t
 # The contract, version {hookspecs.CONTRACT_VERSION}
 
 """
-CHECKS = """What `vlm-run plugin check` and `vlm_run.testing.conformance_tests` run: the first ones on the
-plugin, the others on each of its model types. The last ones need a checkpoint folder."""
+CHECKS = """The checks that `vlm-run plugin check` and `vlm_run.testing.conformance_tests` run: the first ones
+on the plugin, the others on each of its model types. The last ones need a checkpoint directory."""
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def reference() -> str:
     sections = [HEAD + _markdown(module_doc.partition("\n\n")[2])]
     sections += ["## Hooks", *(_hook(name, function) for name, function in hooks())]
     sections += ["## Model types", *(_model(each) for each in (specs.ModelSpec, specs.Limits))]
-    sections += ["## Pictures", _markdown((inspect.getdoc(vision) or "").partition("\n\n")[2])]
+    sections += ["## Images", _markdown((inspect.getdoc(vision) or "").partition("\n\n")[2])]
     sections += [_model(each) for each in _vision_facts()]
     sections += ["## Checks", CHECKS, _checks()]
     return "\n\n".join(sections) + "\n"

@@ -17,21 +17,21 @@ ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs/models.md"
 
 SIZES = ((336, 336), (1000, 400), (1920, 1080))
-"""Width and height in pixels of the pictures whose cost is shown."""
+"""Width and height in pixels of the images whose token counts are shown."""
 
 HEAD = """<!-- Written by tools/models_page.py from the specs; change them in the plugins. -->
 
 # The model types of the plugins in this repository
 
-The source of each fact stands beside it, as a comment in the plugin's code. `vlm-run explain MODEL` shows
-what a request of your own becomes.
+The source of each fact is a comment beside it in the plugin's code. `vlm-run explain MODEL` shows the
+prompt and the token counts of your own request.
 
-- **Context** is the checkpoint's native one, in tokens. **Engine options** are what the engine starts with
-  unless told otherwise, on as many GPUs of 80 GB as the last column says.
-- **Prompts** are written as JSON strings, for one picture and the question “Q”: what the checkpoint's own
-  chat template renders, before the tokenizer adds its BOS where it does.
-- **Pictures** says what the image processor is, what pictures of three sizes in pixels cost in tokens, and
-  how many one conversation may have at most.
+- **Context** is the checkpoint's native context length in tokens. **Engine options** are the defaults with
+  which the engine starts, on the number of 80 GB GPUs in the last column.
+- **Prompts** are JSON strings, for one image and the question “Q”, as the checkpoint's own chat template
+  renders them, before the tokenizer adds a BOS.
+- **Images** lists the facts of the image processor, the image tokens for three image sizes in pixels, and
+  the maximum number of images in one conversation.
 """
 
 
@@ -52,44 +52,44 @@ def plugins() -> list[Plugin]:
     """The plugins of this repository, sorted by name.
 
     Raises:
-        SystemExit: One of them is not installed, or was left out.
+        SystemExit: One of them is not installed, or could not be loaded.
     """
-    folders = _folders()
-    found = [plugin for plugin in installed_plugins().healthy if plugin.name in folders]
-    if missing := sorted(folders.keys() - {plugin.name for plugin in found}):
+    directories = _directories()
+    found = [plugin for plugin in installed_plugins().healthy if plugin.name in directories]
+    if missing := sorted(directories.keys() - {plugin.name for plugin in found}):
         sys.exit(f"not installed, or broken (see `vlm-run plugins`): {', '.join(missing)}")
     return sorted(found, key=lambda plugin: plugin.name)
 
 
-def _folders() -> dict[str, str]:
+def _directories() -> dict[str, str]:
     """Where each plugin of this repository has its package, relative to docs/, by distribution."""
-    folders = {}
+    directories = {}
     for file in sorted(ROOT.glob("plugins/*/pyproject.toml")):
         name = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["name"]
-        folders[name] = f"../plugins/{file.parent.name}/{name.replace('-', '_')}"
-    return folders
+        directories[name] = f"../plugins/{file.parent.name}/{name.replace('-', '_')}"
+    return directories
 
 
 def _section(plugin: Plugin) -> str:
-    folder = _folders()[plugin.name]
+    directory = _directories()[plugin.name]
     served = [spec for spec in plugin.specs if spec.replaced_by is None]
     listed = [spec for spec in plugin.specs if spec.replaced_by is not None]
-    parts = [f"## {plugin.name}", f"Source: [{folder.removeprefix('../')}]({folder})"]
+    parts = [f"## {plugin.name}", f"Source: [{directory.removeprefix('../')}]({directory})"]
     parts += [
         _table(["Model type", "Weights", "Architecture", "Context", "Engine options", "GPUs"], served, _row)
     ]
     if listed:
         parts += [
-            "Listed, and refused when started, as no vLLM that vlm-run works with serves them:",
+            "Listed only: none of the vLLM versions that vlm-run supports serves these model types.",
             _table(
                 ["Model type", "Weights", "Architecture", "Context", "vLLM", "Use instead"], listed, _old_row
             ),
         ]
     parts += [
         "### Prompts",
-        *(_prompt(plugin, folder, list(group)) for group in _alike(plugin.specs, _prompt_key)),
+        *(_prompt(plugin, directory, list(group)) for group in _alike(plugin.specs, _prompt_key)),
     ]
-    parts += ["### Pictures", _pictures(plugin.specs)]
+    parts += ["### Images", _images(plugin.specs)]
     return "\n\n".join(parts)
 
 
@@ -121,27 +121,27 @@ def _prompt_key(spec: ModelSpec) -> Hashable:
     return (spec.chat_template, spec.image_placeholder, spec.stop, spec.reasoning_end)
 
 
-def _prompt(plugin: Plugin, folder: str, specs: Sequence[ModelSpec]) -> str:
+def _prompt(plugin: Plugin, directory: str, specs: Sequence[ModelSpec]) -> str:
     first = specs[0]
     template = Path(first.chat_template).relative_to(Path(plugin.module.__file__).parent)
-    conversation = Conversation.from_query("Q", images=["picture.png"])
+    conversation = Conversation.from_query("Q", images=["image.png"])
     rendered = Registry.load(first.model_type).render_prompt(conversation).text
     ends = ", ".join(f"`{stop}`" for stop in first.stop) or "the checkpoint's EOS"
-    reasoning = f" The reasoning in it ends at `{first.reasoning_end}`." if first.reasoning_end else ""
+    reasoning = f" Its reasoning ends at `{first.reasoning_end}`." if first.reasoning_end else ""
     return (
-        f"{_names(specs)}: [{template.name}]({folder}/{template}), an image is "
+        f"{_names(specs)}: [{template.name}]({directory}/{template}), an image is "
         f"`{first.image_placeholder}`, an answer ends at {ends}.{reasoning}\n\n"
         f"```json\n{json.dumps(rendered, ensure_ascii=False)}\n```"
     )
 
 
-def _pictures(specs: Iterable[ModelSpec]) -> str:
-    header = ["Model types", "Facts", *(f"{width} × {height}" for width, height in SIZES), "At most"]
+def _images(specs: Iterable[ModelSpec]) -> str:
+    header = ["Model types", "Facts", *(f"{width} × {height}" for width, height in SIZES), "Max. images"]
     groups = _alike(specs, lambda spec: (repr(spec.vision), spec.max_images))
-    return _table(header, [list(group) for group in groups], _picture_row)
+    return _table(header, [list(group) for group in groups], _image_row)
 
 
-def _picture_row(specs: Sequence[ModelSpec]) -> list[str]:
+def _image_row(specs: Sequence[ModelSpec]) -> list[str]:
     adapter = Registry.load(specs[0].model_type)
     costs = [f"{adapter.count_image_tokens(width, height):,}" for width, height in SIZES]
     most = specs[0].max_images
@@ -149,7 +149,7 @@ def _picture_row(specs: Sequence[ModelSpec]) -> list[str]:
         _names(specs),
         _facts(specs[0].vision),
         *costs,
-        "as the context allows" if most is None else str(most),
+        "context length" if most is None else str(most),
     ]
 
 
@@ -162,7 +162,7 @@ def _facts(vision: VisionFacts | None) -> str:
 
 
 def _value(value: Any) -> str:
-    """A number, or how many sizes (height and width) there are and the largest of them."""
+    """A number, or the number of sizes (height, width) and the largest of them."""
     if isinstance(value, tuple):
         height, width = max(value, key=lambda size: size[0] * size[1])
         return f"{len(value)} sizes up to {width} × {height}"
@@ -174,7 +174,7 @@ def _names(specs: Iterable[ModelSpec]) -> str:
 
 
 def _alike(specs: Iterable[ModelSpec], key: Callable[[ModelSpec], Hashable]) -> Iterator[Iterable[ModelSpec]]:
-    """The specs in groups of one key, in the order of each group's first."""
+    """The specs grouped by key, in the order of the first spec of each group."""
     specs = list(specs)
     places: dict[Hashable, int] = {}
     for spec in specs:

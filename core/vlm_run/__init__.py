@@ -1,6 +1,7 @@
 """Run any vision-language model on vLLM through one small plugin contract.
 
-The public names; each is imported when first used, so that `import vlm_run` is instant.
+Every public name below is imported on first use, so that `import vlm_run` is instant. `vlm_run.explain`
+and `vlm_run.testing` are public modules too.
 """
 
 from __future__ import annotations
@@ -11,16 +12,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter as Adapter
     from vlm_run.engine import Engine as Engine
+    from vlm_run.errors import ContextOverflowError as ContextOverflowError
+    from vlm_run.errors import ConversationError as ConversationError
+    from vlm_run.errors import EngineError as EngineError
+    from vlm_run.errors import MediaError as MediaError
+    from vlm_run.errors import PluginError as PluginError
+    from vlm_run.errors import RequestError as RequestError
+    from vlm_run.errors import TemplateError as TemplateError
+    from vlm_run.errors import UnknownModelError as UnknownModelError
     from vlm_run.errors import VlmRunError as VlmRunError
     from vlm_run.hookspecs import hookimpl as hookimpl
     from vlm_run.media import MediaPolicy as MediaPolicy
     from vlm_run.media import convert_to_base64 as convert_to_base64
+    from vlm_run.media.source import ImageSource as ImageSource
     from vlm_run.plugins.discovery import PluginWarning as PluginWarning
     from vlm_run.prompts.conversation import Conversation as Conversation
+    from vlm_run.prompts.conversation import Image as Image
+    from vlm_run.prompts.conversation import Message as Message
+    from vlm_run.prompts.conversation import Text as Text
+    from vlm_run.prompts.prompt import Prompt as Prompt
     from vlm_run.registry import Registry as Registry
     from vlm_run.request import Request as Request
     from vlm_run.request import Sampling as Sampling
+    from vlm_run.response import Delta as Delta
     from vlm_run.response import Response as Response
+    from vlm_run.response import Stages as Stages
+    from vlm_run.response import Usage as Usage
     from vlm_run.specs import Limits as Limits
     from vlm_run.specs import ModelSpec as ModelSpec
     from vlm_run.vision import AnyResolution as AnyResolution
@@ -33,25 +50,41 @@ __version__ = "0.1.0"
 _HOME = {
     "Adapter": "adapter",
     "AnyResolution": "vision",
+    "ContextOverflowError": "errors",
     "Conversation": "prompts.conversation",
+    "ConversationError": "errors",
+    "Delta": "response",
     "DynamicResolution": "vision",
     "Engine": "engine",
+    "EngineError": "errors",
     "FixedResolution": "vision",
+    "Image": "prompts.conversation",
+    "ImageSource": "media.source",
     "Limits": "specs",
+    "MediaError": "errors",
     "MediaPolicy": "media",
+    "Message": "prompts.conversation",
     "ModelSpec": "specs",
+    "PluginError": "errors",
     "PluginWarning": "plugins.discovery",
+    "Prompt": "prompts.prompt",
     "Registry": "registry",
     "Request": "request",
+    "RequestError": "errors",
     "Response": "response",
     "Sampling": "request",
+    "Stages": "response",
+    "TemplateError": "errors",
+    "Text": "prompts.conversation",
+    "UnknownModelError": "errors",
+    "Usage": "response",
     "VisionFacts": "vision",
     "VlmRunError": "errors",
     "convert_to_base64": "media",
     "hookimpl": "hookspecs",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605  (one list of names, not two)
+__all__ = sorted(_HOME)  # noqa: PLE0605  (one list of names instead of two)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from vlm_run.errors import PluginError, VlmRunError
 from vlm_run.plugins.discovery import Plugin, Plugins
-from vlm_run.prompts.prompt import Guard, Prompt, control_tokens, cut_at_end_mark, with_end_mark
+from vlm_run.prompts.guard import Guard, control_tokens, cut_at_end_mark, with_end_mark
+from vlm_run.prompts.prompt import Prompt
 from vlm_run.specs import Limits, ModelSpec
 from vlm_run.vision import pixel_bounds_unsupported
 
@@ -33,8 +34,8 @@ class Adapter:
     Attributes:
         spec: The model type's data, with the `mm_processor_kwargs` in force applied to `vision`.
         plugin: The plugin that serves it.
-        source: Where the weights come from: a directory or a repository on the hub.
-        limits: What one request may use.
+        source: Where to load the weights from: a directory or a repository on the hub.
+        limits: Limits on one request.
         config: Engine options from a configuration file; they take precedence over the plugin's, and
             `limits` take precedence over them.
         base_engine_kwargs: The plugin's engine options with `config` and `limits` applied.
@@ -100,11 +101,11 @@ class Adapter:
         return self.render_prompt(conversation, control)
 
     def preprocess_image(self, image: PILImage.Image, bounds: Image | None = None) -> PILImage.Image:
-        """The image as vLLM's processor for the model should get it.
+        """The image to pass to vLLM's processor for the model.
 
         Args:
             image: A decoded RGB image, upright.
-            bounds: The part of the conversation that it comes from, which may bound its area.
+            bounds: The image's part of the conversation, which may bound its area in pixels.
 
         Raises:
             MediaError: The model does not accept an image of this size, or does not support
@@ -119,7 +120,7 @@ class Adapter:
         if vision is None:
             raise pixel_bounds_unsupported()
         size = vision.bounded(bounds.min_pixels, bounds.max_pixels).resized(*preprocessed.size)
-        return preprocessed.resize(size, PILImage.Resampling.BICUBIC)  # as the processor resizes
+        return preprocessed.resize(size, PILImage.Resampling.BICUBIC)  # the processor's own filter
 
     def allows_downscaled_decode(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:
         """Whether a JPEG of `size` may be decoded at `smaller`, both (width, height) in pixels.
@@ -188,7 +189,7 @@ class Adapter:
         return engine.Engine(self, **overrides)
 
     def _call(self, hook: str, returns: Callable[..., T] | type[T], **arguments: Any) -> T:
-        """Call a hook of the plugin; a mistake of the plugin becomes a `PluginError`."""
+        """Call a hook of the plugin; an unexpected exception becomes a `PluginError`."""
         try:
             answer = self._plugins.hook(hook, self.plugin.module)(**arguments)
         except VlmRunError:
@@ -206,7 +207,7 @@ class Adapter:
         return answer
 
     def _at_fault(self, error: BaseException) -> str:
-        """The plugin whose code raised, which may be the wrapper of another plugin."""
+        """The plugin whose code raised the error, which may be another plugin's wrapper."""
         owners = {getattr(plugin.module, "__name__", ""): plugin.name for plugin in self._plugins.healthy}
         for frame, _ in reversed([*walk_tb(error.__traceback__)]):
             module = frame.f_globals.get("__name__", "")

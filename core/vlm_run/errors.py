@@ -1,20 +1,48 @@
-"""The errors a caller can meet: one hierarchy, each with a cause, a place and a next step.
+"""The errors that callers handle: one hierarchy, each with a cause, a location and a hint.
 
 Everything that vlm-run raises on purpose is a `VlmRunError`. `str(error)` is one or two
-sentences for a person: what was wrong, where, and (as `hint`) what to do about it.
+sentences for a person: what was wrong, where, and (the `hint`) what to do about it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
 
 def printable(text: str, most: int = 60) -> str:
-    """Text of someone else's for a message: one line of printable characters, cut off at `most`.
+    """Untrusted text for an error message: one line of printable characters, cut off at `most`.
 
     >>> printable("http://a\\nb")
     'http://a\\\\nb'
     """
     cut = text if len(text) <= most else f"{text[: most - 3]}..."
     return cut if cut.isprintable() else repr(cut)[1:-1]
+
+
+def did_you_mean(
+    name: str, known: Iterable[str], *, most: int = 1, key: Callable[[str], str] = str
+) -> str | None:
+    """The hint for a misspelt name: the known names closest to it.
+
+    >>> did_you_mean("max_num_seq", ["max_num_seqs", "max_model_len"])
+    "Did you mean 'max_num_seqs'?"
+
+    Args:
+        name: The name as written.
+        known: The names to choose from.
+        most: How many to offer at most, the closest first.
+        key: Maps every name to the form in which names are compared.
+
+    Returns:
+        A question, or None if no known name is close.
+    """
+    names = {key(each): each for each in known}
+    near = [f"'{names[form]}'" for form in get_close_matches(key(name), names, n=most)]
+    if not near:
+        return None
+    *others, last = near
+    return f"Did you mean {', '.join(others)} or {last}?" if others else f"Did you mean {last}?"
 
 
 class VlmRunError(Exception):
@@ -35,22 +63,22 @@ class VlmRunError(Exception):
 
 
 class UnknownModelError(VlmRunError):
-    """No installed plugin serves the model type, or a checkpoint folder matches none."""
+    """No installed plugin serves the model, or a checkpoint fits several model types."""
 
 
 class PluginError(VlmRunError):
-    """A plugin broke its side of the contract: a hook raised or returned the wrong thing."""
+    """A plugin broke the contract: a hook raised an exception or returned a value of the wrong type."""
 
 
 class RequestError(VlmRunError):
-    """One request cannot be served; the engine and all other requests are unharmed.
+    """One request cannot be served; the engine and all other requests are unaffected.
 
     Args:
         cause: What was wrong.
         hint: What to do about it.
-        message_index: Zero-based index of the message at fault, if one is.
+        message_index: Zero-based index of the message at fault; None if it is no single message.
         image_index: Zero-based index of the image at fault, counted over the whole
-            conversation, if one is.
+            conversation; None if it is no single image.
     """
 
     def __init__(
@@ -76,11 +104,11 @@ class RequestError(VlmRunError):
 
 
 class ConversationError(RequestError):
-    """The messages or their shorthand are malformed, or tags and images do not match."""
+    """The messages are malformed, or their image tags do not match the images."""
 
 
 class MediaError(RequestError):
-    """An image cannot be fetched, is refused by the media policy, or cannot be decoded."""
+    """An image cannot be fetched or decoded, or the media policy or the model refuses it."""
 
 
 class TemplateError(RequestError):
@@ -92,4 +120,4 @@ class ContextOverflowError(RequestError):
 
 
 class EngineError(VlmRunError):
-    """The engine cannot start, has died, or does not know an option."""
+    """The engine cannot start, has died, or was given an unknown option."""

@@ -1,10 +1,10 @@
-"""What would be sent to the model, and what it costs, without an engine or a model library.
+"""The prompt that would be sent to the model, and its token counts, without an engine or a model library.
 
 >>> from vlm_run import Conversation, Registry
 >>> from vlm_run.explain import explain
 >>> adapter = Registry.load("qwen2-vl-7b-instruct")
->>> said = explain(adapter, Conversation.from_query("What is this?", images=["640x480"]))
->>> said.images
+>>> explanation = explain(adapter, Conversation.from_query("What is this?", images=["640x480"]))
+>>> explanation.images
 (ImageCost(width=640, height=480, resized=(644, 476), tokens=391),)
 """
 
@@ -30,20 +30,21 @@ if TYPE_CHECKING:
     from vlm_run.media import MediaPolicy
 
 CORE, PLUGIN, CONFIG, FLAG = "vlm-run", "plugin default", "config", "flag"
-"""The layers that set engine options, each on top of those before it."""
+"""The layers that set engine options, in order of precedence, lowest first."""
 
 _SIZE = re.compile(r"(\d{1,6})[xX×](\d{1,6})")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCost:
-    """One picture.
+    """The size and the token count of one image.
 
     Attributes:
-        width: Of the picture, upright, in pixels.
-        height: Of the picture, upright, in pixels.
-        resized: What the vision encoder sees of the whole picture; None if the plugin does not say.
-        tokens: Image tokens in the prompt; None if the plugin does not say.
+        width: Image width in pixels, after EXIF rotation.
+        height: Image height in pixels, after EXIF rotation.
+        resized: Width and height in pixels to which the image processor resizes the whole image; None
+            if the plugin does not tell.
+        tokens: Image tokens in the prompt; None if the plugin does not tell.
     """
 
     width: int
@@ -54,7 +55,13 @@ class ImageCost:
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """Where in the prompt's text a picture stands, from `start` to before `end`, in characters."""
+    """The place of an image in the prompt.
+
+    Attributes:
+        image: The number of the image, counted from 1.
+        start: Index of the first character of its placeholder.
+        end: Index after the last character of its placeholder.
+    """
 
     image: int
     start: int
@@ -63,24 +70,24 @@ class Placeholder:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What would be sent.
+    """What would be sent to the model, and what it costs.
 
     Attributes:
         model_type: The model type.
-        family: Its family.
-        plugin: The plugin that serves it.
-        architecture: vLLM's name for it.
-        vllm: The vLLM versions that serve it.
-        source: Where the weights come from.
-        prompt: The prompt, as the tokenizer gets it.
-        placeholders: Where in it the pictures stand.
-        images: What each picture costs.
-        text_tokens: All tokens that are no image tokens; None without a tokenizer.json at hand.
-        context_length: The model's own context, in tokens.
-        max_model_len: The context that the engine would have; None where vLLM would choose.
-        engine_kwargs: The options that the engine would start with.
-        engine_kwargs_from: The layer that set each; of nested ones, under dotted names.
-        notes: What would go wrong, and what could not be found out.
+        family: The family of the model type.
+        plugin: The plugin that serves the model type.
+        architecture: vLLM's name for the architecture.
+        vllm: The vLLM versions that serve the model type.
+        source: Where the weights would be loaded from.
+        prompt: The prompt as passed to the tokenizer.
+        placeholders: The places of the images in the prompt.
+        images: The size and token count of each image.
+        text_tokens: Number of tokens that are not image tokens; None if no tokenizer.json was found.
+        context_length: The model's native context length in tokens.
+        max_model_len: The engine's context length in tokens; None if vLLM would choose it.
+        engine_kwargs: The options with which the engine would start.
+        engine_kwargs_from: The layer that set each option; nested options have dotted names.
+        notes: What would fail, and what could not be determined.
     """
 
     model_type: str
@@ -101,16 +108,16 @@ class Explanation:
 
     @property
     def image_tokens(self) -> int | None:
-        """Of all pictures together; None if that of one is not known."""
+        """Tokens of all images together; None if the count of one is unknown."""
         return _sum([image.tokens for image in self.images])
 
     @property
     def total_tokens(self) -> int | None:
-        """The whole prompt; None if a part of it is not known."""
+        """Tokens of the whole prompt; None if a part of it is unknown."""
         return _sum([self.text_tokens, self.image_tokens])
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form."""
+        """The explanation as JSON-compatible data."""
         return {
             "model_type": self.model_type,
             "family": self.family,
@@ -149,24 +156,24 @@ def explain(
     policy: MediaPolicy | None = None,
     **overrides: Any,
 ) -> Explanation:
-    """What would be sent for a conversation, and what it costs.
+    """What would be sent to the model for a conversation, and what it costs.
 
     Args:
         adapter: The model, from `Registry.load`.
-        conversation: Messages with text and images. In place of an image its size may be given,
-            as in "640x480"; any other is loaded, as for an answer.
-        policy: What images may be fetched, and how large they may be.
-        overrides: Engine options, on top of the adapter's.
+        conversation: Messages with text and images. A size such as "640x480" may stand in for an
+            image; any other image is loaded, as it is for an answer.
+        policy: Which images may be fetched, and how large they may be.
+        overrides: Engine options, which take precedence over the adapter's.
 
     Raises:
-        RequestError: The conversation or one of its images is at fault, as for an answer.
+        RequestError: The conversation or one of its images is refused, as it would be for an answer.
     """
     kwargs = adapter.engine_kwargs(**overrides)
     adapter = adapter.with_engine_kwargs(kwargs)
     notes: list[str] = []
     if adapter.spec.replaced_by is not None:
         notes.append(
-            f"no vLLM that vlm-run works with serves this model type, which needs {adapter.spec.vllm}: "
+            f"no vLLM version that vlm-run supports serves this model type, which needs {adapter.spec.vllm}: "
             f"use '{adapter.spec.replaced_by}' instead"
         )
     tokenizer = _tokenizer(adapter, notes)
@@ -201,22 +208,22 @@ def _render(adapter: Adapter, conversation: Conversation, tokenizer: TokenizerFi
 
 
 def _tokenizer(adapter: Adapter, notes: list[str]) -> TokenizerFile | None:
-    """Of the checkpoint in use, from its folder or the Hugging Face cache, or of the one that is shipped."""
+    """The tokenizer of the checkpoint in use, or of the one that the plugin ships."""
     for source in dict.fromkeys(filter(None, [adapter.source, adapter.spec.checkpoint])):
-        folder = Path(source) if Path(source).is_dir() else snapshot(source)
+        directory = Path(source) if Path(source).is_dir() else snapshot(source)
         try:
-            if folder is not None and (tokenizer := TokenizerFile.of_folder(folder)):
+            if directory is not None and (tokenizer := TokenizerFile.of_directory(directory)):
                 return tokenizer
         except ValueError as error:
             notes.append(str(error))
-    notes.append("text tokens are not counted: no tokenizer.json is at hand (give its folder with --model)")
+    notes.append("text tokens are not counted: no tokenizer.json was found (give its directory with --model)")
     return None
 
 
 def _text_tokens(adapter: Adapter, prompt: Prompt, tokenizer: TokenizerFile, images: int) -> int:
     from vlm_run.prompts.tokenize import encode
 
-    # Each picture's own tokens take the place of one token.
+    # The tokens of each image replace one token.
     return len(encode(prompt, tokenizer, adapter.spec)) - images
 
 
@@ -230,13 +237,13 @@ def _images(
 
     costs = []
     for index, (message, image) in enumerate(places):
-        picture = _picture(image.source, policy, message, index)
+        loaded = _load(image.source, policy, message, index)
         with locating_errors(message, index):
-            costs.append(_cost(adapter, picture, image, notes))
+            costs.append(_cost(adapter, loaded, image, notes))
     return tuple(costs)
 
 
-def _picture(source: ImageSource, policy: MediaPolicy | None, message: int, index: int) -> PILImage.Image:
+def _load(source: ImageSource, policy: MediaPolicy | None, message: int, index: int) -> PILImage.Image:
     from vlm_run.media import MediaPolicy, load_image
 
     policy = policy or MediaPolicy()
@@ -248,15 +255,15 @@ def _picture(source: ImageSource, policy: MediaPolicy | None, message: int, inde
     width, height = int(size[1]), int(size[2])
     if not 0 < width * height <= policy.max_pixels:
         raise MediaError(
-            f"a picture cannot have {width} × {height} pixels: 1 to {policy.max_pixels:,} are allowed",
+            f"an image cannot have {width} × {height} pixels: 1 to {policy.max_pixels:,} are allowed",
             message_index=message,
             image_index=index,
         )
     return PILImage.new("RGB", (width, height))
 
 
-def _cost(adapter: Adapter, picture: PILImage.Image, image: Image, notes: list[str]) -> ImageCost:
-    seen = adapter.preprocess_image(picture, image).size
+def _cost(adapter: Adapter, loaded: PILImage.Image, image: Image, notes: list[str]) -> ImageCost:
+    seen = adapter.preprocess_image(loaded, image).size
     vision = adapter.spec.vision
     tokens = None
     try:
@@ -265,7 +272,7 @@ def _cost(adapter: Adapter, picture: PILImage.Image, image: Image, notes: list[s
         if vision is not None:
             raise
         notes.append(f"image tokens are not counted: {error.cause}")
-    return ImageCost(*picture.size, resized=vision.resized(*seen) if vision else None, tokens=tokens)
+    return ImageCost(*loaded.size, resized=vision.resized(*seen) if vision else None, tokens=tokens)
 
 
 def _placeholders(adapter: Adapter, prompt: Prompt, images: int) -> tuple[Placeholder, ...]:
@@ -284,7 +291,7 @@ def _placeholders(adapter: Adapter, prompt: Prompt, images: int) -> tuple[Placeh
 
 
 def _layers(adapter: Adapter, kwargs: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, str]:
-    """The layer that set each option, those that nest under dotted names."""
+    """The layer that set each option; nested options have dotted names."""
     default = _flat(adapter.default_engine_kwargs())
     config = _flat(adapter.config)
     flags = {*_flat(overrides), *_flat(adapter.limits.apply_to({}))}
@@ -301,7 +308,7 @@ def _layers(adapter: Adapter, kwargs: Mapping[str, Any], overrides: Mapping[str,
         elif name == "trust_remote_code":
             layers[name] = CORE
         else:
-            layers[name] = FLAG  # what the plugin made of a limit
+            layers[name] = FLAG  # set by the plugin in response to a limit
     return layers
 
 
@@ -316,12 +323,12 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _with_notes(explanation: Explanation, notes: list[str]) -> Explanation:
-    """The explanation with what would go wrong in front of what could not be found out."""
+    """The explanation with its notes: first what would fail, then what could not be determined."""
     wrong = []
     images = len(explanation.images)
     most = (explanation.engine_kwargs.get("limit_mm_per_prompt") or {}).get("image")
     if isinstance(most, int) and images > most:
-        wrong.append(f"{images} images are given, but the engine would take {most} at most (--max-images)")
+        wrong.append(f"{images} images are given, but the engine would accept at most {most} (--max-images)")
     if len(explanation.placeholders) < images:
         wrong.append(f"the prompt has {len(explanation.placeholders)} placeholders for {images} images")
     known = explanation.total_tokens or explanation.image_tokens or explanation.text_tokens or 0

@@ -6,16 +6,16 @@ A plugin is a Python module named by an entry point in the group `vlm_run.plugin
     acme = "vlm_run_acme"
 
 It must implement `model_specs`. Every other hook has a default that works from the spec's
-data, so implement one only where your family truly differs. A hook is called on the plugin
-that owns the model type and on no other family's; a pluggy wrapper
-(`@hookimpl(wrapper=True)`) is called around every family's.
+data, so implement one only where your family truly differs. A hook is called only on the plugin
+that owns the model type; a pluggy wrapper (`@hookimpl(wrapper=True)`) is called around the hooks
+of every plugin.
 
-An implementation may leave out arguments it does not need. Returning None passes on to the
-default. Raise `vlm_run.errors.RequestError` or one of its children for input that the model
-cannot take: it costs that one request; any other exception is reported as the plugin's fault.
+An implementation may omit arguments that it does not need. Return None to use the default. Raise
+`vlm_run.RequestError` or a subclass, such as `MediaError`, for input that the model does not
+accept: only that request fails. Any other exception is reported as an error of the plugin.
 
-The contract has a version. A plugin may say for which ones it was written; where another one
-holds, it is left out, and `vlm-run plugins` says so:
+The contract has a version. A plugin may state the versions for which it was written; under any
+other version it is not loaded, and `vlm-run plugins` reports it:
 
     vlm_run_contract = ">=1,<2"  # beside `model_specs`
 """
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from vlm_run.specs import Limits, ModelSpec
 
 CONTRACT_VERSION = "1.0"
-"""The first number grows when a plugin that kept the contract could break; the second when a hook,
-an argument of one, or a field of `ModelSpec` is added."""
+"""The major version changes when an existing plugin could break, the minor version when a hook, a hook
+argument or a field of `ModelSpec` is added."""
 
 hookspec = pluggy.HookspecMarker("vlm_run")
 hookimpl = pluggy.HookimplMarker("vlm_run")
@@ -45,7 +45,8 @@ hookimpl = pluggy.HookimplMarker("vlm_run")
 def model_specs() -> Sequence[ModelSpec]:  # type: ignore[empty-body]
     """The model types that this plugin serves.
 
-    Called once, when plugins are discovered, also for `vlm-run models`: import nothing heavy.
+    Called once, when plugins are discovered, and therefore by every command: do not import torch,
+    transformers or vLLM here.
 
     >>> from vlm_run import ModelSpec, hookimpl
     >>> @hookimpl
@@ -68,18 +69,18 @@ def model_specs() -> Sequence[ModelSpec]:  # type: ignore[empty-body]
 def render_prompt(model: ModelSpec, conversation: Conversation) -> str | None:
     """The prompt, up to where the model's answer begins, with one placeholder for each image.
 
-    No BOS unless the checkpoint's own template writes it: the tokenizer adds it. The default
-    renders `model.chat_template`. What a user wrote arrives with control tokens masked by
-    single private-use characters; keep every character of it.
+    Do not write a BOS unless the checkpoint's own template does: the tokenizer adds it. Control tokens
+    in messages arrive masked by private-use characters; keep every character. The default renders
+    `model.chat_template`.
 
     >>> from vlm_run import hookimpl
     >>> from vlm_run.prompts.conversation import Conversation
     >>> @hookimpl
     ... def render_prompt(conversation):
     ...     (turn,) = conversation.template_messages()
-    ...     pictures = [part for part in turn["content"] if part["type"] == "image"]
+    ...     images = [part for part in turn["content"] if part["type"] == "image"]
     ...     texts = [part["text"] for part in turn["content"] if part["type"] == "text"]
-    ...     return "<image>" * len(pictures) + "".join(texts) + " Answer:"
+    ...     return "<image>" * len(images) + "".join(texts) + " Answer:"
     >>> render_prompt(Conversation.from_query("How many?", images=["sheep.png"]))
     '<image>How many? Answer:'
     """
@@ -87,13 +88,14 @@ def render_prompt(model: ModelSpec, conversation: Conversation) -> str | None:
 
 @hookspec(firstresult=True)
 def preprocess_image(model: ModelSpec, image: Image.Image) -> Image.Image | None:
-    """The picture to hand to vLLM's own processor for the model.
+    """The image to pass to vLLM's processor for the model.
 
-    The default refuses sizes that the processor cannot take (`MediaError`) and changes nothing.
+    The default raises `MediaError` for sizes that the processor does not accept, and returns the image
+    unchanged.
 
     Args:
         model: The model type.
-        image: A decoded RGB picture, upright.
+        image: A decoded RGB image, upright.
 
     >>> from PIL import Image
     >>> from vlm_run import hookimpl
@@ -108,9 +110,9 @@ def preprocess_image(model: ModelSpec, image: Image.Image) -> Image.Image | None
 
 @hookspec(firstresult=True)
 def placeholder(model: ModelSpec, index: int) -> str | None:
-    """What stands for the image number `index` (from 1 on) in the prompt.
+    """The placeholder of image number `index`, counted from 1, in the prompt.
 
-    The default fills `{index}` in `model.image_placeholder`.
+    The default is `model.image_placeholder` with `{index}` replaced by the number.
 
     >>> from vlm_run import hookimpl
     >>> @hookimpl
@@ -123,10 +125,11 @@ def placeholder(model: ModelSpec, index: int) -> str | None:
 
 @hookspec(firstresult=True)
 def count_image_tokens(model: ModelSpec, width: int, height: int) -> int | None:
-    """How many tokens of the prompt a picture of `width` × `height` pixels takes up.
+    """The number of prompt tokens that an image of `width` × `height` pixels takes.
 
-    Must equal what vLLM's processor for the model puts in the placeholder's place. The default
-    asks `model.vision`. Raise `MediaError` for a size that the model cannot take.
+    It must equal the number of tokens by which vLLM's processor for the model replaces the
+    placeholder, including tokens that separate rows or tiles. Raise `MediaError` for a size that the
+    model does not accept. The default asks `model.vision`.
 
     >>> from vlm_run import hookimpl
     >>> @hookimpl
@@ -141,7 +144,7 @@ def count_image_tokens(model: ModelSpec, width: int, height: int) -> int | None:
 def engine_kwargs(model: ModelSpec, limits: Limits) -> Mapping[str, Any] | None:
     """Engine options for the model under the user's limits, in `vllm.EngineArgs`' names.
 
-    What the user sets on the command line or in Python goes on top. The default is
+    Options that the user sets on the command line or in Python take precedence. The default is
     `model.engine_kwargs` with the limits applied.
 
     >>> from vlm_run import Limits, ModelSpec, hookimpl
@@ -155,11 +158,11 @@ def engine_kwargs(model: ModelSpec, limits: Limits) -> Mapping[str, Any] | None:
 
 @hookspec
 def register_with_vllm() -> None:
-    """Register with vLLM or transformers what they lack: an architecture, a processor.
+    """Register an architecture or a processor with vLLM or transformers that they lack.
 
     Called in every vLLM process (front end, engine core, workers) before a model is looked up,
-    and perhaps twice in one of them: do nothing the second time. The only place where a plugin
-    may import vLLM. The default does nothing.
+    possibly more than once: do nothing the second time. The only hook in which a plugin may import
+    vLLM. The default does nothing.
 
     >>> from vlm_run import hookimpl
     >>> @hookimpl

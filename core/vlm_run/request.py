@@ -1,19 +1,18 @@
-"""What a caller asks: a conversation and how to sample the answer."""
+"""A request: a conversation, and how to sample the answer."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vlm_run.errors import ConversationError, RequestError
+from vlm_run.errors import ConversationError, RequestError, did_you_mean
 from vlm_run.prompts.conversation import Conversation
 
 PIXEL_BOUNDS = ("min_pixels", "max_pixels")
-"""Of a request's images, where the model resizes by area."""
+"""Request fields that bound the area of its images, for models that resize images by area."""
 _MESSAGE_KEYS = ("messages", "images")
 _QUERY_KEYS = ("query", "history", "images", "system")
 
@@ -29,43 +28,43 @@ class Sampling(BaseModel):
     max_tokens: int | None = Field(
         default=None, ge=1, validation_alias=AliasChoices("max_tokens", "max_new_tokens")
     )
-    """Most tokens in the answer; None leaves all that fits in the context."""
+    """Maximum number of tokens in the answer; None allows as many as fit in the context."""
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: int = Field(default=0, ge=-1)
-    """0, or -1 as vLLM and ms-swift had it once, considers all tokens."""
+    """0 considers all tokens; so does -1, which older versions of vLLM and ms-swift use."""
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     repetition_penalty: float = Field(default=1.0, gt=0.0)
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     seed: int | None = None
     stop: tuple[str, ...] = ()
-    """Strings at which the answer ends, beside those of the model type."""
+    """Strings at which the answer ends, in addition to those of the model type."""
     n: int = Field(default=1, ge=1)
-    """Answers to one request."""
+    """Number of answers to one request."""
     json_schema: Mapping[str, Any] | None = None
-    """The answer is JSON that this schema allows, by vLLM's structured output."""
+    """The answer is JSON that matches this schema, through vLLM's structured output."""
     choice: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """The answer is one of these, by vLLM's structured output."""
+    """The answer is one of these strings, through vLLM's structured output."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.json_schema is not None and self.choice is not None:
-            raise ValueError("json_schema and choice exclude each other")
+            raise ValueError("json_schema and choice are mutually exclusive")
         if self.n > 1 and self.temperature == 0.0:
-            raise ValueError("n greedy answers would be the same one; set a temperature")
+            raise ValueError("n greedy answers would be identical; set a temperature")
         return self
 
     @classmethod
     def parse(cls, value: Sampling | Mapping[str, Any] | None, defaults: Sampling | None = None) -> Sampling:
-        """Sampling parameters from themselves, a mapping, or None for the defaults.
+        """Sampling parameters from an instance or a mapping, or the defaults for None.
 
         Args:
             value: The parameters.
-            defaults: For what a mapping does not name, in place of the class's.
+            defaults: Values for what the mapping does not name, instead of the class's defaults.
 
         Raises:
-            RequestError: They are no mapping, a name is unknown or a value is out of its range.
+            RequestError: `value` is not a mapping, a name is unknown, or a value is out of range.
         """
         if value is None:
             return defaults or cls()
@@ -78,7 +77,7 @@ class Sampling(BaseModel):
         if defaults is not None:
             if "max_new_tokens" in fields:
                 fields.setdefault("max_tokens", fields.pop("max_new_tokens"))
-            # Either says what form the answer has.
+            # Both constrain the answer: a request's own choice replaces the default of either.
             others = {"json_schema", "choice"} if {"json_schema", "choice"} & fields.keys() else None
             fields = {**defaults.model_dump(exclude=others), **fields}
         try:
@@ -90,22 +89,27 @@ class Sampling(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: a conversation, and sampling parameters of its own if it has any."""
+    """One request.
+
+    Attributes:
+        conversation: The messages to answer.
+        sampling: Sampling parameters of this request; None uses the defaults of the call.
+    """
 
     conversation: Conversation
     sampling: Sampling | None = None
 
     @classmethod
     def parse(cls, value: Request | Conversation | Mapping[str, Any] | str) -> Request:
-        """A request from any of the shapes that the Python API takes.
+        """A request from any of the forms that the Python API accepts.
 
         Args:
             value: A request, a conversation, a question, or a mapping with either `messages`
                 (and `images`) or `query` (and `history`, `images`, `system`); `sampling`,
-                `min_pixels` and `max_pixels` beside them hold for this request alone.
+                `min_pixels` and `max_pixels` beside them apply to this request only.
 
         Raises:
-            ConversationError: The mapping is neither, or its content is malformed.
+            ConversationError: The mapping has neither `query` nor `messages`, or is malformed.
         """
         if isinstance(value, Request):
             return value
@@ -136,8 +140,7 @@ class Request:
 def _check_keys(fields: Mapping[str, Any], known: list[str] | tuple[str, ...], what: str) -> None:
     for key in fields:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
             raise RequestError(
                 f"unknown {what} '{key}'",
-                hint=f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}.",
+                hint=did_you_mean(str(key), known) or f"Known: {', '.join(known)}.",
             )

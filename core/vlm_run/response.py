@@ -1,4 +1,4 @@
-"""What a caller gets: the answer with its usage, or the error that this one request met."""
+"""A response: the answer with its usage, or the error of this request."""
 
 from __future__ import annotations
 
@@ -10,28 +10,34 @@ from vlm_run.errors import VlmRunError
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that a request took."""
+    """Token counts of one request.
+
+    Attributes:
+        prompt_tokens: Tokens of the whole prompt, including image tokens.
+        image_tokens: Tokens of each image, in order.
+        completion_tokens: Tokens of the answer.
+    """
 
     prompt_tokens: int = 0
-    """The whole prompt, image tokens among them."""
     image_tokens: tuple[int, ...] = ()
-    """Those of each image, in order."""
     completion_tokens: int = 0
-    """The answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Where a request's time went, in seconds; what is missing from the whole it spent waiting in between."""
+    """Seconds that a request spent in each stage. The rest of its time it waited between stages.
+
+    Attributes:
+        fetch: Fetching remote images.
+        decode: Reading and decoding images, and the plugin's `preprocess_image`.
+        process: vLLM's processor for the model; without renderer processes, including the wait for it.
+        engine: From when the engine accepted the request to its last token.
+    """
 
     fetch: float = 0.0
-    """Fetching its remote images."""
     decode: float = 0.0
-    """Reading and decoding its images, and what the plugin does to them."""
     process: float = 0.0
-    """vLLM's processor for the model. Without renderer processes, waiting for it is part of this."""
     engine: float = 0.0
-    """From the engine's taking it to its last token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +48,14 @@ class Response:
         response: The answer; empty if the request failed.
         history: The conversation with this answer as [query, response] pairs, to pass on as the
             next request's `history`.
-        usage: Tokens taken.
+        usage: Token counts.
         finish_reason: `stop`, `length` (the answer was cut at `max_tokens` or at the context's
             end) or `error`.
-        error: Why this request failed, usually a `RequestError`; None if it did not.
-        seconds: From the request to its last token, and to its first one.
-        responses: All answers where `n` of them were asked for, `response` being the first.
-        stages: Where the time went; not part of `to_dict`.
+        error: Why the request failed, usually a `RequestError`; None if it succeeded.
+        seconds: Time from the request to the last token of the answer.
+        first_token_seconds: Time from the request to the first token of the answer.
+        responses: All answers if the request asked for `n` of them; `response` is the first.
+        stages: Time spent in each stage; not part of `to_dict`.
     """
 
     response: str = ""
@@ -62,13 +69,13 @@ class Response:
     stages: Stages = field(default_factory=Stages)
 
     def raise_for_error(self) -> Response:
-        """This response, or its error raised."""
+        """Return this response, or raise its error."""
         if self.error is not None:
             raise self.error
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form, for `--json` and result files."""
+        """The response as JSON-compatible data, for `--json` and result files."""
         answer: dict[str, Any] = {
             "response": self.response,
             "history": self.history,
@@ -92,13 +99,13 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A greedy answer token by token, to compare it with another implementation's.
+    """A greedy answer token by token, for comparison with another implementation.
 
     Attributes:
         response: The answer.
-        prompt_token_ids: The prompt, with as many image tokens as the images take.
-        token_ids: The answer, the token that ended it among them.
-        logprobs: The natural logarithm of the probability of each of them.
+        prompt_token_ids: The prompt, with image tokens expanded.
+        token_ids: The answer, including the token that ended it.
+        logprobs: Natural logarithm of the probability of each token of the answer.
     """
 
     response: str
@@ -109,7 +116,12 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of a streamed answer; the last one carries the whole response."""
+    """A piece of a streamed answer.
+
+    Attributes:
+        text: The text that was added.
+        response: The whole response, in the last piece only.
+    """
 
     text: str
     response: Response | None = None

@@ -1,4 +1,4 @@
-"""A model type as data: what a plugin says about each model it serves."""
+"""A model type as data: what a plugin states about each model that it serves."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ def _check_version_range(value: str) -> str:
     try:
         SpecifierSet(value)
     except InvalidSpecifier as error:
-        raise ValueError(f"is no version range such as '>=0.24,<0.34': {error}") from None
+        raise ValueError(f"is not a version range such as '>=0.24,<0.34': {error}") from None
     return value
 
 
 class ModelSpec(BaseModel):
-    """One model type: where its weights are, how its prompt reads, what its pictures cost.
+    """One model type: where its weights are, how its prompt is written, how many tokens its images take.
 
-    The four fields without a default are enough for a model whose prompt takes no pictures
-    into account beyond a placeholder; `vision` adds image token counts.
+    The four fields without a default are enough to run a model; `vision` adds image token counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,14 +50,14 @@ class ModelSpec(BaseModel):
     architecture: str
     """The vLLM architecture, as in `architectures` of the checkpoint's `config.json`."""
     chat_template: str
-    """A Jinja file in the Hugging Face dialect, relative to the plugin's package folder."""
+    """A Jinja file in the Hugging Face dialect, relative to the plugin's package directory."""
     image_placeholder: str
-    """What stands for a picture in the prompt; `{index}` becomes its number, from 1 on."""
+    """The string that represents an image in the prompt; `{index}` becomes its number, counted from 1."""
 
     image_token: str | None = None
-    """The token that takes the placeholder's place in the token ids, where the placeholder is only
-    text to the tokenizer. The text between images is then tokenized piece by piece, each as a
-    prompt of its own, BOS included, as such checkpoints' processors do (Phi-3-vision)."""
+    """The token that replaces the placeholder in the token ids, if the placeholder is plain text to the
+    tokenizer. The text between images is then tokenized piece by piece, each piece with its own BOS,
+    as the processors of such checkpoints do (Phi-3-vision)."""
 
     family: str = ""
     """The family the model type is listed under; the plugin's name if empty."""
@@ -67,69 +66,69 @@ class ModelSpec(BaseModel):
     modelscope_id: str | None = None
     """Repository on ModelScope."""
     checkpoint: str | None = None
-    """A checkpoint folder that the plugin ships, relative to its package folder."""
+    """A checkpoint directory that the plugin ships, relative to its package directory."""
     config_match: Mapping[str, Any] = Field(default_factory=dict)
-    """Dotted keys of `config.json` (`rope_scaling.long_factor.0`) and their values, which tell this
-    model type from others of the same architecture when a checkpoint folder is given."""
+    """Dotted keys of `config.json` (`rope_scaling.long_factor.0`) and their values, which distinguish this
+    model type from others of the same architecture when a checkpoint directory is given."""
     template_match: str | None = None
-    """A text that the checkpoint's own chat template must have, where other model types have the
-    same `config.json` and not this text."""
+    """A string that the checkpoint's own chat template must contain, if other model types have the same
+    `config.json` but not this string."""
 
     vllm: Annotated[str, AfterValidator(_check_version_range)] = ">=0.24,<0.34"
     """The vLLM versions that serve the model, as a PEP 440 version range."""
     replaced_by: str | None = None
-    """The model type to use instead, where no vLLM that vlm-run works with serves this one any
-    more. It is listed and explained, and refused when it is started."""
+    """The model type to use instead, if none of the vLLM versions that vlm-run supports serves this one
+    any more. It is listed and explained, but refuses to start."""
     context_length: int | None = None
     """Native context length in tokens."""
     engine_kwargs: Mapping[str, Any] = Field(default_factory=dict)
     """Engine options that start the model on one 80 GB GPU, in `vllm.EngineArgs`' names."""
     max_images: int | None = Field(default=None, ge=0)
-    """Most pictures in one conversation; None where only the context length bounds it."""
+    """Maximum number of images in one conversation; None if only the context length limits it."""
 
     vision: SerializeAsAny[VisionFacts] | None = None
-    """How pictures become image tokens; None where the plugin implements `count_image_tokens`."""
+    """How images become image tokens; None if the plugin implements `count_image_tokens`."""
     control_tokens: tuple[str, ...] = ()
-    """Strings that the tokenizer would turn into special tokens. In what a user wrote they stay
-    text. The engine adds those it finds in the tokenizer itself."""
+    """Strings that the tokenizer turns into special tokens. In messages they stay plain text. The engine
+    adds the special tokens of the tokenizer in use."""
     stop: tuple[str, ...] = ()
-    """Strings or special tokens at which an answer ends, beside the checkpoint's own EOS."""
+    """Strings or special tokens at which an answer ends, in addition to the checkpoint's EOS."""
     reasoning_end: str | None = None
-    """Where the reasoning in an answer ends, as in `</think>`. Of answers in earlier turns only what
-    follows it goes into the prompt, as the templates of such models have it."""
+    """The string that ends the reasoning in an answer, for example `</think>`. Of an answer in an earlier
+    turn, only the text after it goes into the prompt, as the chat templates of such models do."""
     bos_token: str = ""
-    """What the template's `bos_token` stands for."""
+    """The value of `bos_token` in the chat template."""
     eos_token: str = ""
-    """What the template's `eos_token` stands for."""
+    """The value of `eos_token` in the chat template."""
 
     @property
     def source(self) -> str:
-        """Where the weights come from unless the user says otherwise."""
+        """Where the weights are loaded from by default."""
         return self.checkpoint or self.hf_id or self.model_type
 
 
 class Limits(BaseModel):
-    """What a user allows one request; each None leaves the plugin's default."""
+    """A user's limits on one request; None keeps the plugin's default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_images: int | None = Field(default=None, ge=0)
-    """Pictures in one conversation."""
+    """Maximum number of images in one conversation."""
     max_model_len: int | None = Field(default=None, ge=1)
-    """Prompt and answer together, in tokens."""
+    """Maximum length of prompt and answer together, in tokens."""
     min_pixels: int | None = Field(default=None, ge=1)
-    """Smallest picture area, for models that resize by area."""
+    """Minimum image area in pixels, for models that resize images by area."""
     max_pixels: int | None = Field(default=None, ge=1)
-    """Largest picture area, for models that resize by area."""
+    """Maximum image area in pixels, for models that resize images by area."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels, {self.min_pixels}, is more than max_pixels, {self.max_pixels}")
+            raise ValueError(f"min_pixels, {self.min_pixels}, is greater than max_pixels, {self.max_pixels}")
         return self
 
     def apply_to(self, engine_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Engine options with these limits on top."""
+        """Engine options with these limits applied."""
         kwargs = dict(engine_kwargs)
         if self.max_images is not None:
             kwargs["limit_mm_per_prompt"] = {
@@ -144,5 +143,5 @@ class Limits(BaseModel):
 
     @property
     def pixel_bounds(self) -> dict[str, int]:
-        """Those of `min_pixels` and `max_pixels` that are set."""
+        """`min_pixels` and `max_pixels`, as far as they are set."""
         return self.model_dump(include={"min_pixels", "max_pixels"}, exclude_none=True)

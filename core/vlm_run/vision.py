@@ -1,11 +1,11 @@
-"""How a model turns a picture into image tokens, as data.
+"""How a model turns an image into image tokens, as data.
 
-A `VisionFacts` says, for a picture of any size, what the model's own image processor makes of
-it: the size after resizing and the number of image tokens in the prompt. Field names are
-those of the checkpoint's image processor, so that `mm_processor_kwargs` given to the engine
-(`max_pixels`, `num_crops`, …) apply here by the same name.
+For an image of any size, `VisionFacts` gives the size to which the model's image processor resizes
+it and the number of image tokens in the prompt. Its fields have the names that the checkpoint's
+image processor uses, so that `mm_processor_kwargs` given to the engine (`max_pixels`, `num_crops`,
+…) apply here under the same names.
 
-Three ways cover most families; a plugin with another one subclasses `VisionFacts` or
+Three subclasses cover most families. A plugin for another one subclasses `VisionFacts` or
 implements the hook `count_image_tokens`.
 """
 
@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict
 
 from vlm_run.errors import MediaError
 
-# As in Pillow's `reducing_gap`, whose documentation calls 2 hard to tell from no such step.
+# As Pillow's `reducing_gap`: its documentation calls the result for 2 hard to distinguish from none.
 _SPARE = 2
 
 
 class VisionFacts(BaseModel, ABC):
-    """What a model's image processor does with a picture of a given size."""
+    """How a model's image processor treats an image of a given size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,44 +34,44 @@ class VisionFacts(BaseModel, ABC):
     model resizes it to nor its tokens. Leave it False if the plugin implements `preprocess_image` and
     needs images at full resolution."""
     max_aspect_ratio: float = 200.0
-    """Longer over shorter side at most. Qwen's processor refuses more; the others would build
-    enormous intermediate pictures."""
+    """Maximum ratio of the longer to the shorter side. Qwen's processor refuses larger ratios; others
+    would create very large intermediate images."""
 
     def check_size(self, width: int, height: int) -> None:
-        """Raise `MediaError` for a picture that the image processor could not take."""
+        """Raise `MediaError` for an image that the image processor does not accept."""
         if max(width, height) > self.max_aspect_ratio * min(width, height):
             raise MediaError(
-                f"a picture of {width} × {height} pixels is too narrow for this model, "
+                f"an image of {width} × {height} pixels is too narrow for this model, "
                 f"whose limit is {self.max_aspect_ratio:g} to 1",
-                hint="Crop or pad the picture.",
+                hint="Crop or pad the image.",
             )
 
     @abstractmethod
     def count_image_tokens(self, width: int, height: int) -> int:
-        """Image tokens in the prompt for a picture of `width` × `height` pixels."""
+        """The number of prompt tokens that an image of `width` × `height` pixels takes."""
 
     @abstractmethod
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in pixels of what the vision encoder sees of the whole picture."""
+        """Width and height in pixels to which the image processor resizes the whole image."""
 
     def bounded(self, min_pixels: int | None, max_pixels: int | None) -> Self:
-        """The facts for one picture whose area a request bounds, in pixels.
+        """The facts for an image whose area a request bounds, in pixels.
 
         Raises:
-            MediaError: The model brings no picture to an area.
+            MediaError: The model does not support `min_pixels` and `max_pixels`.
         """
         raise pixel_bounds_unsupported()
 
     def allows_downscaled_decode(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:
-        """Whether the model makes the same of a picture that was shrunk to `smaller` before.
+        """Whether a JPEG may be decoded at a lower resolution.
 
-        It must bring both to the same size and the same number of tokens, and what it gets must still
-        be twice as large, each side, as what its encoder sees: its own resizing then decides how
-        pixels are averaged.
+        The model must resize both to the same size and count the same number of tokens, and each side
+        of the smaller image must still be at least twice as long as after resizing, so that the model's
+        own resizing determines how pixels are averaged.
 
         Args:
-            size: Width and height in pixels of the whole picture.
-            smaller: Of the picture as it would come.
+            size: Width and height of the image in pixels.
+            smaller: Width and height in pixels at which it would be decoded.
         """
         if not self.downscaled_decode:
             return False
@@ -83,30 +83,30 @@ class VisionFacts(BaseModel, ABC):
         )
 
     def with_processor_kwargs(self, kwargs: Mapping[str, Any]) -> Self:
-        """The facts under `mm_processor_kwargs`; a key without a field here changes nothing."""
+        """The facts under `mm_processor_kwargs`; keys that are not fields are ignored."""
         fields = type(self).model_fields
         known = {name: value for name, value in kwargs.items() if name in fields and value is not None}
         return type(self).model_validate({**self.model_dump(), **known}) if known else self
 
 
 def pixel_bounds_unsupported() -> MediaError:
-    """The refusal of bounds on a picture's area."""
+    """The error for bounds on an image's area that the model does not support."""
     return MediaError(
-        "this model brings no picture to an area of its own", hint="Leave out min_pixels and max_pixels."
+        "this model does not support min_pixels and max_pixels", hint="Leave out min_pixels and max_pixels."
     )
 
 
 class FixedResolution(VisionFacts):
-    """Every picture becomes one square: LLaVA 1.5 and its kin.
+    """Every image is resized to one square, as in LLaVA 1.5.
 
     Source: `LlavaProcessingInfo.get_num_image_tokens` in vLLM, whose `default` feature
     selection drops the class token.
     """
 
     image_size: int
-    """Side of the square in pixels."""
+    """Side of the square, in pixels."""
     patch_size: int
-    """Side of one patch in pixels."""
+    """Side of one patch, in pixels."""
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         return self.image_size, self.image_size
@@ -116,7 +116,7 @@ class FixedResolution(VisionFacts):
 
 
 class AnyResolution(VisionFacts):
-    """A thumbnail and the tiles of the best-fitting grid: LLaVA-NeXT and, with `max_tiles`,
+    """A thumbnail and the tiles of the best-fitting canvas, as in LLaVA-NeXT and, with `max_tiles`,
     LLaVA-OneVision.
 
     Source: `LlavaNextProcessingInfo.get_num_image_tokens` in vLLM and
@@ -125,14 +125,14 @@ class AnyResolution(VisionFacts):
     """
 
     image_size: int
-    """Side of one tile in pixels."""
+    """Side of one tile, in pixels."""
     patch_size: int
-    """Side of one patch in pixels."""
+    """Side of one patch, in pixels."""
     image_grid_pinpoints: tuple[tuple[int, int], ...]
     """The canvases to choose from, each (height, width) in pixels."""
     max_tiles: int | None = None
-    """How many tiles' worth of patches is kept of a larger canvas, whose patches are scaled down to
-    it: 9 in `anyres_max_9`. None keeps them all."""
+    """Maximum number of tiles whose patches are kept; the patches of a larger canvas are scaled down
+    to that many: 9 in `anyres_max_9`. None keeps all."""
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         canvas_height, canvas_width = self._best_canvas(width, height)
@@ -141,16 +141,16 @@ class AnyResolution(VisionFacts):
     def count_image_tokens(self, width: int, height: int) -> int:
         side = self.image_size // self.patch_size
         rows, columns = self._kept_grid(width, height)
-        return side * side + rows * columns + rows  # thumbnail, patches, a newline token a row
+        return side * side + rows * columns + rows  # thumbnail, patches, one newline token per row
 
     def _kept_grid(self, width: int, height: int) -> tuple[int, int]:
-        """Rows and columns of patches left once the padding is cut off the canvas, and scaled down."""
+        """Rows and columns of patches that remain after padding is cut off and the canvas scaled down."""
         side = self.image_size // self.patch_size
         canvas_height, canvas_width = self._best_canvas(width, height)
         rows = side * (canvas_height // self.image_size)
         columns = side * (canvas_width // self.image_size)
-        # The padding is cut evenly on both sides, so an odd remainder stays on the canvas. Of a
-        # very narrow picture nothing is left: the model then sees the thumbnail alone.
+        # The padding is cut off evenly on both sides, so an odd remainder stays on the canvas. A very
+        # narrow image loses all patches: the model then sees only the thumbnail.
         if width / height > columns / rows:
             kept = int(round(height * (columns / width), 7))
             rows -= 2 * ((rows - kept) // 2)
@@ -164,7 +164,7 @@ class AnyResolution(VisionFacts):
         return rows, columns
 
     def _best_canvas(self, width: int, height: int) -> tuple[int, int]:
-        """The (height, width) that keeps most of the picture and, among those, wastes least."""
+        """The (height, width) that keeps most of the image and, among those, needs the least padding."""
 
         def fit(canvas: tuple[int, int]) -> tuple[int, int]:
             canvas_height, canvas_width = canvas
@@ -177,29 +177,30 @@ class AnyResolution(VisionFacts):
 
 
 class DynamicResolution(VisionFacts):
-    """The picture keeps its shape; its area is brought between two bounds: Qwen-VL from 2 on.
+    """The image keeps its aspect ratio and is resized to an area between two bounds, as in Qwen2-VL and
+    later Qwen-VL models.
 
     Source: `smart_resize` in transformers' `image_processing_qwen2_vl.py`.
     """
 
     patch_size: int
-    """Side of one patch in pixels."""
+    """Side of one patch, in pixels."""
     merge_size: int
-    """Patches along one side of the square that becomes one image token."""
+    """Side, in patches, of the square of patches that becomes one image token."""
     min_pixels: int
-    """Smaller pictures are enlarged to at least this area."""
+    """Minimum area in pixels; smaller images are enlarged."""
     max_pixels: int
-    """Larger pictures are shrunk to at most this area."""
+    """Maximum area in pixels; larger images are shrunk."""
 
     def with_processor_kwargs(self, kwargs: Mapping[str, Any]) -> Self:
-        # As in vLLM's `Qwen2VLProcessingInfo`: `size` is another way to write the bounds, which hold over it.
+        # As vLLM's `Qwen2VLProcessingInfo`: `size` also sets the bounds; min_pixels and max_pixels win.
         size = kwargs.get("size") or {}
         edges = {"min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge")}
         given = {name: value for name, value in kwargs.items() if value is not None}
         return super().with_processor_kwargs({**edges, **given})
 
     def bounded(self, min_pixels: int | None, max_pixels: int | None) -> Self:
-        # Within the engine's own bounds, to which the processor would bring the picture again.
+        # Within the engine's own bounds, to which the processor would resize the image again.
         low = min(max(min_pixels or self.min_pixels, self.min_pixels), self.max_pixels)
         high = max(min(max_pixels or self.max_pixels, self.max_pixels), low)
         return self.model_copy(update={"min_pixels": low, "max_pixels": high})

@@ -46,6 +46,8 @@ def test_the_cache_is_where_their_library_puts_it(
 
 
 @pytest.mark.parametrize("name", ["acme/vl-7b", "", "a\0b", "x" * 5000, "../..", "demo-llava"])
-def test_what_is_not_cached_has_no_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_cached_has_no_directory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert snapshot(name) is None

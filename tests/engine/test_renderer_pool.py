@@ -260,7 +260,7 @@ def test_a_file_that_turns_out_damaged_fails_alone_and_says_where(pooled: Engine
         [{"query": QUESTION, "images": [opened]}, {"query": QUESTION, "images": [good]}]
     )
     assert isinstance(first.error, MediaError)
-    assert str(first.error).startswith("message 1, image 1: the image is damaged or cut off")
+    assert str(first.error).startswith("message 1, image 1: the image is damaged or truncated")
     assert second.response == str(count)
 
 
@@ -321,13 +321,13 @@ def test_an_adapter_finds_its_plugin_again_in_another_process() -> None:
 
 
 def test_an_adapter_of_a_plugin_that_is_not_installed_says_so(
-    plugin_folder: Any, monkeypatch: pytest.MonkeyPatch
+    plugin_directory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugin_folder.add("acme")
-    plugins: Plugins = plugin_folder.discover()
+    plugin_directory.add("acme")
+    plugins: Plugins = plugin_directory.discover()
     adapter = Registry.load("acme-7b", plugins=plugins)
     pickled = pickle.dumps(adapter)
-    monkeypatch.setattr("sys.path", [path for path in sys.path if path != str(plugin_folder.path)])
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path != str(plugin_directory.path)])
     installed_plugins.cache_clear()
     with pytest.raises(PluginError, match="acme is not installed"):
         pickle.loads(pickled)

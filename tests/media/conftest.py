@@ -1,4 +1,4 @@
-"""A real HTTP server, and pictures in every encoding."""
+"""A real HTTP server, and images in every encoding."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def encode() -> Callable[..., bytes]:
-    """A function that encodes a picture, as PNG unless told."""
+    """A function that encodes an image, as PNG unless told."""
 
     def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
         file = io.BytesIO()
@@ -94,5 +94,5 @@ def encode() -> Callable[..., bytes]:
 
 @pytest.fixture
 def png(encode: Callable[..., bytes]) -> bytes:
-    """A small encoded picture: 6 × 4 pixels of one red."""
+    """A small encoded image: 6 × 4 pixels of one red."""
     return encode(Image.new("RGB", (6, 4), (200, 10, 30)))

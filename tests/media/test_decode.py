@@ -1,4 +1,4 @@
-"""Decoding: every kind of picture becomes upright RGB, and everything else a `MediaError`."""
+"""Decoding: every kind of image becomes upright RGB, and everything else a `MediaError`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from vlm_run import MediaPolicy
 from vlm_run.errors import MediaError
-from vlm_run.media.decode import as_rgb, check_picture, decode
+from vlm_run.media.decode import as_rgb, check_image, decode
 
 POLICY = MediaPolicy()
 RED = (200, 10, 30)
@@ -43,7 +43,7 @@ def test_each_format(form: str, encode: Encode) -> None:
 def test_other_formats_are_not_tried(form: str, encode: Encode) -> None:
     with pytest.raises(MediaError) as caught:
         decode(encode(Image.new("RGB", (48, 32), RED), form), POLICY)
-    assert str(caught.value) == "the data is no image. Known formats: JPEG, PNG, WEBP, GIF, BMP, TIFF."
+    assert str(caught.value) == "the data is not an image. Known formats: JPEG, PNG, WEBP, GIF, BMP, TIFF."
 
 
 def test_a_policy_may_allow_fewer_formats(encode: Encode, png: bytes) -> None:
@@ -53,7 +53,7 @@ def test_a_policy_may_allow_fewer_formats(encode: Encode, png: bytes) -> None:
         decode(png, policy)
 
 
-def test_what_is_no_image_is_refused_in_a_fresh_process() -> None:
+def test_data_that_is_not_an_image_is_refused_in_a_fresh_process() -> None:
     # Pillow loads its decoders as they are needed, so that what ran before matters.
     program = """
 from vlm_run import MediaPolicy
@@ -65,7 +65,7 @@ except MediaError as error:
     print(error.cause)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "the data is no image\n"
+    assert done.stdout == "the data is not an image\n"
 
 
 # --- Modes
@@ -107,7 +107,7 @@ def test_a_transparent_colour(encode: Encode) -> None:
 @pytest.mark.parametrize(("level", "grey"), [(0, 0), (257, 1), (32896, 128), (65535, 255)])
 def test_sixteen_bits_are_scaled_not_cut(level: int, grey: int, encode: Encode) -> None:
     levels = np.full((4, 6), level, dtype=np.uint16)
-    levels[0, 0] = 65535  # a picture as dark as 8 bits can say is read as one of 8 bits
+    levels[0, 0] = 65535  # an image as dark as 8 bits can say is read as one of 8 bits
     for form in ("PNG", "TIFF"):
         image = decode(encode(Image.fromarray(levels), form), POLICY)
         assert image.getpixel((0, 0)) == (255, 255, 255)
@@ -155,8 +155,8 @@ def test_every_mode_becomes_rgb_of_the_same_size(mode: str, width: int, height: 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_a_camera_held_sideways_makes_an_upright_picture(orientation: int, form: str, encode: Encode) -> None:
-    # As stored for each orientation, the first pixel of the upright picture is here.
+def test_a_camera_held_sideways_makes_an_upright_image(orientation: int, form: str, encode: Encode) -> None:
+    # As stored for each orientation, the first pixel of the upright image is here.
     corner = {1: (0, 0), 2: (1, 0), 3: (1, 1), 4: (0, 1), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}
     width, height = (48, 32) if orientation < 5 else (32, 48)
     stored = Image.new("RGB", (width, height))
@@ -179,14 +179,14 @@ def test_a_camera_held_sideways_makes_an_upright_picture(orientation: int, form:
 def test_a_jpeg_is_decoded_at_the_smallest_size_that_is_allowed(
     least: int, size: tuple[int, int], encode: Encode
 ) -> None:
-    picture = Image.linear_gradient("L").resize((401, 299)).convert("RGB")
-    image = decode(encode(picture, "JPEG"), POLICY, lambda whole, smaller: smaller[0] >= least)
+    whole = Image.linear_gradient("L").resize((401, 299)).convert("RGB")
+    image = decode(encode(whole, "JPEG"), POLICY, lambda size, smaller: smaller[0] >= least)
     assert image.size == size
-    assert abs(np.asarray(image.resize((20, 15)), int) - np.asarray(picture.resize((20, 15)), int)).max() <= 6
+    assert abs(np.asarray(image.resize((20, 15)), int) - np.asarray(whole.resize((20, 15)), int)).max() <= 6
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_sizes_that_are_asked_about_are_those_of_the_upright_picture(
+def test_the_sizes_that_are_asked_about_are_those_of_the_upright_image(
     orientation: int, encode: Encode
 ) -> None:
     exif = Image.Exif()
@@ -210,7 +210,7 @@ def test_other_formats_come_whole(form: str, encode: Encode) -> None:
     assert image.size == (400, 200)
 
 
-def test_the_limit_on_pixels_is_that_of_the_whole_picture(encode: Encode) -> None:
+def test_the_limit_on_pixels_is_that_of_the_whole_image(encode: Encode) -> None:
     content = encode(Image.new("RGB", (400, 200), RED), "JPEG")
     with pytest.raises(MediaError, match="400 × 200 pixels"):
         decode(content, MediaPolicy(max_pixels=50_000), lambda *_: True)
@@ -232,21 +232,21 @@ def test_the_first_frame_of_an_animation(encode: Encode) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\0", b"\0" * 1000, b"<html></html>", b"GIF89a", b"\x89PNG\r\n\x1a\n"]
 )
-def test_what_is_no_image_is_refused(content: bytes) -> None:
-    with pytest.raises(MediaError, match="the data is no image"):
+def test_data_that_is_not_an_image_is_refused(content: bytes) -> None:
+    with pytest.raises(MediaError, match="the data is not an image"):
         decode(content, POLICY)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
-def test_a_picture_that_is_cut_off_is_refused(form: str, encode: Encode) -> None:
+def test_an_image_that_is_cut_off_is_refused(form: str, encode: Encode) -> None:
     content = encode(Image.effect_noise((64, 64), 90).convert("RGB"), form)
-    with pytest.raises(MediaError, match=r"damaged or cut off|the data is no image"):
+    with pytest.raises(MediaError, match=r"damaged or truncated|the data is not an image"):
         decode(content[: len(content) // 2], POLICY)
 
 
 @settings(max_examples=200)
 @given(data=st.data())
-def test_damaged_data_is_a_picture_or_a_media_error(data: st.DataObject) -> None:
+def test_damaged_data_is_an_image_or_a_media_error(data: st.DataObject) -> None:
     form = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "WEBP"]))
     file = io.BytesIO()
     Image.radial_gradient("L").resize((24, 16)).convert("RGB").save(file, form)
@@ -264,7 +264,7 @@ def test_damaged_data_is_a_picture_or_a_media_error(data: st.DataObject) -> None
 
 
 def _png_of(width: int, height: int) -> bytes:
-    """A header that promises a picture of this size, and next to no data."""
+    """A header that promises an image of this size, and next to no data."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -291,25 +291,25 @@ def test_the_limit_on_pixels_is_exact(encode: Encode) -> None:
     )
 
 
-# --- Pictures that a caller decoded
+# --- Images that a caller decoded
 
 
-def test_a_callers_picture_is_checked_like_any_other() -> None:
-    assert _near(check_picture(Image.new("RGBA", (6, 4), (*RED, 255)), POLICY), RED)
+def test_a_callers_image_is_checked_like_any_other() -> None:
+    assert _near(check_image(Image.new("RGBA", (6, 4), (*RED, 255)), POLICY), RED)
     with pytest.raises(MediaError, match="more than the 23 allowed"):
-        check_picture(Image.new("RGB", (6, 4)), MediaPolicy(max_pixels=23))
+        check_image(Image.new("RGB", (6, 4)), MediaPolicy(max_pixels=23))
     with pytest.raises(MediaError, match="the image has no pixels"):
-        check_picture(Image.new("RGB", (0, 4)), POLICY)
+        check_image(Image.new("RGB", (0, 4)), POLICY)
 
 
-def test_a_callers_picture_whose_file_is_cut_off_is_refused(encode: Encode) -> None:
+def test_a_callers_image_whose_file_is_cut_off_is_refused(encode: Encode) -> None:
     content = encode(Image.effect_noise((64, 64), 90).convert("RGB"))
     opened = Image.open(io.BytesIO(content[: len(content) // 2]))
-    with pytest.raises(MediaError, match="damaged or cut off"):
-        check_picture(opened, POLICY)
+    with pytest.raises(MediaError, match="damaged or truncated"):
+        check_image(opened, POLICY)
 
 
-def test_a_callers_picture_is_not_changed() -> None:
+def test_a_callers_image_is_not_changed() -> None:
     image = Image.new("RGB", (6, 4), RED)
-    check_picture(image, POLICY).putpixel((0, 0), (0, 0, 0))
+    check_image(image, POLICY).putpixel((0, 0), (0, 0, 0))
     assert image.getpixel((0, 0)) == RED

@@ -1,4 +1,4 @@
-"""Pictures as base64 text, which `load_image` reads again."""
+"""Images as base64 text, which `load_image` reads again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_what_needs_no_encoding_stays_as_it_is() -> None:
     assert convert_to_base64(images=images) == {"images": images}
 
 
-def test_the_home_folder(tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_directory(tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(png)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert convert_to_base64(images=["~/a.png"]) == convert_to_base64(images=[png])
@@ -34,6 +34,6 @@ def test_a_missing_file_is_an_error() -> None:
         convert_to_base64(images=["nowhere.png"])
 
 
-def test_an_encoded_picture_can_be_loaded(png: bytes) -> None:
+def test_an_encoded_image_can_be_loaded(png: bytes) -> None:
     (encoded,) = convert_to_base64(images=[png])["images"]
     assert load_image(encoded).tobytes() == load_image(png).tobytes()

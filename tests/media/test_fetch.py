@@ -22,12 +22,12 @@ from vlm_run.media import fetch as fetching
 from vlm_run.media import resolve
 from vlm_run.media.fetch import fetch
 
-from .conftest import Server as PictureServer
+from .conftest import Server as ImageServer
 
 LOCAL = MediaPolicy(allow_private_addresses=True)
 
 
-NOWHERE = re.compile("cannot be fetched: |is no http or https URL")
+NOWHERE = re.compile("cannot be fetched: |is not an http or https URL")
 
 
 def _fetch(url: str, policy: MediaPolicy = LOCAL) -> bytes:
@@ -129,13 +129,13 @@ def test_a_redirect_to_a_host_that_is_not_named_is_refused(server: Any) -> None:
     url = server.redirect("/a.png", server.url("/secret"))
     server.at("/secret", b"secret")
     message = _refused(url.replace("127.0.0.1", "localhost"), MediaPolicy(allowed_domains=("localhost",)))
-    assert message == "127.0.0.1 is not among the allowed domains"
+    assert message == "127.0.0.1 is not an allowed domain"
     assert [path for path, _ in server.asked] == ["/a.png"]
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a.png"])
 def test_a_redirect_to_another_scheme_is_refused(target: str, server: Any) -> None:
-    assert _refused(server.redirect("/a.png", target)) == f"{target} is no http or https URL"
+    assert _refused(server.redirect("/a.png", target)) == f"{target} is not an http or https URL"
 
 
 @pytest.mark.parametrize("target", ["http://[", "http://a:b/", "http://:80/", "data:,a", "javascript:0"])
@@ -197,8 +197,8 @@ def test_a_named_host_may_be_private(server: Any) -> None:
 
 
 def test_a_host_that_is_not_named_is_never_asked(server: Any) -> None:
-    policy = MediaPolicy(allowed_domains=("pictures.example",))
-    assert _refused(server.url("/a.png"), policy) == "127.0.0.1 is not among the allowed domains"
+    policy = MediaPolicy(allowed_domains=("images.example",))
+    assert _refused(server.url("/a.png"), policy) == "127.0.0.1 is not an allowed domain"
     assert server.asked == []
 
 
@@ -251,7 +251,7 @@ def test_content_packed_twice_or_too_well_is_not_unpacked(packers: str, server: 
     """Of two layers of gzip, 64 KiB would make 64 GiB before any limit is looked at."""
     packed = gzip.compress(gzip.compress(b"\0" * 2**22))
     url = server.at("/a.png", packed, **{"Content-Encoding": packers})
-    assert " is packed as '" in _refused(url)
+    assert " has the content encoding '" in _refused(url)
 
 
 @pytest.mark.parametrize("encoding", ["aws-chunked", "utf-8", "identity"])
@@ -325,7 +325,7 @@ def test_names_that_nobody_answers_for_have_a_limit(server: Any, monkeypatch: py
     errors = [str(error) for error in asyncio.run(four())]
     answered.set()
     assert sum("took longer than" in error for error in errors) == 3
-    assert sum("too many names are being looked up" in error for error in errors) == 1
+    assert sum("too many host names are being resolved" in error for error in errors) == 1
 
 
 def test_a_look_up_that_finds_no_thread_spoils_no_later_one(
@@ -337,7 +337,7 @@ def test_a_look_up_that_finds_no_thread_spoils_no_later_one(
     url = server.at("/a.png", b"a")
     with monkeypatch.context() as full:
         full.setattr(resolve.threading.Thread, "start", start)
-        assert _refused(url).startswith("127.0.0.1 cannot be looked up: can't start new thread")
+        assert _refused(url).startswith("127.0.0.1 cannot be resolved: can't start new thread")
     assert _fetch(url) == b"a"
 
 
@@ -346,31 +346,31 @@ def test_a_look_up_that_finds_no_thread_spoils_no_later_one(
 
 @pytest.fixture
 def https(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The port of a server that shows a certificate for `pictures.example`, from a known authority."""
-    _resolve_to_here(monkeypatch, "pictures.example", "other.example")
+    """The port of a server that shows a certificate for `images.example`, from a known authority."""
+    _resolve_to_here(monkeypatch, "images.example", "other.example")
     authority = trustme.CA()
     context = ssl.create_default_context()
     authority.configure_trust(context)
     monkeypatch.setattr(fetching, "_authorities", lambda: context)
-    server = PictureServer()
+    server = ImageServer()
     server.at("/a.png", b"a")
     behind = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("pictures.example").configure_cert(behind)
+    authority.issue_cert("images.example").configure_cert(behind)
     server.wrap(behind)
     yield str(server.port)
     server.close()
 
 
 def test_a_certificate_must_be_of_the_name_though_the_address_is_asked(https: str) -> None:
-    assert _fetch(f"https://pictures.example:{https}/a.png") == b"a"
+    assert _fetch(f"https://images.example:{https}/a.png") == b"a"
     for host in ("other.example", "127.0.0.1"):
         assert "CERTIFICATE_VERIFY_FAILED" in _refused(f"https://{host}:{https}/a.png")
 
 
 def test_an_unknown_authority_is_not_believed(https: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    _resolve_to_here(monkeypatch, "pictures.example")
-    assert "CERTIFICATE_VERIFY_FAILED" in _refused(f"https://pictures.example:{https}/a.png")
+    _resolve_to_here(monkeypatch, "images.example")
+    assert "CERTIFICATE_VERIFY_FAILED" in _refused(f"https://images.example:{https}/a.png")
 
 
 # --- Failures
@@ -379,7 +379,7 @@ def test_an_unknown_authority_is_not_believed(https: str, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("status", "text"), [(404, "Not Found"), (500, "Internal Server Error"), (204, "No Content")]
 )
-def test_an_answer_that_is_no_content_is_named(status: int, text: str, server: Any) -> None:
+def test_an_answer_without_content_is_named(status: int, text: str, server: Any) -> None:
     url = server.at("/a.png", status=status)
     assert _refused(url) == f"{url} answers {status} {text}"
 
@@ -395,7 +395,7 @@ def test_a_connection_that_breaks_off_is_a_media_error(server: Any) -> None:
     assert "/a.png cannot be fetched: " in _refused(server.url("/a.png"))
 
 
-def test_an_answer_that_is_no_http_is_a_media_error(server: Any) -> None:
+def test_an_answer_that_is_not_http_is_a_media_error(server: Any) -> None:
     server.answers["/a.png"] = lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH\r\n")
     assert "/a.png cannot be fetched: " in _refused(server.url("/a.png"))
 

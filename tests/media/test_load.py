@@ -24,8 +24,8 @@ RED = (200, 10, 30)
 
 @pytest.fixture
 def file(tmp_path: Path, png: bytes) -> Path:
-    """A picture in a file whose name needs care in a URL."""
-    path = tmp_path / "my picture #1 ä.png"
+    """An image in a file whose name needs care in a URL."""
+    path = tmp_path / "my image #1 ä.png"
     path.write_bytes(png)
     return path
 
@@ -59,8 +59,8 @@ SOURCES: dict[str, Callable[[bytes, Path], Any]] = {
         f"data:image/png;base64,{quote(base64.b64encode(png).decode(), safe='')}"
     ),
     "data URI without base64": lambda png, file: f"data:image/png,{quote(png)}",
-    "picture": lambda png, file: Image.new("RGB", (6, 4), RED),
-    "opened picture": lambda png, file: Image.open(file),
+    "decoded image": lambda png, file: Image.new("RGB", (6, 4), RED),
+    "opened image": lambda png, file: Image.open(file),
 }
 
 
@@ -76,7 +76,7 @@ def test_a_url(server: Any, png: bytes) -> None:
     assert _is_it(load_image(url.replace("http", "HTTP", 1), policy))
 
 
-def test_the_home_folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_directory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(file.parent))
     assert _is_it(load_image(f"~/{file.name}"))
     assert _is_it(load_image(Path("~") / file.name))
@@ -85,7 +85,7 @@ def test_the_home_folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @given(pad=st.integers(0, 64))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_base64_of_any_length(pad: int, png: bytes) -> None:
-    content = png + b"\xfb\xef\xbe" * pad  # what follows a picture's end is not looked at
+    content = png + b"\xfb\xef\xbe" * pad  # what follows an image's end is not looked at
     for encoded in (base64.b64encode(content), base64.urlsafe_b64encode(content)):
         for text in (encoded.decode(), encoded.decode().rstrip("=")):
             assert _is_it(load_image(text))
@@ -95,13 +95,13 @@ def test_base64_of_any_length(pad: int, png: bytes) -> None:
 
 MISTAKES: dict[str, tuple[Any, str]] = {
     "a missing file": ("nowhere.png", "'nowhere.png' is not a file, a URL or base64. Check the path, or"),
-    "a missing file as Path": (Path("/nowhere.png"), "/nowhere.png is no file"),
-    "a missing file as URL": ("file:///nowhere.png", "/nowhere.png is no file"),
+    "a missing file as Path": (Path("/nowhere.png"), "/nowhere.png is not a file"),
+    "a missing file as URL": ("file:///nowhere.png", "/nowhere.png is not a file"),
     "nothing": ("", "'' is not a file, a URL or base64"),
     "a short word": ("sheep", "'sheep' is not a file, a URL or base64"),
     "a long path": ("no/" * 50 + "where.png", "'no/no/no/"),
     "base64 of one letter too many": ("A" * 41, "is not a file, a URL or base64"),
-    "base64 of no image": (base64.b64encode(b"a" * 99).decode(), "the data is no image"),
+    "base64 of no image": (base64.b64encode(b"a" * 99).decode(), "the data is not an image"),
     "text around base64": ("base64: " + "A" * 64, "is not a file, a URL or base64"),
     "an unknown scheme": (
         "ftp://host/a.png",
@@ -110,15 +110,15 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "a bucket": ("s3://bucket/a.png", "unknown scheme 's3'"),
     "a data URI without data": ("data:image/png;base64", "the data URI has no comma before its data"),
     "a data URI of no base64": ("data:image/png;base64,!", "is not a file, a URL or base64"),
-    "a data URI of text": ("data:,hello", "the data is no image"),
-    "no image at all": (None, "an image cannot be of type NoneType. Give a URL, a path, base64, bytes or a"),
-    "a number": (7, "an image cannot be of type int"),
-    "a list": (["a.png"], "an image cannot be of type list"),
-    "empty bytes": (b"", "the data is no image"),
+    "a data URI of text": ("data:,hello", "the data is not an image"),
+    "no image at all": (None, "an image cannot be a NoneType. Give a URL, a path, base64, bytes or a"),
+    "a number": (7, "an image cannot be a int"),
+    "a list": (["a.png"], "an image cannot be a list"),
+    "empty bytes": (b"", "the data is not an image"),
     "a path with a NUL": ("a\0b.png", "is not a file, a URL or base64"),
     "a Path with a NUL": (Path("a\0b.png"), "cannot be read: "),
     "a file URL with a NUL": ("file:///a%00b.png", "cannot be read: "),
-    "a broken file URL": ("file://[/a.png", "is no URL: "),
+    "a broken file URL": ("file://[/a.png", "is not a URL: "),
     "a file name too long": (Path("x" * 5000), "cannot be read: File name too long"),
     "no such user's home": (Path("~nobody-of-this-name/a.png"), "cannot be read: "),
 }
@@ -131,17 +131,17 @@ def test_a_mistake_is_named(source: Any, cause: str) -> None:
     assert len(message) < 300
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    folder = tmp_path / "a-folder-whose-path-could-be-base64"
-    folder.mkdir()
-    assert _refused(folder) == f"{folder} is no file"
-    assert _refused(str(folder)) == f"{folder} is no file"
-    assert _refused(folder.as_uri()) == f"{folder} is no file"
+def test_a_directory_is_not_a_file(tmp_path: Path) -> None:
+    directory = tmp_path / "a-directory-whose-path-could-be-base64"
+    directory.mkdir()
+    assert _refused(directory) == f"{directory} is not a file"
+    assert _refused(str(directory)) == f"{directory} is not a file"
+    assert _refused(directory.as_uri()) == f"{directory} is not a file"
 
 
-def test_a_file_that_is_no_image(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("<html></html>")
-    assert _refused(tmp_path / "a.png").startswith("the data is no image")
+    assert _refused(tmp_path / "a.png").startswith("the data is not an image")
 
 
 def test_links_in_a_circle(tmp_path: Path) -> None:
@@ -167,7 +167,9 @@ def test_no_source_raises_anything_but_a_media_error(source: str | bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "source", ["nowhere.png", b"", None, "http://127.0.0.1/a.png", Image.new("RGB", (0, 1))], ids=str
+    "source",
+    ["nowhere.png", b"", None, "http://127.0.0.1/a.png", Image.new("RGB", (0, 1))],
+    ids=["path", "bytes", "None", "URL", "image without pixels"],
 )
 def test_an_error_names_message_and_image(source: Any) -> None:
     with pytest.raises(MediaError) as caught:
@@ -195,11 +197,11 @@ def test_a_server_reads_no_file(file: Path) -> None:
 
 def test_a_server_does_not_tell_which_files_there_are(file: Path) -> None:
     policy = MediaPolicy.for_server()
-    there, gone = str(file), str(file.with_name("my picture #2 ä.png"))
+    there, gone = str(file), str(file.with_name("my image #2 ä.png"))
     assert _refused(there, policy).replace(there, "X") == _refused(gone, policy).replace(gone, "X")
 
 
-def test_only_files_below_the_allowed_folder_are_read(tmp_path: Path, png: bytes) -> None:
+def test_only_files_below_the_allowed_directory_are_read(tmp_path: Path, png: bytes) -> None:
     allowed, secret = tmp_path / "allowed", tmp_path / "allowed-not" / "secret.png"
     for path in (allowed / "deep" / "a.png", secret):
         path.parent.mkdir(parents=True)
@@ -210,8 +212,8 @@ def test_only_files_below_the_allowed_folder_are_read(tmp_path: Path, png: bytes
     for inside in (allowed / "deep" / "a.png", tmp_path / "way-in" / "deep" / "a.png"):
         assert _is_it(load_image(inside, policy))
     for outside in (secret, allowed / "link.png", allowed / ".." / "allowed-not" / "secret.png"):
-        assert _refused(outside, policy) == f"{outside} is not below the allowed folder"
-        assert " is not a file below the allowed folder, a URL or base64" in _refused(str(outside), policy)
+        assert _refused(outside, policy) == f"{outside} is not below the allowed directory"
+        assert " is not a file below the allowed directory, a URL or base64" in _refused(str(outside), policy)
 
 
 @pytest.mark.parametrize("kind", ["path", "Path", "file URL", "bytes", "base64", "data URI"])
@@ -221,7 +223,7 @@ def test_the_limit_on_bytes_holds_for_every_source(kind: str, png: bytes, file: 
     assert "is larger than" in _refused(source, MediaPolicy(max_bytes=len(png) - 1))
 
 
-@pytest.mark.parametrize("kind", ["path", "bytes", "base64", "picture", "opened picture"])
+@pytest.mark.parametrize("kind", ["path", "bytes", "base64", "decoded image", "opened image"])
 def test_the_limit_on_pixels_holds_for_every_source(kind: str, png: bytes, file: Path) -> None:
     source = SOURCES[kind](png, file)
     assert "more than the 23 allowed" in _refused(source, MediaPolicy(max_pixels=23))

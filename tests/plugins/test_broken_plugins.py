@@ -60,12 +60,12 @@ LEFT_OUT: dict[str, tuple[str, str]] = {
     "import_assert": ("assert False, 'two\\nlines'", "AssertionError: two"),
     "import_nothing": ("", "does not implement the hook 'model_specs'"),
     # Hooks that the contract has not, or not so.
-    "hook_misspelt": (hook("render_promt(conversation)", "return ''"), "did you mean 'render_prompt'"),
+    "hook_misspelt": (hook("render_promt(conversation)", "return ''"), "Did you mean 'render_prompt'"),
     "hook_misspelt_specs": (
         f"{HEAD}\n@hookimpl\ndef model_spec():\n    return []",
-        "'model_spec' is no hook of vlm_run; did you mean 'model_specs'",
+        "'model_spec' is not a hook of vlm_run. Did you mean 'model_specs'",
     ),
-    "hook_unknown": (hook("wash_dishes()", "return ''"), "'wash_dishes' is no hook of vlm_run"),
+    "hook_unknown": (hook("wash_dishes()", "return ''"), "'wash_dishes' is not a hook of vlm_run"),
     "hook_argument": (hook("render_prompt(talk)", "return ''"), "talk"),
     "hook_wrapper": (
         f"{HEAD}{SPECS}\n@hookimpl(wrapper=True)\ndef render_prompt():\n    return 1",
@@ -73,9 +73,12 @@ LEFT_OUT: dict[str, tuple[str, str]] = {
     ),
     "hook_undecorated": (SPECS.replace("@hookimpl", ""), "does not implement the hook 'model_specs'"),
     # Contracts.
-    "contract_newer": (f"vlm_run_contract = '>=2'\n{HEAD}{SPECS}", "contract >=2, but this vlm-run's is 1.0"),
+    "contract_newer": (
+        f"vlm_run_contract = '>=2'\n{HEAD}{SPECS}",
+        "contract >=2, but this vlm-run has contract 1.0",
+    ),
     "contract_older": (f"vlm_run_contract = '<1'\n{HEAD}{SPECS}", "Upgrade the plugin"),
-    "contract_nonsense": (f"vlm_run_contract = 'yes'\n{HEAD}{SPECS}", "no version range"),
+    "contract_nonsense": (f"vlm_run_contract = 'yes'\n{HEAD}{SPECS}", "not a version range"),
     # Specs.
     "specs_raise": (specs("raise KeyError('key')"), "KeyError: 'key'"),
     "specs_none": (specs("return None"), "must return a list of ModelSpecs, not NoneType"),
@@ -85,7 +88,7 @@ LEFT_OUT: dict[str, tuple[str, str]] = {
     "specs_name": (specs("return [spec('Acme 7B')]"), "model_type"),
     "specs_field": (specs("return [spec('field', colour='red')]"), "colour"),
     "specs_type": (specs("return [spec('type', context_length='long')]"), "context_length"),
-    "specs_range": (specs("return [spec('range', vllm='new')]"), "no version range"),
+    "specs_range": (specs("return [spec('range', vllm='new')]"), "not a version range"),
     "specs_template": (specs("return [spec('template', chat_template='gone.jinja')]"), "gone.jinja"),
     "specs_checkpoint": (specs("return [spec('checkpoint', checkpoint='gone')]"), "does not exist"),
     # Model types that are taken.
@@ -103,7 +106,7 @@ FAILING: dict[str, tuple[str, str]] = {
     "fails_register": (hook("register_with_vllm()", "raise ValueError('no')"), "'register_with_vllm' of"),
     "fails_exit": (hook("engine_kwargs()", "raise SystemExit(3)"), "SystemExit: 3"),
     "returns_render": (hook("render_prompt()", "return 1"), "returned int, not str"),
-    "returns_preprocess": (hook("preprocess_image()", "return 'picture'"), "returned str, not Image"),
+    "returns_preprocess": (hook("preprocess_image()", "return 'image'"), "returned str, not Image"),
     "returns_placeholder": (hook("placeholder()", "return 7"), "returned int, not str"),
     "returns_count": (hook("count_image_tokens()", "return 1.5"), "returned float, not int"),
     "returns_engine": (hook("engine_kwargs()", "return ['max_model_len']"), "returned list, not Mapping"),
@@ -125,7 +128,7 @@ LOAD = """
 import json, sys, warnings
 from vlm_run import Conversation, Registry
 warnings.simplefilter("ignore")
-question = Conversation.from_query("What?", images=["picture.png"])
+question = Conversation.from_query("What?", images=["image.png"])
 found = {}
 for name in Registry.model_types():
     try:
@@ -137,13 +140,13 @@ json.dump(found, sys.stdout)
 """
 
 
-def _install(folder: Path, name: str, source: str) -> None:
-    package = folder / f"vlm_run_{name}"
+def _install(directory: Path, name: str, source: str) -> None:
+    package = directory / f"vlm_run_{name}"
     package.mkdir()
     (package / "__init__.py").write_text(dedent(source))
     (package / "acme.jinja").write_text(TEMPLATE)
     (package / "broken.jinja").write_text("{% for %}")
-    info = folder / f"vlm_run_{name}-1.0.dist-info"
+    info = directory / f"vlm_run_{name}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vlm-run-{name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[vlm_run.plugins]\n{name} = vlm_run_{name}\n")
@@ -152,12 +155,12 @@ def _install(folder: Path, name: str, source: str) -> None:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `vlm-run plugins --json`, and loading every model type, say of all of them together."""
-    folder = tmp_path_factory.mktemp("installed")
+    directory = tmp_path_factory.mktemp("installed")
     for name in HEALTHY:
-        _install(folder, name, f"{HEAD}{SPECS}print('what a plugin prints is no JSON')\n")
+        _install(directory, name, f"{HEAD}{SPECS}print('what a plugin prints is no JSON')\n")
     for name, (source, _) in BROKEN.items():
-        _install(folder, name, source)
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+        _install(directory, name, source)
+    environment = {**os.environ, "PYTHONPATH": str(directory)}
     programs = {
         "plugins": "import sys; sys.argv[1:] = ['plugins', '--json']; from vlm_run.cli import main; main()",
         "models": LOAD,

@@ -25,9 +25,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-def discovered(folder: Path, name: str, source: str) -> Plugins:
-    (folder / name).mkdir()
-    (folder / name / "__init__.py").write_text(source)
+def discovered(directory: Path, name: str, source: str) -> Plugins:
+    (directory / name).mkdir()
+    (directory / name / "__init__.py").write_text(source)
     return discover([entrypoints.EntryPoint("it", name, None, distro=entrypoints.Distribution(name, "1"))])
 
 
@@ -50,7 +50,9 @@ def test_a_plugin_for_another_contract_is_left_out_and_told(stated: str, advice:
     found = discovered(tmp_path, f"other_{abs(hash(stated))}", PLUGIN.format(stated=stated))
     assert found.healthy == []
     (broken,) = found.broken
-    assert broken.cause == (f"it was written for the contract {stated}, but this vlm-run's is 1.0. {advice}")
+    assert broken.cause == (
+        f"it was written for contract {stated}, but this vlm-run has contract 1.0. {advice}"
+    )
 
 
 def test_what_a_newer_contract_has_is_not_looked_at(tmp_path: Path) -> None:
@@ -65,4 +67,4 @@ def test_nonsense_is_told(stated: object, tmp_path: Path) -> None:
     (broken,) = discovered(
         tmp_path, f"nonsense_{abs(hash(str(stated)))}", PLUGIN.format(stated=stated)
     ).broken
-    assert "is no version range such as '>=1,<2'" in broken.cause
+    assert "is not a version range such as '>=1,<2'" in broken.cause

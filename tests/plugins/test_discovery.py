@@ -44,8 +44,8 @@ def _command(*arguments: str, path: Path) -> Any:
 # --- What is healthy
 
 
-def test_no_plugin_is_no_error(plugin_folder: Any) -> None:
-    plugins = plugin_folder.discover()
+def test_no_plugin_is_not_an_error(plugin_directory: Any) -> None:
+    plugins = plugin_directory.discover()
     assert (plugins.healthy, plugins.broken) == ([], [])
 
 
@@ -55,9 +55,9 @@ def test_no_plugin_is_no_error(plugin_folder: Any) -> None:
     ids=["no section", "the same name twice"],
 )
 def test_a_malformed_file_of_another_distribution_hides_no_plugin(
-    plugin_folder: Any, tmp_path: Path, content: str
+    plugin_directory: Any, tmp_path: Path, content: str
 ) -> None:
-    plugin_folder.add("acme")
+    plugin_directory.add("acme")
     info = tmp_path / "stranger-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
@@ -67,9 +67,9 @@ def test_a_malformed_file_of_another_distribution_hides_no_plugin(
     assert plugins.broken == []
 
 
-def test_a_plugin_is_found_by_its_entry_point(plugin_folder: Any) -> None:
-    plugin_folder.add("acme", version="2.5")
-    plugins = plugin_folder.discover()
+def test_a_plugin_is_found_by_its_entry_point(plugin_directory: Any) -> None:
+    plugin_directory.add("acme", version="2.5")
+    plugins = plugin_directory.discover()
     ((spec, plugin),) = plugins.models()
     assert (plugin.name, plugin.version) == ("vlm-run-acme", "2.5")
     assert spec.model_type == "acme-7b"
@@ -77,25 +77,25 @@ def test_a_plugin_is_found_by_its_entry_point(plugin_folder: Any) -> None:
 
 
 def test_a_spec_is_listed_under_the_plugins_name_and_its_template_is_beside_the_module(
-    plugin_folder: Any,
+    plugin_directory: Any,
 ) -> None:
-    plugin_folder.add("acme")
-    ((spec, _),) = plugin_folder.discover().models()
+    plugin_directory.add("acme")
+    ((spec, _),) = plugin_directory.discover().models()
     assert spec.family == "acme"
-    assert spec.chat_template == str(plugin_folder.path / "vlm_run_acme" / "acme.jinja")
+    assert spec.chat_template == str(plugin_directory.path / "vlm_run_acme" / "acme.jinja")
 
 
-def test_plugins_come_in_the_order_of_their_distributions(plugin_folder: Any) -> None:
+def test_plugins_come_in_the_order_of_their_distributions(plugin_directory: Any) -> None:
     for name in ("zebra", "acme", "moose"):
-        plugin_folder.add(name)
-    assert _names(plugin_folder.discover()) == ["vlm-run-acme", "vlm-run-moose", "vlm-run-zebra"]
+        plugin_directory.add(name)
+    assert _names(plugin_directory.discover()) == ["vlm-run-acme", "vlm-run-moose", "vlm-run-zebra"]
 
 
-def test_the_environments_plugins_are_found_once(plugin_folder: Any) -> None:
-    plugin_folder.add("acme")
+def test_the_environments_plugins_are_found_once(plugin_directory: Any) -> None:
+    plugin_directory.add("acme")
     plugins = installed_plugins()
     assert "vlm-run-acme" in _names(plugins)
-    plugin_folder.add("late")
+    plugin_directory.add("late")
     assert installed_plugins() is plugins
 
 
@@ -110,11 +110,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a module that exits": ({"body": "raise SystemExit('not on this machine')"}, "not on this machine"),
     "a misspelt hook": (
         {"body": "@hookimpl\ndef render_promt(model): return 'Hi'", "serves": ("broken-7b",)},
-        "'render_promt' is no hook of vlm_run; did you mean 'render_prompt'?",
+        "'render_promt' is not a hook of vlm_run. Did you mean 'render_prompt'?",
     ),
     "a hook of no kind": (
         {"body": "@hookimpl\ndef xyzzy(): pass", "serves": ("broken-7b",)},
-        "'xyzzy' is no hook of vlm_run",
+        "'xyzzy' is not a hook of vlm_run",
     ),
     "an argument that the hook does not have": (
         {"body": "@hookimpl\ndef placeholder(number): return '<image>'", "serves": ("broken-7b",)},
@@ -158,22 +158,22 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("plugin", "cause"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_plugin_is_named_with_its_cause_and_stops_no_other(
-    plugin: dict[str, Any], cause: str, plugin_folder: Any
+    plugin: dict[str, Any], cause: str, plugin_directory: Any
 ) -> None:
-    plugin_folder.add("broken", **plugin)
+    plugin_directory.add("broken", **plugin)
     for healthy in ("acme", "zebra"):
-        plugin_folder.add(healthy)
-    plugins = plugin_folder.discover()
+        plugin_directory.add(healthy)
+    plugins = plugin_directory.discover()
     assert _names(plugins) == ["vlm-run-acme", "vlm-run-zebra"]
     assert cause in _causes(plugins)["vlm-run-broken"]
     for model_type in ("acme-7b", "zebra-7b"):
         assert Registry.load(model_type, plugins=plugins).render_prompt(QUESTION).text == "user: How many?\n"
 
 
-def test_a_model_type_stays_with_the_plugin_that_sorts_first(plugin_folder: Any) -> None:
-    plugin_folder.add("second", serves=("shared_7b", "second-7b"))
-    plugin_folder.add("first", serves=("shared-7b",))
-    plugins = plugin_folder.discover()
+def test_a_model_type_stays_with_the_plugin_that_sorts_first(plugin_directory: Any) -> None:
+    plugin_directory.add("second", serves=("shared_7b", "second-7b"))
+    plugin_directory.add("first", serves=("shared-7b",))
+    plugins = plugin_directory.discover()
     assert [(spec.model_type, plugin.name) for spec, plugin in plugins.models()] == [
         ("shared-7b", "vlm-run-first"),
         ("second-7b", "vlm-run-second"),
@@ -181,16 +181,16 @@ def test_a_model_type_stays_with_the_plugin_that_sorts_first(plugin_folder: Any)
     assert _causes(plugins) == {"vlm-run-second": "model type 'shared_7b' is already served by vlm-run-first"}
 
 
-def test_a_model_type_that_one_plugin_serves_twice_is_served_once(plugin_folder: Any) -> None:
-    plugin_folder.add("acme", serves=("acme-7b", "acme_7b"))
-    plugins = plugin_folder.discover()
+def test_a_model_type_that_one_plugin_serves_twice_is_served_once(plugin_directory: Any) -> None:
+    plugin_directory.add("acme", serves=("acme-7b", "acme_7b"))
+    plugins = plugin_directory.discover()
     assert [spec.model_type for spec, _ in plugins.models()] == ["acme-7b"]
     assert _causes(plugins) == {"vlm-run-acme": "model type 'acme_7b' is already served by vlm-run-acme"}
 
 
-def test_a_warning_is_given_once_for_each_broken_plugin(plugin_folder: Any) -> None:
-    plugin_folder.add("broken", "import a_library_that_is_not_there")
-    plugin_folder.add("acme", serves=())
+def test_a_warning_is_given_once_for_each_broken_plugin(plugin_directory: Any) -> None:
+    plugin_directory.add("broken", "import a_library_that_is_not_there")
+    plugin_directory.add("acme", serves=())
     with pytest.warns(PluginWarning) as caught:
         installed_plugins()
     (warning,) = caught
@@ -204,11 +204,11 @@ def test_a_warning_is_given_once_for_each_broken_plugin(plugin_folder: Any) -> N
 # --- Whose hook is called
 
 
-def test_a_familys_hook_is_called_for_its_own_models_alone(plugin_folder: Any) -> None:
-    plugin_folder.add("acme", "@hookimpl\ndef render_prompt(): return 'ACME'")
-    plugin_folder.add("moose", "@hookimpl\ndef render_prompt(): return 'MOOSE'")
-    plugin_folder.add("zebra")
-    plugins = plugin_folder.discover()
+def test_a_familys_hook_is_called_for_its_own_models_alone(plugin_directory: Any) -> None:
+    plugin_directory.add("acme", "@hookimpl\ndef render_prompt(): return 'ACME'")
+    plugin_directory.add("moose", "@hookimpl\ndef render_prompt(): return 'MOOSE'")
+    plugin_directory.add("zebra")
+    plugins = plugin_directory.discover()
     prompts = {
         model_type: Registry.load(model_type, plugins=plugins).render_prompt(QUESTION).text
         for model_type in Registry.model_types(plugins)
@@ -216,8 +216,8 @@ def test_a_familys_hook_is_called_for_its_own_models_alone(plugin_folder: Any) -
     assert prompts == {"acme-7b": "ACME", "moose-7b": "MOOSE", "zebra-7b": "user: How many?\n"}
 
 
-def test_a_hook_that_returns_none_leaves_it_to_the_default(plugin_folder: Any) -> None:
-    plugin_folder.add(
+def test_a_hook_that_returns_none_leaves_it_to_the_default(plugin_directory: Any) -> None:
+    plugin_directory.add(
         "acme",
         """
         @hookimpl
@@ -225,7 +225,7 @@ def test_a_hook_that_returns_none_leaves_it_to_the_default(plugin_folder: Any) -
             return "<first>" if index == 1 else None
         """,
     )
-    adapter = Registry.load("acme-7b", plugins=plugin_folder.discover())
+    adapter = Registry.load("acme-7b", plugins=plugin_directory.discover())
     assert (adapter.placeholder(1), adapter.placeholder(2)) == ("<first>", "<image>")
 
 
@@ -246,19 +246,19 @@ def test_a_hook_that_returns_none_leaves_it_to_the_default(plugin_folder: Any) -
     ],
     ids=["wrapper", "old-style wrapper"],
 )
-def test_a_wrapper_is_called_around_every_familys_hook(wrapper: str, plugin_folder: Any) -> None:
-    plugin_folder.add("around", wrapper)
-    plugin_folder.add("acme", "@hookimpl\ndef placeholder(): return '<acme>'")
-    plugin_folder.add("zebra")
-    plugins = plugin_folder.discover()
+def test_a_wrapper_is_called_around_every_familys_hook(wrapper: str, plugin_directory: Any) -> None:
+    plugin_directory.add("around", wrapper)
+    plugin_directory.add("acme", "@hookimpl\ndef placeholder(): return '<acme>'")
+    plugin_directory.add("zebra")
+    plugins = plugin_directory.discover()
     placeholders = [Registry.load(name, plugins=plugins).placeholder() for name in ("acme-7b", "zebra-7b")]
     assert placeholders == ["acme-7b:<acme>", "zebra-7b:<image>"]
 
 
-def test_a_hook_that_raises_is_its_plugins_fault_and_stops_no_other(plugin_folder: Any) -> None:
-    plugin_folder.add("acme", "@hookimpl\ndef count_image_tokens(width, height): return width // 0")
-    plugin_folder.add("zebra", "@hookimpl\ndef count_image_tokens(width, height): return 9")
-    plugins = plugin_folder.discover()
+def test_a_hook_that_raises_is_its_plugins_fault_and_stops_no_other(plugin_directory: Any) -> None:
+    plugin_directory.add("acme", "@hookimpl\ndef count_image_tokens(width, height): return width // 0")
+    plugin_directory.add("zebra", "@hookimpl\ndef count_image_tokens(width, height): return 9")
+    plugins = plugin_directory.discover()
     with pytest.raises(PluginError) as caught:
         Registry.load("acme-7b", plugins=plugins).count_image_tokens(8, 8)
     assert str(caught.value).startswith(
@@ -268,22 +268,24 @@ def test_a_hook_that_raises_is_its_plugins_fault_and_stops_no_other(plugin_folde
     assert Registry.load("zebra-7b", plugins=plugins).count_image_tokens(8, 8) == 9
 
 
-def test_a_hook_may_refuse_one_request(plugin_folder: Any) -> None:
-    plugin_folder.add("acme", "@hookimpl\ndef preprocess_image(): raise MediaError('it is upside down')")
+def test_a_hook_may_refuse_one_request(plugin_directory: Any) -> None:
+    plugin_directory.add("acme", "@hookimpl\ndef preprocess_image(): raise MediaError('it is upside down')")
     from PIL import Image
 
     with pytest.raises(MediaError, match="it is upside down"):
-        Registry.load("acme-7b", plugins=plugin_folder.discover()).preprocess_image(Image.new("RGB", (8, 8)))
+        Registry.load("acme-7b", plugins=plugin_directory.discover()).preprocess_image(
+            Image.new("RGB", (8, 8))
+        )
 
 
 # --- Through the command line
 
 
-def test_the_command_lists_each_plugin_with_its_cause(plugin_folder: Any) -> None:
-    plugin_folder.add("acme", version="2.5")
-    plugin_folder.add("broken", "import a_library_that_is_not_there")
-    plugin_folder.add("misspelt", "@hookimpl\ndef placehodler(): return '<image>'")
-    rows = {row["plugin"]: row for row in _command("plugins", path=plugin_folder.path)}
+def test_the_command_lists_each_plugin_with_its_cause(plugin_directory: Any) -> None:
+    plugin_directory.add("acme", version="2.5")
+    plugin_directory.add("broken", "import a_library_that_is_not_there")
+    plugin_directory.add("misspelt", "@hookimpl\ndef placehodler(): return '<image>'")
+    rows = {row["plugin"]: row for row in _command("plugins", path=plugin_directory.path)}
     assert rows["vlm-run-acme"] == {
         "plugin": "vlm-run-acme",
         "version": "2.5",
@@ -299,11 +301,11 @@ def test_the_command_lists_each_plugin_with_its_cause(plugin_folder: Any) -> Non
         "cause": "ModuleNotFoundError: No module named 'a_library_that_is_not_there'",
     }
     assert rows["vlm-run-misspelt"]["cause"] == (
-        "'placehodler' is no hook of vlm_run; did you mean 'placeholder'?"
+        "'placehodler' is not a hook of vlm_run. Did you mean 'placeholder'?"
     )
 
 
-def test_pip_installing_a_folder_adds_its_model_types_and_removing_it_removes_them(tmp_path: Path) -> None:
+def test_pip_installing_a_directory_adds_its_model_types_and_removing_it_removes_them(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     (source / "vlm_run_moose").mkdir(parents=True)
     (source / "vlm_run_moose" / "moose.jinja").write_text("{{ messages[0].content[0].text }}")

@@ -24,21 +24,21 @@ AWKWARD = NewPlugin("nine9", "nine-9.1_b", "NineModel", "a.b/c-d_e", "<|pic\"'\\
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The outcome of each of the plugins' own tests, by folder and name."""
+    """The outcome of each of the plugins' own tests, by directory and name."""
     pytest.importorskip("vllm")
-    folder = tmp_path_factory.mktemp("plugins")
-    write(PLAIN, folder / "plain")
-    write(AWKWARD, folder / "awkward")
-    shutil.copytree(EXAMPLE, folder / "internvl")
-    sources = [folder / name for name in ("plain", "awkward", "internvl")]
+    directory = tmp_path_factory.mktemp("plugins")
+    write(PLAIN, directory / "plain")
+    write(AWKWARD, directory / "awkward")
+    shutil.copytree(EXAMPLE, directory / "internvl")
+    sources = [directory / name for name in ("plain", "awkward", "internvl")]
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*install, "--target", folder / "installed", *sources], check=True)
+    subprocess.run([*install, "--target", directory / "installed", *sources], check=True)
     tests = [source / "tests" for source in sources]
-    options = ["-v", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={folder}"]
+    options = ["-v", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={directory}"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder / "installed")},
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(directory / "installed")},
         capture_output=True,
         text=True,
         check=False,
@@ -48,9 +48,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: outcome if outcome != "FAILED" else done.stdout for name, outcome in found}
 
 
-@pytest.mark.parametrize("folder", ["plain", "awkward", "internvl"])
-def test_it_passes_its_own_tests(folder: str, outcomes: dict[str, str]) -> None:
-    own = {name: outcome for name, outcome in outcomes.items() if name.startswith(f"{folder}/")}
+@pytest.mark.parametrize("directory", ["plain", "awkward", "internvl"])
+def test_it_passes_its_own_tests(directory: str, outcomes: dict[str, str]) -> None:
+    own = {name: outcome for name, outcome in outcomes.items() if name.startswith(f"{directory}/")}
     assert any("test_conformance" in name for name in own)
     assert set(own.values()) <= {"PASSED", "SKIPPED"}
 

@@ -143,7 +143,7 @@ def test_a_missing_template_is_named(tmp_path: Path) -> None:
         render(tmp_path / "gone.jinja", HELLO)
 
 
-def test_a_template_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_template_that_is_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "acme.jinja").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(PluginError, match=r"the chat template acme\.jinja failed: "):
         render(tmp_path / "acme.jinja", HELLO)

@@ -81,9 +81,9 @@ def test_an_image_may_be_any_kind_of_source(source: Any) -> None:
 
 
 def test_places_name_the_message_of_each_image() -> None:
-    picture = {"type": "image", "image": "a.png"}
+    image = {"type": "image", "image": "a.png"}
     conversation = Conversation.from_messages(
-        [_user([picture]), {"role": "assistant", "content": "A"}, _user([picture, picture])]
+        [_user([image]), {"role": "assistant", "content": "A"}, _user([image, image])]
     )
     assert conversation.image_places() == [(0, Image("a.png")), (2, Image("a.png")), (2, Image("a.png"))]
 
@@ -116,15 +116,17 @@ def test_bounds_of_the_request_are_for_images_without_their_own() -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "784", True])
-def test_what_is_no_area_is_refused(value: Any) -> None:
-    with pytest.raises(ConversationError, match="message 1: 'max_pixels' of part 1 is no area"):
+def test_a_bound_that_is_not_an_area_is_refused(value: Any) -> None:
+    with pytest.raises(ConversationError, match="message 1: 'max_pixels' of part 1 is not an area"):
         Conversation.from_messages([_user([{**BOUNDED, "max_pixels": value}])])
-    with pytest.raises(ConversationError, match="'min_pixels' of the request is no area"):
+    with pytest.raises(ConversationError, match="'min_pixels' of the request is not an area"):
         Conversation.from_query("Q").with_pixel_bounds(min_pixels=value)
 
 
 def test_bounds_that_exclude_each_other_are_refused() -> None:
-    with pytest.raises(ConversationError, match="'min_pixels' of part 1, 784, is more than its 'max_pixels'"):
+    with pytest.raises(
+        ConversationError, match="'min_pixels' of part 1, 784, is greater than its 'max_pixels'"
+    ):
         Conversation.from_messages([_user([{**BOUNDED, "max_pixels": 783}])])
 
 
@@ -249,7 +251,7 @@ MISTAKES: dict[str, tuple[Any, str, int | None]] = {
     "one message alone": (_user("Q"), "'messages' must be a list of messages", None),
     "nothing": (None, "'messages' must be a list of messages", None),
     "a number": (7, "'messages' must be a list of messages", None),
-    "no message": ([], "the conversation has no message", None),
+    "no message": ([], "the conversation has no messages", None),
     "a string as a message": ([_user("Q"), "Q"], "a message needs 'role' and 'content'", 1),
     "no role": ([{"content": "Q"}], "a message needs 'role' and 'content'", 0),
     "an unknown role": (
@@ -281,12 +283,12 @@ MISTAKES: dict[str, tuple[Any, str, int | None]] = {
     ),
     "an image in an answer": (
         [_user("Q"), {"role": "assistant", "content": [PNG]}, _user("Q")],
-        "a message of role 'assistant' cannot hold images",
+        "a message of role 'assistant' cannot contain images",
         1,
     ),
     "an image in a system message": (
         [{"role": "system", "content": [PNG]}, _user("Q")],
-        "a message of role 'system' cannot hold images",
+        "a message of role 'system' cannot contain images",
         0,
     ),
     "an empty img tag": ([_user("Q"), ANSWER, _user("<img> </img>")], "an <img></img> tag names no image", 2),
@@ -338,18 +340,18 @@ def test_none_among_images_needs_an_entry_for_each_turn() -> None:
 
 @pytest.mark.parametrize("turn", ["Q1", ["Q1"], ["Q1", "A1", "Q2"], ["Q1", None], [b"Q1", b"A1"], None, 7])
 def test_a_history_of_anything_but_pairs_is_named_by_its_entry(turn: Any) -> None:
-    with pytest.raises(ConversationError, match="entry 2 of 'history' is no pair of query and response"):
+    with pytest.raises(ConversationError, match="entry 2 of 'history' is not a pair of query and response"):
         Conversation.from_query("Q", history=[["Q0", "A0"], turn])
 
 
 @pytest.mark.parametrize("history", ["Q1", 7, {"Q1": "A1"}])
-def test_a_history_that_is_no_list_is_refused(history: Any) -> None:
+def test_a_history_that_is_not_a_list_is_refused(history: Any) -> None:
     with pytest.raises(ConversationError, match="'history' must be a list of"):
         Conversation.from_query("Q", history=history)
 
 
 @pytest.mark.parametrize("query", [None, 7, b"Q"])
-def test_a_query_that_is_no_text_is_refused(query: Any) -> None:
+def test_a_query_that_is_not_text_is_refused(query: Any) -> None:
     with pytest.raises(ConversationError, match="'content' must be a string or a list of parts"):
         Conversation.from_query(query)
 
@@ -496,5 +498,5 @@ def test_parts_hold_the_conversation_that_the_shorthands_stood_for(
 
 
 def test_images_need_a_users_message() -> None:
-    with pytest.raises(ConversationError, match="images are given, but no message of a user"):
+    with pytest.raises(ConversationError, match="images are given, but there is no user message"):
         with_image_parts([{"role": "system", "content": "S"}], ["a.png"])

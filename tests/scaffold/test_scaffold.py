@@ -52,8 +52,8 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     ("facts", "message"),
     [
         (("acme", "Acme 7B", "Acme", "acme/vl", "<image>"), "model type 'Acme 7B' must be lower-case"),
-        (("acme", "acme", "not a class", "acme/vl", "<image>"), "no class name"),
-        (("acme", "acme", "Acme", "vl", "<image>"), "no repository"),
+        (("acme", "acme", "not a class", "acme/vl", "<image>"), "not a class name"),
+        (("acme", "acme", "Acme", "vl", "<image>"), "not a repository"),
         (("acme", "acme", "Acme", "acme/vl", " "), "placeholder is empty"),
     ],
 )

@@ -106,7 +106,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "message 1: <image> tag 2 of 2 has no image: 1 given",
     ),
     "too many images": ({"images": [TWO] * 3}, "the request has 3 images, but the engine takes 2 at most"),
-    "no image": ({"images": ["aGVsbG8gd29ybGQh" * 4]}, "message 1, image 1: the data is no image"),
+    "no image": ({"images": ["aGVsbG8gd29ybGQh" * 4]}, "message 1, image 1: the data is not an image"),
     "half an image": ({"images": [TWO[: len(TWO) // 2]]}, "message 1, image 1: the image is damaged or cut"),
     "a number as image": ({"images": [TWO, 5]}, "image 2: an entry of 'images' cannot be of type int"),
     "images that are no list": ({"images": {"a": TWO}}, "'images' must be a list"),
@@ -121,13 +121,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "the second message's second image": (
         {"messages": [user(QUESTION), {"role": "assistant", "content": "1"}, user(QUESTION)],
          "images": [TWO, "aGVsbG8gd29ybGQh" * 4]},
-        "message 3, image 2: the data is no image",
+        "message 3, image 2: the data is not an image",
     ),
     "an answer at the end": (
         {"messages": [user(QUESTION), {"role": "assistant", "content": "1"}]},
         "message 2: the last message is of role 'assistant'",
     ),
-    "no message": ({"messages": []}, "the conversation has no message"),
+    "no message": ({"messages": []}, "the conversation has no messages"),
     "a template in the request": ({"chat_template": "x"}, "chat template"),
 }  # fmt: skip
 
@@ -159,7 +159,7 @@ def test_every_endpoint_with_messages_refuses_an_unusable_image(
         asked["stream"] = True
     response = server.http.post(path, json=asked)
     assert response.status_code == 400
-    assert "message 1, image 1: the data is no image" in response.json()["error"]["message"]
+    assert "message 1, image 1: the data is not an image" in response.json()["error"]["message"]
 
 
 def test_where_nothing_is_served_the_answer_is_an_error_in_openais_shape(server: Server) -> None:
@@ -377,9 +377,9 @@ def test_the_start_up_line_has_a_curl_that_works(server: Server) -> None:
 def test_bounds_on_images_are_refused_where_pictures_have_no_area(server: Server) -> None:
     asked = [part(TWO), text(QUESTION)]
     refusal = server.refusal(asked, max_pixels=784)
-    assert refusal.startswith("message 1, image 1: this model brings no picture to an area of its own.")
+    assert refusal.startswith("message 1, image 1: this model does not support min_pixels and max_pixels.")
     asked[0] = {**part(TWO), "min_pixels": 0}
-    assert "'min_pixels' of part 1 is no area in pixels: 0" in server.refusal(asked)
-    assert "'max_pixels' of the request is no area in pixels: -1" in server.refusal(
+    assert "'min_pixels' of part 1 is not an area in pixels: 0" in server.refusal(asked)
+    assert "'max_pixels' of the request is not an area in pixels: -1" in server.refusal(
         images=[TWO], max_pixels=-1
     )

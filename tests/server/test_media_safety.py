@@ -125,7 +125,7 @@ def test_no_redirect_leads_inside(server: Server, pictures: PictureServer, targe
     pictures.redirect("/first", "/second")
     pictures.redirect("/second", target.format(port=pictures.port))
     refusal = server.refusal(images=[pictures.url("/first", "public.test")])
-    assert "private or special address" in refusal or "is no http or https URL" in refusal
+    assert "private or special address" in refusal or "is not an http or https URL" in refusal
     assert [path for path, _ in pictures.asked] == ["/first", "/second"]
 
 
@@ -196,7 +196,7 @@ def large() -> bytes:
 
 CONTENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a bomb": (bomb, "the image has 4000 × 4000 pixels, more than the 1,000,000 allowed"),
-    "an SVG": (svg, "the data is no image"),
+    "an SVG": (svg, "the data is not an image"),
     "too many bytes": (large, "is larger than 1 MiB"),
 }
 

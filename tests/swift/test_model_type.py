@@ -34,11 +34,11 @@ def test_what_is_installed_is_an_attribute_and_in_the_stub(tmp_path: Path) -> No
     assert {name: getattr(ModelType, name) for name in attributes} == attributes
 
 
-def test_a_plugin_that_is_installed_is_there(plugin_folder: Any, tmp_path: Path) -> None:
+def test_a_plugin_that_is_installed_is_there(plugin_directory: Any, tmp_path: Path) -> None:
     with pytest.raises(AttributeError, match="vlm-run models"):
         _ = ModelType.acme_vl_7b
     before = stub_attributes(tmp_path)
-    plugin_folder.add("acme_vl")
+    plugin_directory.add("acme_vl")
     installed_plugins.cache_clear()
     assert ModelType.acme_vl_7b == "acme-vl-7b"
     assert "acme_vl_7b" in dir(ModelType)

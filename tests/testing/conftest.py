@@ -1,4 +1,4 @@
-"""Plugins written for a test, as modules that are imported, and a checkpoint folder for them."""
+"""Plugins written for a test, as modules that are imported, and a checkpoint directory for them."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plu
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LLaVA 1.5 checkpoint folder without weights, for the plugin of `SPEC` and `TEMPLATE`."""
+    """A LLaVA 1.5 checkpoint directory without weights, for the plugin of `SPEC` and `TEMPLATE`."""
     pytest.importorskip("tokenizers")
-    folder = tmp_path_factory.mktemp("acme-7b")
+    directory = tmp_path_factory.mktemp("acme-7b")
     ids = write_byte_tokenizer(
-        folder,
+        directory,
         ["<image>", "<|im_start|>", "<|im_end|>", "<pad>", "<s>"],
         bos="<s>",
         eos_token="<|im_end|>",
@@ -115,5 +115,5 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "preprocessor_config.json": preprocessor,
         "processor_config.json": processor,
     }.items():
-        (folder / name).write_text(json.dumps(content))
-    return folder
+        (directory / name).write_text(json.dumps(content))
+    return directory

@@ -19,12 +19,17 @@ FAULTS: list[tuple[str, str, str, str]] = [
     (
         "conversations_render",
         "",
-        "{% if messages[0].content | length > 1 %}{{ raise_exception('no pictures') }}{% endif %}Say",
+        "{% if messages[0].content | length > 1 %}{{ raise_exception('no images') }}{% endif %}Say",
         "a question about one image is refused",
     ),
     ("conversations_render", "", " ", "prompt is empty"),
-    ("every_text_is_in_the_prompt", "", TEMPLATE.replace("part.text", "part.text | upper"), "stands 0 times"),
-    ("every_text_is_in_the_prompt", "", TEMPLATE + TEMPLATE, "stands 2 times"),
+    (
+        "every_text_is_in_the_prompt",
+        "",
+        TEMPLATE.replace("part.text", "part.text | upper"),
+        "is in the prompt 0 times",
+    ),
+    ("every_text_is_in_the_prompt", "", TEMPLATE + TEMPLATE, "is in the prompt 2 times"),
     (
         "every_text_is_in_the_prompt",
         "",
@@ -83,7 +88,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "changes the prompt around it",
     ),
     (
-        "ordinary_pictures_work",
+        "ordinary_images_work",
         """
         @hookimpl
         def preprocess_image(image):
@@ -93,7 +98,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "336 x 336 pixels is refused",
     ),
     (
-        "odd_pictures_work_or_are_refused",
+        "odd_images_work_or_are_refused",
         """
         @hookimpl
         def preprocess_image(image):
@@ -103,7 +108,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "1 x 1:",
     ),
     (
-        "odd_pictures_work_or_are_refused",
+        "odd_images_work_or_are_refused",
         """
         @hookimpl
         def preprocess_image(image):
@@ -113,7 +118,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "mode L, not RGB",
     ),
     (
-        "pictures_have_a_token_count",
+        "images_have_a_token_count",
         """
         @hookimpl
         def count_image_tokens(width, height):
@@ -123,7 +128,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "takes 0 tokens",
     ),
     (
-        "pictures_have_a_token_count",
+        "images_have_a_token_count",
         """
         @hookimpl
         def preprocess_image(image):
@@ -133,7 +138,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "`count_image_tokens` refuses it",
     ),
     (
-        "pictures_have_a_token_count",
+        "images_have_a_token_count",
         """
         import itertools
         numbers = itertools.count(1)
@@ -142,17 +147,17 @@ FAULTS: list[tuple[str, str, str, str]] = [
             return next(numbers)
         """,
         TEMPLATE,
-        "takes 1 tokens once and 2 the next time",
+        "takes 1 tokens the first time and 2 the second",
     ),
     (
-        "pictures_have_a_token_count",
+        "images_have_a_token_count",
         """
         @hookimpl
         def preprocess_image():
             raise MediaError("not today")
         """,
         TEMPLATE,
-        "no picture is taken",
+        "no image is accepted",
     ),
     (
         "limits_reach_the_engine",
@@ -162,7 +167,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
             return {"max_model_len": 4096}
         """,
         TEMPLATE,
-        "max_model_len is 4096 where a user set 2048",
+        "max_model_len is 4096 although the user set 2048",
     ),
     (
         "limits_reach_the_engine",
@@ -172,7 +177,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
             return {"max_model_len": limits.max_model_len}
         """,
         TEMPLATE,
-        "allows None images where a user set 2",
+        "allows None images although the user set 2",
     ),
 ]
 
@@ -193,7 +198,7 @@ VLLM_FAULTS: list[tuple[str, str, str, str]] = [
             seen.append(1)
         """,
         TEMPLATE,
-        "when it is called again: AssertionError: once is enough",
+        "when called again: AssertionError: once is enough",
     ),
     (
         "vllm_knows_the_architecture",
@@ -207,13 +212,13 @@ VLLM_FAULTS: list[tuple[str, str, str, str]] = [
     ),
 ]
 
-# Found with a checkpoint folder.
+# Found with a checkpoint directory.
 CHECKPOINT_FAULTS: list[tuple[str, str, str, str]] = [
     (
         "prompt_agrees_with_checkpoint",
         "",
         TEMPLATE.replace("<|im_end|>", "<|im_end|>."),
-        "but the checkpoint's template '<|im_start|>user",
+        "but the checkpoint's template gives '<|im_start|>user",
     ),
     (
         "prompt_agrees_with_checkpoint",
@@ -240,7 +245,7 @@ CHECKPOINT_FAULTS: list[tuple[str, str, str, str]] = [
             return "<s><s>" + (yield)
         """,
         TEMPLATE,
-        "the conversation 'text only' begins with 2 BOS <s>",
+        "the conversation 'text only' begins with 2 BOS tokens",
     ),
     (
         "counts_agree_with_vllm",
@@ -250,7 +255,7 @@ CHECKPOINT_FAULTS: list[tuple[str, str, str, str]] = [
             return 577 if width == 2000 else 576
         """,
         TEMPLATE,
-        "2000 x 30 pixels counts 577 tokens, but vLLM's processor makes 576 of it",
+        "gives 577 for an image of 2000 x 30 pixels, but vLLM's processor gives 576",
     ),
 ]
 
@@ -281,15 +286,15 @@ PLUGIN_FAULTS: list[tuple[str, str, str, str]] = [
         "import_is_light",
         "import sys; assert 'pytest' in sys.modules, 'import pytest first'",
         TEMPLATE,
-        "cannot be imported alone: AssertionError: import pytest first",
+        "cannot be imported on its own: AssertionError: import pytest first",
     ),
 ]
 
 # What is no fault, but is said: a check, what the plugin leaves out, and what the check says of it.
 SKIPS: list[tuple[str, str, str, str]] = [
-    ("contract_is_stated", "del vlm_run_contract", TEMPLATE, "which contract it was written for"),
+    ("contract_is_stated", "del vlm_run_contract", TEMPLATE, "the contract version it was written for"),
     (
-        "pictures_have_a_token_count",
+        "images_have_a_token_count",
         "FACTS['vision'] = None",
         TEMPLATE,
         "no `vision`, and the plugin no `count_image_tokens`",
@@ -304,8 +309,8 @@ SKIPS: list[tuple[str, str, str, str]] = [
 
 
 def result_of(subject: PluginSubject, check: str, checkpoint: Path | None = None) -> Result:
-    folders = {} if checkpoint is None else {"acme-7b": checkpoint}
-    return next(result for result in run_suite(subject, folders) if result.check == check)
+    directories = {} if checkpoint is None else {"acme-7b": checkpoint}
+    return next(result for result in run_suite(subject, directories) if result.check == check)
 
 
 def ids(faults: list[tuple[str, str, str, str]]) -> list[str]:
@@ -358,7 +363,9 @@ def test_a_fault_of_the_whole_plugin_is_found(
 
 
 @pytest.mark.parametrize(("check", "source", "template", "message"), SKIPS, ids=ids(SKIPS))
-def test_what_is_no_fault_is_said(plugin: Make, check: str, source: str, template: str, message: str) -> None:
+def test_a_detail_of_a_passed_check_is_reported(
+    plugin: Make, check: str, source: str, template: str, message: str
+) -> None:
     pytest.importorskip("vllm")
     result = result_of(plugin(source, template), check)
     assert result.outcome == "skipped"
@@ -375,15 +382,15 @@ def test_every_check_has_a_plugin_that_breaks_it() -> None:
 def test_a_template_for_text_alone_is_compared_where_it_can_be(
     plugin: Make, checkpoint: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "text-only"
-    folder.mkdir()
+    directory = tmp_path / "text-only"
+    directory.mkdir()
     for file in checkpoint.iterdir():
-        (folder / file.name).write_text(file.read_text())
-    config = folder / "tokenizer_config.json"
+        (directory / file.name).write_text(file.read_text())
+    config = directory / "tokenizer_config.json"
     strings = "{% for message in messages %}<|im_start|>{{ message.role }}{{ message.content }}<|im_end|>"
     strings += "{% endfor %}<|im_start|>assistant\n"
     config.write_text(config.read_text().replace(TEMPLATE.replace("\n", "\\n"), strings.replace("\n", "\\n")))
-    result = result_of(plugin(), "prompt_agrees_with_checkpoint", folder)
+    result = result_of(plugin(), "prompt_agrees_with_checkpoint", directory)
     assert result.outcome == "passed", result.detail
     assert "one image" in result.detail
     assert "text only" not in result.detail

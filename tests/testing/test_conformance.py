@@ -16,7 +16,7 @@ LIGHT = "specs or placeholder or prompt_agrees"  # what imports neither vLLM nor
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """A folder for PYTHONPATH with an installed plugin whose template forgets the pictures."""
+    """A directory for PYTHONPATH with an installed plugin whose template forgets the images."""
     (tmp_path / "vlm_run_acme-1.0.dist-info").mkdir()
     (tmp_path / "vlm_run_acme-1.0.dist-info/entry_points.txt").write_text(
         "[vlm_run.plugins]\nacme = vlm_run_acme\n"
@@ -32,11 +32,11 @@ def installed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *arguments],
-        cwd=folder / "tests",
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        cwd=directory / "tests",
+        env={**os.environ, "PYTHONPATH": str(directory)},
         capture_output=True,
         text=True,
         check=False,
@@ -47,19 +47,19 @@ def test_each_check_is_a_test_of_its_own(installed: Path) -> None:
     done = run_pytest(installed, "-k", LIGHT)
     assert "PASSED test_acme.py::test_conformance[specs_are_valid_and_unique]" in done.stdout
     assert "FAILED test_acme.py::test_conformance[acme-7b-one_placeholder_for_each_image]" in done.stdout
-    assert "no checkpoint folder is given for this model type" in done.stdout
+    assert "no checkpoint directory is given for this model type" in done.stdout
 
 
 def test_a_failure_is_told_in_a_sentence_and_without_a_traceback(installed: Path) -> None:
     done = run_pytest(installed, "-k", "one_placeholder")
     assert (
         "the conversation 'one image', with 1 images, gives a prompt with 0 placeholders <image>. "
-        "The template must write the placeholder once for each part of the type 'image'."
+        "The template must write the placeholder once for each part of type 'image'."
     ) in done.stdout
     assert "prompt_checks.py" not in done.stdout
 
 
-def test_a_conftest_may_bring_checkpoint_folders(installed: Path) -> None:
+def test_a_conftest_may_bring_checkpoint_directories(installed: Path) -> None:
     (installed / "tests/conftest.py").write_text(
         "import pytest\n@pytest.fixture(scope='session')\ndef vlm_run_checkpoints(): return {'mine': '.'}\n"
     )
@@ -71,12 +71,12 @@ def test_a_plugin_that_cannot_be_used_is_told_at_collection(installed: Path) -> 
     (installed / "vlm_run_acme/acme.jinja").unlink()
     done = run_pytest(installed)
     assert done.returncode == 2
-    assert "the plugin vlm-run-acme was left out: 'acme-7b': chat_template" in done.stdout
+    assert "the plugin vlm-run-acme could not be loaded: 'acme-7b': chat_template" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("assignment", "message"),
-    [("acme-7b", "write MODEL_TYPE=FOLDER"), ("other=.", "does not serve the model type 'other'")],
+    [("acme-7b", "write MODEL_TYPE=DIRECTORY"), ("other=.", "does not serve the model type 'other'")],
 )
 def test_a_wrong_checkpoint_option_is_told(installed: Path, assignment: str, message: str) -> None:
     done = run_pytest(installed, "-k", "specs", f"--vlm-run-checkpoint={assignment}")

@@ -72,14 +72,14 @@ def test_each_fault_is_told_once(discovered: Callable[..., Plugins]) -> None:
     assert "ValueError: two" in two
 
 
-def test_a_refusal_is_no_fault(discovered: Callable[..., Plugins]) -> None:
+def test_a_refusal_is_not_a_failure(discovered: Callable[..., Plugins]) -> None:
     plugins = discovered("""
         @hookimpl
         def preprocess_image():
             raise MediaError("too small")
         @hookimpl
         def render_prompt():
-            raise TemplateError("no pictures")
+            raise TemplateError("no images")
     """)
     assert failures(plugins, plugins.healthy[0]) == []
 

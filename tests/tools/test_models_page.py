@@ -31,9 +31,9 @@ def test_the_page_is_up_to_date(tool: dict[str, Any], page: str) -> None:
 
 def test_every_model_type_has_a_row_a_prompt_and_a_cost(tool: dict[str, Any], page: str) -> None:
     prompts = re.findall(r"^(`.+`): \[.+\n\n```json\n(.+)\n```$", page, re.MULTILINE)
-    tables = [rest.partition("\n## ")[0] for rest in page.split("### Pictures")[1:]]
+    tables = [rest.partition("\n## ")[0] for rest in page.split("### Images")[1:]]
     costs = [line for table in tables for line in table.splitlines() if line.startswith("| `")]
-    question = Conversation.from_query("Q", images=["picture.png"])
+    question = Conversation.from_query("Q", images=["image.png"])
     for plugin in tool["plugins"]():
         for spec in plugin.specs:
             name = f"`{spec.model_type}`"

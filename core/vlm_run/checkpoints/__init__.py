@@ -1,1 +1,1 @@
-"""What a checkpoint directory or a hub cache holds, read without a model library."""
+"""Reads checkpoint directories and the hub cache without a model library."""

@@ -1,4 +1,4 @@
-"""Where the Hugging Face cache keeps a repository, found without its library, which takes long to import."""
+"""Locates a repository in the Hugging Face cache without `huggingface_hub`, which is slow to import."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 
 def snapshot(repository: str) -> Path | None:
-    """The folder of what is cached of a repository's main revision, which may be a part; None if nothing is.
+    """The cached directory of a repository's main revision, which may be incomplete; None if not cached.
 
     >>> snapshot("nobody/has-such-a-repository")
     """
-    folder = _cache() / f"models--{repository.replace('/', '--')}"
+    directory = _cache() / f"models--{repository.replace('/', '--')}"
     try:
-        revision = (folder / "refs/main").read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):  # none, or a name that no file can have
+        revision = (directory / "refs/main").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):  # not cached, or a name that is not valid for a file
         return None
-    found = folder / "snapshots" / revision
+    found = directory / "snapshots" / revision
     return found if revision and found.is_dir() else None
 
 

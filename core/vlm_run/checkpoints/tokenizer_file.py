@@ -1,7 +1,7 @@
 """A checkpoint's tokenizer.json, read by the `tokenizers` package alone.
 
-It answers what `vlm_run.prompts.tokenize` asks of a tokenizer, under the names that transformers'
-tokenizers have, so that token ids come out alike without importing transformers.
+It has the attributes of transformers' tokenizers that `vlm_run.prompts.tokenize` uses, so that it
+gives the same token ids without importing transformers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a text."""
+    """A tokenized text.
+
+    Attributes:
+        input_ids: Its token ids.
+    """
 
     input_ids: list[int]
 
@@ -22,16 +26,16 @@ class Encoded:
 class TokenizerFile:
     """A tokenizer without a model library.
 
-    Whether a BOS is added is what tokenizer.json itself says, as it is for transformers unless
-    tokenizer_config.json says otherwise.
+    Whether it adds a BOS is defined by tokenizer.json, as it is for transformers unless
+    tokenizer_config.json overrides it.
 
     Args:
-        tokenizer: Of the `tokenizers` package.
+        tokenizer: A `tokenizers.Tokenizer`.
         bos_token: The text of the BOS; None if the tokenizer has none.
     """
 
     def __init__(self, tokenizer: Any, bos_token: str | None) -> None:
-        # A file may ask for either; a prompt is neither cut nor filled up.
+        # A file may enable either; prompts must be neither truncated nor padded.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
@@ -39,13 +43,13 @@ class TokenizerFile:
         self.added_tokens_decoder: dict[int, Any] = tokenizer.get_added_tokens_decoder()
 
     @classmethod
-    def of_folder(cls, folder: Path) -> Self | None:
-        """The tokenizer in a checkpoint folder; None if it has no tokenizer.json.
+    def of_directory(cls, directory: Path) -> Self | None:
+        """The tokenizer in a checkpoint directory; None if it has no tokenizer.json.
 
         Raises:
-            ValueError: A file is no tokenizer, or `tokenizers` is not installed.
+            ValueError: The file is not a tokenizer, or `tokenizers` is not installed.
         """
-        file = folder / "tokenizer.json"
+        file = directory / "tokenizer.json"
         if not file.is_file():
             return None
         try:
@@ -54,13 +58,13 @@ class TokenizerFile:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # `tokenizers` raises bare Exceptions
             raise ValueError(f"{file} cannot be read: {error}") from None
-        return cls(tokenizer, _bos_token(folder / "tokenizer_config.json"))
+        return cls(tokenizer, _bos_token(directory / "tokenizer_config.json"))
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> Encoded:
         return Encoded(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def convert_tokens_to_ids(self, token: str) -> int | None:
-        """The id of a token; None if there is no such token."""
+        """The id of a token; None if the tokenizer does not have it."""
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 

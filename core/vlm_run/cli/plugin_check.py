@@ -25,7 +25,7 @@ def check(
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODEL_TYPE=FOLDER",
+            metavar="MODEL_TYPE=DIRECTORY",
             help="Compare with a checkpoint folder, weights not needed; repeatable.",
         ),
     ] = None,
@@ -52,7 +52,7 @@ def _folder(assignment: str) -> tuple[str, Path]:
     model_type, equals, folder = assignment.partition("=")
     if not equals:
         raise VlmRunError(
-            f"--checkpoint {assignment} names no folder", hint="Write --checkpoint MODEL_TYPE=FOLDER."
+            f"--checkpoint {assignment} names no folder", hint="Write --checkpoint MODEL_TYPE=DIRECTORY."
         )
     if not (Path(folder) / "config.json").is_file():
         raise VlmRunError(f"{folder} is no checkpoint folder: it has no config.json")

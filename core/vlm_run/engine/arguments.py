@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlm_run.engine.versions import check_serves
-from vlm_run.errors import EngineError
+from vlm_run.errors import EngineError, did_you_mean
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -30,10 +29,9 @@ def engine_args(adapter: Adapter, options: Mapping[str, Any]) -> AsyncEngineArgs
     known = option_names()
     for name in kwargs:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
             raise EngineError(
                 f"vLLM has no engine option '{name}'",
-                hint=f"Did you mean '{near[0]}'?" if near else "`vllm serve --help=all` lists them.",
+                hint=did_you_mean(name, known) or "`vllm serve --help=all` lists them.",
             )
     try:
         return AsyncEngineArgs(**kwargs)

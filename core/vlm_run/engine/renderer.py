@@ -18,7 +18,7 @@ from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.versions import processed_image_cache, request_errors
 from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
 from vlm_run.media import MediaPolicy
-from vlm_run.media.decode import check_picture, decode
+from vlm_run.media.decode import check_image, decode
 from vlm_run.media.load import encoded, locating_errors
 from vlm_run.prompts.conversation import Conversation, Image
 from vlm_run.prompts.prompt import Prompt
@@ -157,7 +157,7 @@ class Renderer:
         with locating_errors(message, index):
             content: bytes | PILImage.Image
             if isinstance(image.source, PILImage.Image):
-                content = check_picture(image.source, self._policy)
+                content = check_image(image.source, self._policy)
             else:
                 content = encoded(image.source, self._policy)
             name = self._name(content, image)

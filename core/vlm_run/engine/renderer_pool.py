@@ -26,7 +26,7 @@ from vlm_run.engine.renderer import Rendered, Renderer
 from vlm_run.engine.shared_memory import MemoryFolder, Stored, discard, store, take
 from vlm_run.errors import EngineError, RequestError
 from vlm_run.media import MediaPolicy
-from vlm_run.media.decode import load_picture
+from vlm_run.media.decode import load_opened_image
 from vlm_run.media.load import locating_errors
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _pickled_with_pictures(conversation: Conversation, policy: MediaPolicy) -> b
     for index, (message, image) in enumerate(conversation.image_places()):
         if isinstance(image.source, Image.Image):
             with locating_errors(message, index):
-                load_picture(image.source, policy)
+                load_opened_image(image.source, policy)
     return pickle.dumps(conversation)
 
 

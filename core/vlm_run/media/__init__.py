@@ -1,7 +1,7 @@
-"""From an image's source to a checked, decoded image, under one policy for all front ends.
+"""Loads images from any source under one policy, which the Python API, commands and server share.
 
-The names below are imported when they are first used: conversations refer to image sources, and
-must not import Pillow for it.
+The names below are imported on first use: conversations refer to image sources and must not import
+Pillow for that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decodes images: a list of formats, a limit on pixels, upright, RGB, whole or not at all."""
+"""Decodes images to RGB: only allowed formats, within a pixel limit, EXIF rotation applied, never in part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlm_run.media.policy import MediaPolicy
 
 AllowsDownscaledDecode: TypeAlias = Callable[[tuple[int, int], tuple[int, int]], bool]
 
-# EXIF orientations whose upright picture has the other side as its width.
+# EXIF orientations that swap width and height.
 _ON_THEIR_SIDE = (5, 6, 7, 8)
 
 
@@ -24,38 +24,38 @@ def decode(
     """The first frame of an encoded image, upright, in RGB.
 
     Args:
-        content: The file.
-        policy: What is allowed.
-        allows_downscaled_decode: Whether an upright picture of a (width, height) may be decoded as one of
-            another, which a JPEG's decoder does for a fraction of the work.
+        content: The encoded image.
+        policy: The allowed formats and the pixel limit.
+        allows_downscaled_decode: Whether a JPEG of the first (width, height), upright and in pixels, may
+            be decoded at the second, which takes a fraction of the time.
 
     Raises:
-        MediaError: It is no image of an allowed format, is too large, or is damaged.
+        MediaError: The data is not an image of an allowed format, is too large, or is damaged.
     """
     try:
         with warnings.catch_warnings():
-            # Our own limit, below, is checked before Pillow decodes anything.
+            # The policy's limit is checked below, before Pillow decodes anything.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=policy.formats)
     except Image.DecompressionBombError as error:
         raise MediaError(f"the image is too large: {error}") from None
-    except Exception:  # decoders raise what they like at damaged data
+    except Exception:  # decoders raise arbitrary exceptions on damaged data
         known = ", ".join(policy.formats)
-        raise MediaError("the data is no image", hint=f"Known formats: {known}.") from None
+        raise MediaError("the data is not an image", hint=f"Known formats: {known}.") from None
     _check_pixels(image, policy)
     try:
         if allows_downscaled_decode is not None and image.format == "JPEG":
             _shrink_while_decoding(image, allows_downscaled_decode)
         image.load()
-        # In place, since the picture is nobody else's: a copy of a large one takes as long as reading it.
+        # In place, since nothing else uses the image: copying a large one takes as long as reading it.
         ImageOps.exif_transpose(image, in_place=True)
         return as_rgb(image)
     except Exception as error:
-        raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
+        raise MediaError(f"the image is damaged or truncated: {error or type(error).__name__}") from None
 
 
 def _shrink_while_decoding(image: Image.Image, allows_downscaled_decode: AllowsDownscaledDecode) -> None:
-    """Have a JPEG that is not loaded yet decoded at the smallest size that is allowed."""
+    """Decode a JPEG that is not loaded yet at the smallest size that is allowed."""
     width, height = image.size
     on_its_side = image.getexif().get(ExifTags.Base.Orientation) in _ON_THEIR_SIDE
     for divisor in (8, 4, 2):
@@ -66,34 +66,34 @@ def _shrink_while_decoding(image: Image.Image, allows_downscaled_decode: AllowsD
             return
 
 
-def check_picture(image: Image.Image, policy: MediaPolicy) -> Image.Image:
-    """A picture that a caller decoded, upright, in RGB.
+def check_image(image: Image.Image, policy: MediaPolicy) -> Image.Image:
+    """An image that the caller decoded, upright, in RGB.
 
     Raises:
-        MediaError: It is too large, or its file turns out to be damaged.
+        MediaError: The image is too large, or its file is damaged.
     """
     _check_pixels(image, policy)
     try:
         return as_rgb(ImageOps.exif_transpose(image))
     except Exception as error:
-        raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
+        raise MediaError(f"the image is damaged or truncated: {error or type(error).__name__}") from None
 
 
-def load_picture(image: Image.Image, policy: MediaPolicy) -> None:
-    """Decode a picture that a caller opened, as it is.
+def load_opened_image(image: Image.Image, policy: MediaPolicy) -> None:
+    """Decode an image that the caller opened, without converting it.
 
     Raises:
-        MediaError: It is too large, or its file turns out to be damaged.
+        MediaError: The image is too large, or its file is damaged.
     """
     _check_pixels(image, policy)
     try:
         image.load()
     except Exception as error:
-        raise MediaError(f"the image is damaged or cut off: {error or type(error).__name__}") from None
+        raise MediaError(f"the image is damaged or truncated: {error or type(error).__name__}") from None
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """The picture in RGB; what is transparent becomes white, as in vLLM's own loader."""
+    """The image in RGB; transparent areas become white, as in vLLM's own loader."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -106,8 +106,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_high_depth(image: Image.Image) -> Image.Image:
-    """Greys of 16 bits or more, scaled: Pillow's own conversion cuts them off at 255."""
-    import numpy as np  # which few pictures need, and takes as long to import as all else here
+    """Greyscale images of 16 bits or more, scaled to 8 bits: Pillow's own conversion clips them at 255."""
+    import numpy as np  # slow to import, and few images need it
 
     levels = np.asarray(image, dtype=np.float64)
     if image.mode == "F" and levels.size and levels.min() >= 0.0 and levels.max() <= 1.0:

@@ -1,4 +1,4 @@
-"""Turns local pictures into base64, to send them to a server elsewhere."""
+"""Encodes local images as base64, for sending to a remote server."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def convert_to_base64(*, images: Sequence[str | Path | bytes | None]) -> dict[str, Any]:
-    """The images as base64 text, as ms-swift's function of the same name returns them.
+    """The images as base64 text, in the form of ms-swift's function of the same name.
 
-    URLs, data URIs and None stay as they are.
+    URLs, data URIs and None are returned unchanged.
 
     >>> convert_to_base64(images=[b"pixels", None])
     {'images': ['cGl4ZWxz', None]}

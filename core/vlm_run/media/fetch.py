@@ -1,8 +1,8 @@
-"""Fetches images over HTTP without being led to places that the policy forbids.
+"""Fetches images over HTTP without connecting to addresses that the policy forbids.
 
-The address that was checked is the address that is connected to: the name is resolved once, and
-the request goes to the address under the name, so that a second answer of the name server cannot
-lead elsewhere. Every redirect is checked anew.
+The address that was checked is the address that is connected to: the host name is resolved once and
+the request is sent to that address, so that a second DNS answer cannot redirect it. Every redirect
+is checked in the same way.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from vlm_run.errors import MediaError, printable
 from vlm_run.media.policy import MIB, MediaPolicy
 from vlm_run.media.resolve import resolve
 
-# In messages, where a longer one would only be in the way.
+# Longer URLs are shortened in error messages.
 _URL_CHARACTERS = 200
-# What httpx unpacks. A second layer, or a better packer than gzip, makes gigabytes of one small piece.
-_PACKERS = {"gzip", "deflate", "br", "zstd"}
-_ALLOWED_PACKERS: tuple[list[str], ...] = ([], ["gzip"], ["deflate"])
+# Encodings that httpx decompresses. Nested ones, or ones better than gzip, can expand a few bytes
+# to gigabytes.
+_ENCODINGS = {"gzip", "deflate", "br", "zstd"}
+_ALLOWED_ENCODINGS: tuple[list[str], ...] = ([], ["gzip"], ["deflate"])
 _ALLOW_PRIVATE = "Allow it with --allow-private-media (in Python: MediaPolicy(allow_private_addresses=True))."
 
 
 async def fetch(url: str, policy: MediaPolicy) -> bytes:
-    """The bytes behind an http or https URL.
+    """Fetch the content of an http or https URL.
 
     Raises:
         MediaError: The policy forbids it, or it cannot be fetched.
     """
     try:
         async with asyncio.timeout(policy.timeout_s):
-            # The environment's proxies would resolve names out of our sight.
+            # A proxy from the environment would resolve host names itself, unchecked.
             async with httpx.AsyncClient(
                 trust_env=False, timeout=policy.timeout_s, verify=_authorities()
             ) as client:
@@ -51,7 +52,7 @@ async def fetch(url: str, policy: MediaPolicy) -> bytes:
 
 @cache
 def _authorities() -> ssl.SSLContext:
-    # Read once: that takes longer than many a fetch, and each client would do it again.
+    # Loaded once: it takes longer than many requests, and every client would load it again.
     return httpx.create_ssl_context(trust_env=False)
 
 
@@ -73,13 +74,13 @@ async def _follow(client: httpx.AsyncClient, url: str, policy: MediaPolicy) -> b
 
 
 async def _pinned_request(client: httpx.AsyncClient, url: str, policy: MediaPolicy) -> httpx.Request:
-    """A request to a checked address, under the name in the URL."""
+    """A request to a checked address, with the host name of the URL."""
     parts = urlsplit(url)
     host = parts.hostname
     if parts.scheme not in ("http", "https") or not host:
-        raise MediaError(f"{printable(url, _URL_CHARACTERS)} is no http or https URL")
+        raise MediaError(f"{printable(url, _URL_CHARACTERS)} is not an http or https URL")
     if not policy.allows_host(host):
-        raise MediaError(f"{printable(host)} is not among the allowed domains")
+        raise MediaError(f"{printable(host)} is not an allowed domain")
     address = await resolve(host, parts.port or (443 if parts.scheme == "https" else 80))
     if not policy.allows_address(host, address):
         raise MediaError(
@@ -95,18 +96,18 @@ async def _pinned_request(client: httpx.AsyncClient, url: str, policy: MediaPoli
             "Accept": "image/*,*/*;q=0.5",
             "Accept-Encoding": "identity",
         },
-        # TLS must ask for, and be shown the certificate of, the name.
+        # TLS must request and verify the certificate of the host name, not of the address.
         extensions={"sni_hostname": named.raw_host.decode("ascii")},
     )
 
 
 async def _read(response: httpx.Response, url: str, policy: MediaPolicy) -> bytes:
     too_large = MediaError(f"{printable(url, _URL_CHARACTERS)} is larger than {policy.max_bytes / MIB:g} MiB")
-    packers = re.findall(r"[^\s,]+", response.headers.get("content-encoding", "").lower())
-    if [name for name in packers if name in _PACKERS] not in _ALLOWED_PACKERS:
+    encodings = re.findall(r"[^\s,]+", response.headers.get("content-encoding", "").lower())
+    if [name for name in encodings if name in _ENCODINGS] not in _ALLOWED_ENCODINGS:
         raise MediaError(
-            f"{printable(url, _URL_CHARACTERS)} is packed as '{printable(', '.join(packers))}'",
-            hint="Serve the image as it is, or in gzip.",
+            f"{printable(url, _URL_CHARACTERS)} has the content encoding '{printable(', '.join(encodings))}'",
+            hint="Serve the image uncompressed or with gzip.",
         )
     if int(response.headers.get("content-length", 0)) > policy.max_bytes:
         raise too_large

@@ -1,4 +1,4 @@
-"""Tells what kind of source an image has, and loads it."""
+"""Loads an image from any kind of source."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 from PIL import Image
 
 from vlm_run.errors import MediaError, printable
-from vlm_run.media.decode import check_picture, decode
+from vlm_run.media.decode import check_image, decode
 from vlm_run.media.policy import MIB, MediaPolicy
 from vlm_run.media.source import ImageSource
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
-# Shorter text is a mistyped path sooner than an image.
+# Shorter text is more likely a mistyped path than an image.
 _SHORTEST_BASE64 = 40
 
 
@@ -31,16 +31,16 @@ def load_image(
     message_index: int | None = None,
     image_index: int | None = None,
 ) -> Image.Image:
-    """The picture behind a source, upright, in RGB.
+    """Load an image from its source, upright, in RGB.
 
     Args:
-        source: A URL, a path, base64 text, a data URI, encoded bytes, or a picture.
-        policy: What is allowed; `MediaPolicy()` by default.
-        message_index: Named in errors.
-        image_index: Named in errors.
+        source: A URL, a path, base64 text, a data URI, encoded bytes, or a decoded image.
+        policy: Which sources are allowed; `MediaPolicy()` by default.
+        message_index: Index of the message, for errors.
+        image_index: Index of the image in the conversation, for errors.
 
     Raises:
-        MediaError: The source is refused, cannot be had, or is no whole image.
+        MediaError: The source is refused or cannot be read, or is not a complete image.
     """
     return asyncio.run(load_image_async(source, policy, message_index=message_index, image_index=image_index))
 
@@ -52,7 +52,7 @@ async def load_image_async(
     message_index: int | None = None,
     image_index: int | None = None,
 ) -> Image.Image:
-    """As `load_image`, for use in an event loop: slow hosts and decoding hold up nothing else."""
+    """As `load_image`, for an event loop: slow hosts and decoding do not block it."""
     policy = policy or MediaPolicy()
     with locating_errors(message_index, image_index):
         if is_remote(source):
@@ -64,7 +64,7 @@ async def load_image_async(
 
 @contextmanager
 def locating_errors(message_index: int | None, image_index: int | None) -> Iterator[None]:
-    """Have a `MediaError` of the block say which message and image it is about."""
+    """Add the message and the image to a `MediaError` that is raised in the block."""
     try:
         yield
     except MediaError as error:
@@ -81,15 +81,15 @@ def is_remote(source: ImageSource) -> bool:
 
 def _load(source: ImageSource, policy: MediaPolicy) -> Image.Image:
     if isinstance(source, Image.Image):
-        return check_picture(source, policy)
+        return check_image(source, policy)
     return decode(encoded(source, policy), policy)
 
 
 def encoded(source: ImageSource, policy: MediaPolicy) -> bytes:
-    """The encoded image behind a source that is neither remote nor a picture already.
+    """The encoded image of a source that is neither remote nor a decoded image.
 
     Raises:
-        MediaError: The source is refused, or cannot be had.
+        MediaError: The source is refused or cannot be read.
     """
     if isinstance(source, bytes):
         return _limited(source, policy)
@@ -97,7 +97,7 @@ def encoded(source: ImageSource, policy: MediaPolicy) -> bytes:
         return _read_file(source, policy)
     if not isinstance(source, str):
         raise MediaError(
-            f"an image cannot be of type {type(source).__name__}",
+            f"an image cannot be a {type(source).__name__}",
             hint="Give a URL, a path, base64, bytes or a PIL image.",
         )
     if source[:5].lower() == "data:":
@@ -114,7 +114,7 @@ def _from_url(scheme: str, url: str, policy: MediaPolicy) -> bytes:
         try:
             path = Path(unquote(urlsplit(url).path))
         except ValueError as error:
-            raise MediaError(f"'{printable(url)}' is no URL: {error}") from None
+            raise MediaError(f"'{printable(url)}' is not a URL: {error}") from None
         return _read_file(path, policy)
     raise MediaError(
         f"unknown scheme '{scheme}' in '{printable(url)}'", hint="Known: http, https, file, data."
@@ -128,13 +128,13 @@ def _read_file(path: Path, policy: MediaPolicy) -> bytes:
     try:
         given, path = path, path.expanduser().resolve()
         if below is not None and not path.is_relative_to(below.resolve()):
-            raise MediaError(f"{given} is not below the allowed folder")
+            raise MediaError(f"{given} is not below the allowed directory")
         if not path.is_file():
-            raise MediaError(f"{path} is no file")
+            raise MediaError(f"{path} is not a file")
         if path.stat().st_size > policy.max_bytes:
             raise MediaError(f"{path} is larger than {policy.max_bytes / MIB:g} MiB")
         return path.read_bytes()
-    except (OSError, ValueError, RuntimeError) as error:  # as in `_exists`, or links in a circle
+    except (OSError, ValueError, RuntimeError) as error:  # as in `_exists`, or circular links
         reason = getattr(error, "strerror", None) or error
         raise MediaError(f"'{printable(str(path))}' cannot be read: {reason}") from None
 
@@ -151,7 +151,7 @@ def _from_data_uri(uri: str, policy: MediaPolicy) -> bytes:
 def _from_base64(text: str, policy: MediaPolicy) -> bytes:
     if len(text) > policy.max_bytes * 4 // 3 + 4:
         raise MediaError(f"the image is larger than {policy.max_bytes / MIB:g} MiB")
-    file = "a file, " if policy.allowed_local_path is None else "a file below the allowed folder, "
+    file = "a file, " if policy.allowed_local_path is None else "a file below the allowed directory, "
     kinds = f"{file if policy.allow_local_files else ''}a URL or base64"
     neither = MediaError(f"'{printable(text)}' is not {kinds}", hint="Check the path, or the data.")
     compact = "".join(text.split())
@@ -173,11 +173,11 @@ def _limited(content: bytes, policy: MediaPolicy) -> bytes:
 
 
 def _exists(source: str, below: Path | None) -> bool:
-    """Whether a text names something on this machine. Of what is not `below` nothing is told."""
+    """Whether a text is the path of an existing file. Reveals nothing about paths outside `below`."""
     try:
         path = Path(source).expanduser()
         if below is not None and not path.resolve().is_relative_to(below.resolve()):
             return False
         return bool(source) and path.exists()
-    except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL in it, or no such ~user
+    except (OSError, ValueError, RuntimeError):  # too long for a path, contains NUL, or an unknown ~user
         return False

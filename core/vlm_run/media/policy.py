@@ -1,4 +1,4 @@
-"""What may be fetched, and how large it may be."""
+"""Which images may be loaded, and how large they may be."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ MIB = 1024 * 1024
 
 
 class MediaPolicy(BaseModel):
-    """One policy for the Python API, the command line and the server."""
+    """Limits on images, shared by the Python API, the command line and the server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     allow_local_files: bool = True
-    """Whether an image may be a file on this machine."""
+    """Whether an image may be a local file."""
     allowed_local_path: Path | None = None
-    """Only files below this folder, once symbolic links and `..` are resolved."""
+    """Allow only files below this directory, after resolving symbolic links and `..`."""
     allow_private_addresses: bool = False
-    """Whether a URL may lead to a private, loopback, link-local or otherwise special address."""
+    """Whether a URL may resolve to a private, loopback, link-local or otherwise special address."""
     allowed_domains: tuple[str, ...] | None = None
-    """Only these hosts; they may have private addresses, since they were named."""
+    """Allow only these hosts. Since they are named explicitly, they may have private addresses."""
     max_bytes: int = Field(default=50 * MIB, ge=1)
-    """Of an encoded image."""
+    """Maximum size of an encoded image, in bytes."""
     max_pixels: int = Field(default=100_000_000, ge=1)
-    """Width times height, read from the header before anything is decoded."""
+    """Maximum width times height, read from the header before anything is decoded."""
     max_redirects: int = Field(default=5, ge=0)
     timeout_s: float = Field(default=20.0, gt=0)
-    """Seconds for one image, from the first look-up to the last byte."""
+    """Time limit for fetching one image, in seconds, from the DNS lookup to the last byte."""
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-    """Pillow's names of the formats that are decoded; no other decoder is tried. JPEG includes the
-    MPO of phone cameras."""
+    """Pillow's names of the allowed formats; no other decoder is tried. JPEG includes the MPO files of
+    phone cameras."""
 
     @classmethod
     def for_server(cls) -> Self:
-        """For requests from a network: no local files."""
+        """The policy for requests from a network: no local files."""
         return cls(allow_local_files=False)
 
     def allows_address(self, host: str, address: str) -> bool:
@@ -47,24 +47,24 @@ class MediaPolicy(BaseModel):
         return _is_public(ipaddress.ip_address(address))
 
     def allows_host(self, host: str) -> bool:
-        """Whether `host` may be asked at all."""
+        """Whether requests to `host` are allowed."""
         return self.allowed_domains is None or host.lower() in {name.lower() for name in self.allowed_domains}
 
 
-# Registered or used for something special, which not every version of Python says of them.
+# Special addresses that not every version of Python reports as such.
 _SPECIAL = tuple(
     map(
         ipaddress.IPv4Network,
         (
-            "168.63.129.16/32",  # Azure's platform, as its machines see it
-            "192.0.0.0/24",  # protocols' own; Oracle's clouds keep metadata here
-            "192.88.99.0/24",  # 6to4's former relays
+            "168.63.129.16/32",  # Azure's platform services, as seen from its virtual machines
+            "192.0.0.0/24",  # IETF protocol assignments; Oracle Cloud serves metadata here
+            "192.88.99.0/24",  # former 6to4 relays
         ),
     )
 )
-# All that the internet's IPv6 addresses have been given out from.
+# The block from which all public IPv6 addresses are assigned.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-# Leads to the IPv4 address in the last 32 bits.
+# Addresses that translate to the IPv4 address in their last 32 bits.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 

@@ -1,6 +1,6 @@
-"""Looks names up without letting a slow name server hold up other names.
+"""Resolves host names so that a slow DNS server does not delay other names.
 
-The event loops' own look-ups share few threads: two in libuv, and in asyncio those that decode pictures.
+The event loops' own resolvers share few threads: two in libuv, and in asyncio the ones that decode images.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ _lock = threading.Lock()
 
 
 async def resolve(host: str, port: int) -> str:
-    """The first address of a host, be it a name or an address already.
+    """The first address of a host, which may be a name or an address.
 
     Raises:
-        OSError: It has none.
-        MediaError: Too many other names are being looked up.
+        OSError: The host has no address.
+        MediaError: Too many other names are being resolved.
     """
     return await asyncio.wrap_future(_look_up(host, port))
 
 
 def _look_up(host: str, port: int) -> Future[str]:
-    """One thread for each name, however many ask for it meanwhile: a look-up cannot be cancelled."""
+    """Start one thread per name, shared by all who wait for it: a lookup cannot be cancelled."""
     with _lock:
         if (host, port) in _under_way:
             return _under_way[host, port]
         if len(_under_way) >= _MOST_NAMES:
-            raise MediaError(f"too many names are being looked up to look up {host}", hint="Try again later.")
+            raise MediaError(
+                f"too many host names are being resolved to resolve {host}", hint="Try again later."
+            )
         found: Future[str] = Future()
-        found.set_running_or_notify_cancel()  # who gives up must not cancel it for the others
-        # A daemon, since the end of a process must not wait for a name server.
+        found.set_running_or_notify_cancel()  # one caller giving up must not cancel it for the others
+        # A daemon thread, so that the process can exit without waiting for a DNS server.
         thread = threading.Thread(target=_finish, args=(found, host, port), daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:  # the machine has no thread left
-            raise MediaError(f"{host} cannot be looked up: {error}", hint="Try again later.") from None
+        except RuntimeError as error:  # no more threads can be started
+            raise MediaError(f"{host} cannot be resolved: {error}", hint="Try again later.") from None
         _under_way[host, port] = found
         return found
 
@@ -49,7 +51,7 @@ def _look_up(host: str, port: int) -> Future[str]:
 def _finish(found: Future[str], host: str, port: int) -> None:
     try:
         address: str | Exception = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
-    except Exception as error:  # UnicodeError too, of what can be no name
+    except Exception as error:  # also UnicodeError, for an invalid host name
         address = error
     with _lock:
         del _under_way[host, port]

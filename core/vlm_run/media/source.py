@@ -1,4 +1,4 @@
-"""What an image in a request may be given as."""
+"""The types that an image in a request may have."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Finds the installed plugins, and the implementation of the hooks that every model type falls back on."""
+"""Finds the installed plugins, and implements the defaults of their hooks."""

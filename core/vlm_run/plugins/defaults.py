@@ -1,4 +1,4 @@
-"""The core's own implementation of the hooks, asked after the plugin that owns the model type."""
+"""The default implementation of the hooks, called after the plugin that owns the model type."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def placeholder(model: ModelSpec, index: int) -> str:
 def count_image_tokens(model: ModelSpec, width: int, height: int) -> int:
     if model.vision is None:
         raise PluginError(
-            f"the plugin of '{model.model_type}' does not say how many tokens a picture takes",
+            f"the plugin of '{model.model_type}' does not tell how many tokens an image takes",
             hint="Its spec needs `vision`, or it must implement `count_image_tokens`.",
         )
     model.vision.check_size(width, height)
@@ -55,5 +55,7 @@ def count_image_tokens(model: ModelSpec, width: int, height: int) -> int:
 @hookimpl
 def engine_kwargs(model: ModelSpec, limits: Limits) -> Mapping[str, Any]:
     if limits.pixel_bounds and model.vision is not None:
-        model.vision.bounded(limits.min_pixels, limits.max_pixels)  # refuses what the model has not
+        model.vision.bounded(
+            limits.min_pixels, limits.max_pixels
+        )  # raises MediaError if the model does not support bounds
     return limits.apply_to(Limits(max_images=model.max_images).apply_to(model.engine_kwargs))

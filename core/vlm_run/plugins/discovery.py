@@ -1,10 +1,9 @@
-"""Finds plugins by entry point and registers them; what fails is kept with its cause."""
+"""Finds plugins by entry point and registers them; a plugin that fails is recorded with the cause."""
 
 from __future__ import annotations
 
 import configparser
 import contextlib
-import difflib
 import re
 import sys
 import time
@@ -23,7 +22,7 @@ from packaging.version import Version
 from pydantic import ValidationError
 
 from vlm_run import hookspecs
-from vlm_run.errors import PluginError
+from vlm_run.errors import PluginError, did_you_mean
 from vlm_run.plugins import defaults
 from vlm_run.specs import ModelSpec, canonical
 
@@ -31,29 +30,41 @@ GROUP = "vlm_run.plugins"
 
 
 class PluginWarning(UserWarning):
-    """A plugin, or one of its model types, was left out; the message says which and why."""
+    """A plugin, or one of its model types, was not loaded; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A plugin that is registered, with the model types it serves."""
+    """A registered plugin with the model types it serves.
+
+    Attributes:
+        name: The name of its distribution, or of its entry point if the distribution is unknown.
+        version: The version of its distribution.
+        module: The module with its hooks.
+        specs: Its model types.
+        seconds: How long its import and its hook `model_specs` took.
+    """
 
     name: str
-    """Its distribution's name, or the entry point's where no distribution is known."""
     version: str
     module: Any
     specs: tuple[ModelSpec, ...]
     seconds: float = 0.0
-    """How long its import and its hook `model_specs` took."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By name, as modules and classes are: another process has imported its own.
+        # By name, as modules and classes are pickled: another process imports its own.
         return _installed_plugin, (self.name,)
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenPlugin:
-    """A plugin, or one model type of it, that was left out."""
+    """A plugin, or one of its model types, that was not loaded.
+
+    Attributes:
+        name: The name of its distribution or entry point.
+        version: The version of its distribution.
+        cause: Why it was not loaded.
+    """
 
     name: str
     version: str
@@ -62,7 +73,13 @@ class BrokenPlugin:
 
 @dataclass(frozen=True)
 class Plugins:
-    """Everything that was found: the pluggy manager, healthy plugins and broken ones."""
+    """The result of discovery.
+
+    Attributes:
+        manager: The pluggy manager, in which the healthy plugins are registered.
+        healthy: The plugins that were loaded.
+        broken: The plugins and model types that were not.
+    """
 
     manager: pluggy.PluginManager
     healthy: list[Plugin] = field(default_factory=list)
@@ -75,7 +92,7 @@ class Plugins:
                 yield spec, plugin
 
     def implements(self, name: str, plugin: Plugin) -> bool:
-        """Whether a plugin has an implementation of its own of the hook `name`."""
+        """Whether a plugin implements the hook `name`."""
         caller: pluggy.HookCaller = getattr(self.manager.hook, name)
         return any(found.plugin is plugin.module for found in caller.get_hookimpls())
 
@@ -85,7 +102,7 @@ class Plugins:
     def hook(self, name: str, owner: Any) -> pluggy.HookCaller:
         """The hook `name` for model types that `owner` serves.
 
-        It calls the owner, then the core's defaults, and wrappers of every plugin around them.
+        It calls the owner, then the core's defaults, with the wrappers of all plugins around them.
         """
         caller: pluggy.HookCaller = getattr(self.manager.hook, name)
         strangers = [
@@ -98,9 +115,9 @@ class Plugins:
 
 @lru_cache(maxsize=1)
 def installed_plugins() -> Plugins:
-    """The plugins installed in this environment, found once a process.
+    """The plugins installed in this environment, discovered once per process.
 
-    Warns once (`PluginWarning`) about each that had to be left out.
+    Warns once (`PluginWarning`) about each plugin that could not be loaded.
     """
     plugins = discover(_entry_points())
     for broken in plugins.broken:
@@ -109,7 +126,7 @@ def installed_plugins() -> Plugins:
 
 
 def _installed_plugin(name: str) -> Plugin:
-    """A plugin that another process refers to."""
+    """A plugin by name, for unpickling in another process."""
     for plugin in installed_plugins().healthy:
         if plugin.name == name:
             return plugin
@@ -117,19 +134,19 @@ def _installed_plugin(name: str) -> Plugin:
 
 
 def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
-    """Load and register the plugins behind entry points; one that fails stops no other.
+    """Load and register the plugins behind entry points; one that fails does not affect the others.
 
-    Where two claim a model type, the one whose distribution sorts first keeps it.
+    If two plugins list the same model type, the one whose distribution sorts first serves it.
     """
     plugins = Plugins(_manager())
     plugins.manager.register(defaults, "vlm_run.plugins.defaults")
-    owners: dict[str, str] = {}  # of model types, in their canonical form
-    trial = _manager()  # where each plugin is alone
+    owners: dict[str, str] = {}  # by canonical model type
+    trial = _manager()  # each plugin is checked in it alone
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
         name, version = _distribution(point)
         started = time.perf_counter()
         try:
-            # What a plugin prints would stand in the way of a command's own output.
+            # Text that a plugin prints must not mix with a command's output.
             with contextlib.redirect_stdout(sys.stderr):
                 module = point.load()
                 _check_contract(module)
@@ -137,7 +154,7 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
             plugins.manager.register(module, f"{name}:{point.name}")
         except (Exception, SystemExit) as error:
             plugins.broken.append(BrokenPlugin(name, version, _describe(error)))
-            trial = _manager()  # since something of it may have stayed
+            trial = _manager()  # the failed plugin may still be registered in the old one
             continue
         free = tuple(_free(specs, owners, plugins, name, version))
         plugins.healthy.append(Plugin(name, version, module, free, time.perf_counter() - started))
@@ -150,8 +167,8 @@ def _entry_points() -> list[entrypoints.EntryPoint]:
         found: list[entrypoints.EntryPoint] = entrypoints.get_group_all(GROUP)
         return found
     except configparser.Error:
-        # One malformed file is enough, of whichever distribution. The standard library's reader passes
-        # over what it does not understand; it is slower, since it looks at all of the metadata.
+        # A malformed file of any distribution raises this. The standard library's reader skips what it
+        # cannot parse; it is slower, since it reads all of the metadata.
         points = []
         for point in metadata.entry_points(group=GROUP):
             owner = point.dist and entrypoints.Distribution(point.dist.name, point.dist.version)
@@ -167,48 +184,50 @@ def _manager() -> pluggy.PluginManager:
 
 
 def _distribution(point: entrypoints.EntryPoint) -> tuple[str, str]:
-    """Name, as an installer shows it, and version of the distribution of an entry point."""
+    """The normalized name and the version of an entry point's distribution."""
     if point.distro is None:
         return point.name, "unknown"
     return re.sub(r"[-_.]+", "-", point.distro.name).lower(), point.distro.version or "unknown"
 
 
 def _check_contract(module: Any) -> None:
-    """Refuse a plugin for another contract before its hooks and specs are looked at."""
+    """Refuse a plugin for another version of the contract before its hooks and specs are checked."""
     stated = getattr(module, "vlm_run_contract", None)
     if stated is None:
         return
     try:
         wanted = SpecifierSet(str(stated))
     except InvalidSpecifier:
-        raise PluginError(f"its vlm_run_contract, {stated!r}, is no version range such as '>=1,<2'") from None
+        raise PluginError(
+            f"its vlm_run_contract, {stated!r}, is not a version range such as '>=1,<2'"
+        ) from None
     present = Version(hookspecs.CONTRACT_VERSION)
     if present in wanted:
         return
     newer = any(Version(bound.version.removesuffix(".*")) > present for bound in wanted)
     raise PluginError(
-        f"it was written for the contract {stated}, but this vlm-run's is {present}",
+        f"it was written for contract {stated}, but this vlm-run has contract {present}",
         hint="Upgrade vlm-run." if newer else "Upgrade the plugin.",
     )
 
 
 def _specs(module: Any, trial: pluggy.PluginManager) -> list[ModelSpec]:
-    """The plugin's model types, once its hooks are seen to be those of the contract.
+    """The plugin's model types, after checking that its hooks are those of the contract.
 
     Args:
         module: The plugin.
-        trial: A manager without plugins, as it is again afterwards unless an error is raised.
+        trial: A manager without plugins. It has none afterwards either, unless an error is raised.
     """
     trial.register(module)
     for caller in trial.get_hookcallers(module) or []:
         if not caller.has_spec():
-            near = difflib.get_close_matches(caller.name, [name for name in vars(trial.hook)], 2)
-            near = [name for name in near if getattr(trial.hook, name).has_spec()]
-            advice = f"; did you mean '{near[0]}'?" if near else ""
-            raise PluginError(f"'{caller.name}' is no hook of vlm_run{advice}")
+            hooks = [name for name, known in vars(trial.hook).items() if known.has_spec()]
+            raise PluginError(
+                f"'{caller.name}' is not a hook of vlm_run", hint=did_you_mean(caller.name, hooks)
+            )
     if not trial.hook.model_specs.get_hookimpls():
         raise PluginError("it does not implement the hook 'model_specs'")
-    answer = next(iter(trial.hook.model_specs()), None)  # pluggy leaves None out
+    answer = next(iter(trial.hook.model_specs()), None)  # pluggy omits None
     if isinstance(answer, ModelSpec) or not isinstance(answer, Iterable):
         raise PluginError(f"'model_specs' must return a list of ModelSpecs, not {type(answer).__name__}")
     specs = list(answer)
@@ -220,14 +239,14 @@ def _specs(module: Any, trial: pluggy.PluginManager) -> list[ModelSpec]:
 
 
 def _resolve(spec: ModelSpec, point: entrypoints.EntryPoint, plugin: str) -> ModelSpec:
-    """The spec with absolute paths and a family."""
+    """The spec with absolute paths and its family."""
     file = sys.modules[point.module_name].__file__
     if file is None:
-        raise PluginError(f"'{point.module_name}' has no file to find '{spec.chat_template}' beside")
-    folder = Path(file).parent
-    paths = {"chat_template": folder / spec.chat_template}
+        raise PluginError(f"'{point.module_name}' has no file, so '{spec.chat_template}' cannot be located")
+    directory = Path(file).parent
+    paths = {"chat_template": directory / spec.chat_template}
     if spec.checkpoint is not None:
-        paths["checkpoint"] = folder / spec.checkpoint
+        paths["checkpoint"] = directory / spec.checkpoint
     for field_name, path in paths.items():
         if not path.exists():
             raise PluginError(f"'{spec.model_type}': {field_name} {path} does not exist")
@@ -238,7 +257,7 @@ def _resolve(spec: ModelSpec, point: entrypoints.EntryPoint, plugin: str) -> Mod
 def _free(
     specs: Iterable[ModelSpec], owners: dict[str, str], plugins: Plugins, name: str, version: str
 ) -> Iterator[ModelSpec]:
-    """The specs whose model types have no owner yet, and now have; the others are kept as broken."""
+    """The specs whose model types no other plugin serves; the others are recorded as broken."""
     for spec in specs:
         owner = owners.get(canonical(spec.model_type))
         if owner is None:

@@ -1,7 +1,7 @@
 """Chat templates: Jinja in the Hugging Face dialect, sandboxed.
 
-Renders as `transformers`' `apply_chat_template` does, without importing it, so that a prompt
-can be shown with no model library at hand. The same template files work with
+Renders as transformers' `apply_chat_template` does, without importing transformers, so that a prompt
+can be shown where no model library is installed. The same template files work with
 `vllm serve --chat-template`.
 """
 
@@ -24,13 +24,13 @@ from vlm_run.errors import PluginError, TemplateError
 
 
 class _Refusal(jinja2.TemplateError):
-    """What a template says through `raise_exception`."""
+    """The error that a template raises through `raise_exception`."""
 
 
 class _GenerationBlock(Extension):
-    """`{% generation %}…{% endgeneration %}` marks the answer for training; here it is its body."""
+    """`{% generation %}…{% endgeneration %}` marks the answer for training; only its body is rendered."""
 
-    tags = {"generation"}  # noqa: RUF012  (Jinja's own way to declare an extension's tags)
+    tags = {"generation"}  # noqa: RUF012  (how Jinja declares the tags of an extension)
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
@@ -45,23 +45,23 @@ def render(
     eos_token: str = "",
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The prompt up to where the model's answer begins.
+    """Render the prompt up to where the model's answer begins.
 
     Args:
         template: A Jinja file.
-        messages: What the template sees as `messages`; content is a list of parts.
-        bos_token: What the template sees as `bos_token`.
-        eos_token: What the template sees as `eos_token`.
-        tools: What the template sees as `tools`.
+        messages: The template's `messages`; content is a list of parts.
+        bos_token: The template's `bos_token`.
+        eos_token: The template's `eos_token`.
+        tools: The template's `tools`.
 
     Raises:
-        TemplateError: The template refused the messages by `raise_exception`.
+        TemplateError: The template refused the messages through `raise_exception`.
         PluginError: The template is missing or broken.
     """
     try:
         return _compiled(template).render(
             messages=messages,
-            tools=list(tools) or None,  # None, not undefined: templates tell the two apart
+            tools=list(tools) or None,  # None, not undefined: templates distinguish the two
             documents=None,
             bos_token=bos_token,
             eos_token=eos_token,
@@ -69,7 +69,7 @@ def render(
         )
     except _Refusal as refusal:
         raise TemplateError(f"the chat template refuses the conversation: {refusal}") from None
-    except Exception as error:  # a template's expressions raise what Python's do
+    except Exception as error:  # expressions in a template raise any of Python's exceptions
         raise PluginError(f"the chat template {template.name} failed: {error}") from error
 
 
@@ -90,7 +90,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
-    # Jinja's own filter escapes characters for HTML, which a prompt must not have.
+    # Jinja's own filter escapes characters for HTML, which would change the prompt.
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 

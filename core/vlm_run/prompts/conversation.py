@@ -1,17 +1,17 @@
 """Conversations: OpenAI-style messages, and ms-swift's shorthands for them.
 
-Pure data: nothing is fetched or decoded here. Where a user may write a tag in place of an image:
+Pure data: nothing is fetched or decoded here. A user may write tags in place of images:
 
-- `<image>` stands for the next entry of `images`, `<img>SOURCE</img>` brings its own source.
-- In `query` and `history` both are read. In `messages`, string content alone is read, `<image>`
-  only if `images` is given beside the messages. What stands in a list of parts is never read:
-  there, text is text.
-- Only what a user says is read, never a system message or an answer.
-- One newline right behind a tag belongs to the tag; the chat template writes its own.
+- `<image>` refers to the next entry of `images`; `<img>SOURCE</img>` contains its own source.
+- Both are interpreted in `query` and `history`. In `messages` they are interpreted only if the
+  content is a string, and `<image>` only if `images` is given too. Text in a list of parts is
+  always plain text.
+- Tags are interpreted only in user messages, never in a system message or an answer.
+- One newline directly after a tag belongs to the tag; the chat template writes its own.
 
-`images` without `<image>` tags: as many entries as the user has turns are given to the turns in
-order, None for a turn without an image; otherwise all go to the last turn. Images stand before
-the text of their turn.
+Without `<image>` tags, `images` with one entry per user turn are assigned to the turns in order,
+None meaning no image; otherwise all images belong to the last turn. Images come before the text of
+their turn.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Conversation:
     """Messages, the last of which the model answers.
 
     Attributes:
-        messages: In order.
-        tools: What the model may call, as in OpenAI's `tools`, for the templates that know them.
+        messages: The messages in order.
+        tools: Tools that the model may call, as in OpenAI's `tools`, for templates that support them.
         continued: Whether the last message is the beginning of the model's own answer.
     """
 
@@ -59,19 +59,19 @@ class Conversation:
         tools: Sequence[Mapping[str, Any]] | None = None,
         continued: bool = False,
     ) -> Conversation:
-        """From OpenAI-style messages.
+        """Create a conversation from OpenAI-style messages.
 
         Args:
             messages: Each with `role` and `content`, a string or a list of parts of the types
                 `text`, `image_url` (OpenAI), `image` (Hugging Face), `input_text` or
-                `input_image` (OpenAI's responses). An image may have `min_pixels` and `max_pixels`
-                beside it, as in Qwen's messages.
-            images: For the `<image>` tags in string contents, or for the turns.
-            tools: What the model may call, as in OpenAI's `tools`.
+                `input_image` (OpenAI's Responses API). An image part may have `min_pixels` and
+                `max_pixels`, as in Qwen's messages.
+            images: Images for the `<image>` tags in string content, or for the turns.
+            tools: Tools that the model may call, as in OpenAI's `tools`.
             continued: Whether the last message, of the assistant, is the beginning of the answer.
 
         Raises:
-            ConversationError: Something is malformed, or tags and images do not match.
+            ConversationError: The messages are malformed, or tags and images do not match.
         """
         parsed = tuple(_parsed(messages, images))
         _check_end(parsed, continued)
@@ -85,16 +85,16 @@ class Conversation:
         images: Sequence[ImageSource | None] | ImageSource | None = None,
         system: str | None = None,
     ) -> Conversation:
-        """From ms-swift's shorthand.
+        """Create a conversation from ms-swift's shorthand.
 
         Args:
             query: The question.
             history: Earlier turns, each [query, response].
-            images: For the `<image>` tags of all turns, or for the turns.
+            images: Images for the `<image>` tags of all turns, or for the turns.
             system: A system message.
 
         Raises:
-            ConversationError: Something is malformed, or tags and images do not match.
+            ConversationError: An argument is malformed, or tags and images do not match.
         """
         messages: list[dict[str, Any]] = []
         if system is not None:
@@ -103,7 +103,7 @@ class Conversation:
             raise ConversationError("'history' must be a list of [query, response] pairs")
         for number, turn in enumerate(history or [], 1):
             if not _is_pair(turn):
-                raise ConversationError(f"entry {number} of 'history' is no pair of query and response")
+                raise ConversationError(f"entry {number} of 'history' is not a pair of query and response")
             messages.append({"role": "user", "content": turn[0]})
             messages.append({"role": "assistant", "content": turn[1]})
         messages.append({"role": "user", "content": query})
@@ -124,7 +124,7 @@ class Conversation:
         ]
 
     def with_images(self, change: Callable[[Image], Image]) -> Conversation:
-        """The conversation with each image changed, in order."""
+        """The conversation with `change` applied to each image, in order."""
         return replace(
             self,
             messages=tuple(
@@ -137,10 +137,10 @@ class Conversation:
         )
 
     def with_pixel_bounds(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Conversation:
-        """The conversation with bounds on the area of each image that brings none of its own.
+        """The conversation with bounds on the area of each image that has no bounds of its own.
 
         Raises:
-            ConversationError: They are no areas, or the smaller one is the larger.
+            ConversationError: A bound is not a positive integer, or `min_pixels` exceeds `max_pixels`.
         """
         check_bounds(min_pixels, max_pixels, "the request")
         return self.with_images(
@@ -152,7 +152,7 @@ class Conversation:
         )
 
     def template_messages(self) -> list[dict[str, Any]]:
-        """The messages as a Hugging Face chat template takes them.
+        """The messages as a Hugging Face chat template expects them.
 
         Content is a list of `{"type": "image"}` and `{"type": "text", "text": …}`.
         """
@@ -169,11 +169,11 @@ class Conversation:
         ]
 
     def without_reasoning(self, end: str) -> Conversation:
-        """The conversation with its answers cut down to what follows the last `end` in each."""
+        """The conversation with only the text after the last `end` of each answer."""
         return replace(self, messages=tuple(_without_reasoning(message, end) for message in self.messages))
 
     def to_history(self, answer: str) -> list[list[str]]:
-        """The conversation with its answer as [query, response] pairs, queries as they were written."""
+        """The conversation and its answer as [query, response] pairs, with queries as the user wrote them."""
         said = [message for message in self.messages if message.role != "system"]
         history: list[list[str]] = []
         for message in [*said, Message("assistant", (), answer)]:
@@ -204,15 +204,15 @@ def with_image_parts(
     images: Sequence[ImageSource | None] | ImageSource | None = None,
     **bounds: int | None,
 ) -> list[dict[str, Any]]:
-    """OpenAI-style messages without shorthands: every tag and every entry of `images` is a part.
+    """OpenAI-style messages in which every tag and every entry of `images` has become a part.
 
-    So is every image's area bounded by its part; `bounds` are those of `with_pixel_bounds`.
+    `bounds` are the arguments of `with_pixel_bounds`; they are added to the image parts.
 
     >>> with_image_parts([{"role": "user", "content": "<img>a.png</img>What is this?"}])[0]["content"]
     [{'type': 'image_url', 'image_url': {'url': 'a.png'}}, {'type': 'text', 'text': 'What is this?'}]
 
     Raises:
-        ConversationError: Something is malformed, or tags and images do not match.
+        ConversationError: The messages are malformed, or tags and images do not match.
     """
     parsed = Conversation(tuple(_parsed(messages, images))).with_pixel_bounds(**bounds).messages
     return [
@@ -234,7 +234,7 @@ def _as_openai(part: Part) -> dict[str, Any]:
 def _parsed(
     messages: Iterable[Mapping[str, Any]], images: Sequence[ImageSource | None] | ImageSource | None
 ) -> list[Message]:
-    """The messages with every image at its place."""
+    """The parsed messages, with every image in its place."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise ConversationError("'messages' must be a list of messages")
     read_image_tags = images is not None
@@ -244,7 +244,7 @@ def _parsed(
     elif not isinstance(images, (list, tuple)):
         images = [images]  # type: ignore[list-item]
     if not parsed:
-        raise ConversationError("the conversation has no message")
+        raise ConversationError("the conversation has no messages")
     if any(part.source is SLOT for message in parsed for part in message.parts if isinstance(part, Image)):
         return _fill_slots(parsed, images)
     return _give_to_turns(parsed, images)
@@ -267,7 +267,7 @@ def _check_end(messages: Sequence[Message], continued: bool) -> None:
 
 
 def _fill_slots(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:
-    """The messages with the k-th `<image>` tag turned into the k-th image that is not None."""
+    """The messages with the k-th `<image>` tag replaced by the k-th image that is not None."""
     given = [image for image in images if image is not None]
     used = 0
     filled = []
@@ -301,10 +301,10 @@ def _fill_slots(messages: list[Message], images: Sequence[ImageSource | None]) -
 
 
 def _give_to_turns(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:
-    """The messages with images put before the text of the turns they belong to."""
+    """The messages with each image inserted before the text of its turn."""
     turns = [index for index, message in enumerate(messages) if message.role == "user"]
     if images and not turns:
-        raise ConversationError("images are given, but no message of a user")
+        raise ConversationError("images are given, but there is no user message")
     if len(images) == len(turns):
         owners = turns
     elif None in images:

@@ -1,4 +1,4 @@
-"""What one side of a conversation says: a message with its text and images, read but not fetched."""
+"""One message of a conversation: its text and images, parsed but not fetched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlm_run.media.source import ImageSource
 
 ROLES = ("system", "user", "assistant", "tool")
 _ALIASES = {"developer": "system"}  # OpenAI's newer name
-# What OpenAI's messages carry beside role and content, for the templates that know it.
+# Other fields of OpenAI's messages, which some chat templates use.
 _FIELDS = ("name", "tool_calls", "tool_call_id")
 
 _TAG = re.compile(r"(?P<image><image>)\n?|<img>(?P<source>.*?)</img>\n?", re.DOTALL)
@@ -27,12 +27,12 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image, not looked at yet.
+    """An image of a message, which is not loaded yet.
 
     Attributes:
-        source: Where it comes from.
-        min_pixels: Enlarge it to at least this area; None leaves that to the engine.
-        max_pixels: Shrink it to at most this area; None leaves that to the engine.
+        source: A URL, a path, base64 text, a data URI, encoded bytes, or a decoded image.
+        min_pixels: Minimum area in pixels; None uses the engine's bound.
+        max_pixels: Maximum area in pixels; None uses the engine's bound.
     """
 
     source: ImageSource
@@ -45,13 +45,13 @@ Part: TypeAlias = Text | Image
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one side says.
+    """One message.
 
     Attributes:
         role: `system`, `user`, `assistant` or `tool`.
         parts: Text and images in order.
-        written: The text as the user wrote it, with its tags.
-        fields: `name`, `tool_calls` and `tool_call_id`, where OpenAI's message has them.
+        written: The text as the user wrote it, including tags.
+        fields: `name`, `tool_calls` and `tool_call_id`, as far as the message has them.
     """
 
     role: str
@@ -61,15 +61,15 @@ class Message:
 
 
 def read_message(index: int, message: Mapping[str, Any], read_image_tags: bool) -> Message:
-    """A message in OpenAI's form, its `<image>` tags as slots to be filled.
+    """Parse a message in OpenAI's form; its `<image>` tags become slots to fill.
 
     Args:
-        index: Its place in the conversation, named in errors.
-        message: With `role` and `content`.
-        read_image_tags: Whether `<image>` is a tag where content is a string.
+        index: Index of the message in the conversation, for errors.
+        message: A mapping with `role` and `content`.
+        read_image_tags: Whether `<image>` is a tag if the content is a string.
 
     Raises:
-        ConversationError: It is malformed.
+        ConversationError: The message is malformed.
     """
     if not isinstance(message, Mapping) or "role" not in message:
         raise ConversationError("a message needs 'role' and 'content'", message_index=index)
@@ -89,7 +89,7 @@ def read_message(index: int, message: Mapping[str, Any], read_image_tags: bool) 
         raise ConversationError("'content' must be a string or a list of parts", message_index=index)
     parts = [_part(index, number, part) for number, part in enumerate(content, 1)]
     if role != "user" and any(isinstance(part, Image) for part in parts):
-        raise ConversationError(f"a message of role '{role}' cannot hold images", message_index=index)
+        raise ConversationError(f"a message of role '{role}' cannot contain images", message_index=index)
     written = "".join(part.text for part in parts if isinstance(part, Text))
     return Message(role, tuple(parts), written, fields)
 
@@ -119,26 +119,26 @@ def _part(index: int, number: int, part: Any) -> Part:
 
 
 def check_bounds(low: Any, high: Any, what: str, message_index: int | None = None) -> None:
-    """Raise `ConversationError` unless these bound an area; None bounds nothing."""
+    """Raise `ConversationError` unless `low` and `high` are valid bounds on an area; None is no bound."""
     for name, value in (("min_pixels", low), ("max_pixels", high)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ConversationError(
-                f"'{name}' of {what} is no area in pixels: {value!r}", message_index=message_index
+                f"'{name}' of {what} is not an area in pixels: {value!r}", message_index=message_index
             )
     if low is not None and high is not None and low > high:
         raise ConversationError(
-            f"'min_pixels' of {what}, {low}, is more than its 'max_pixels', {high}",
+            f"'min_pixels' of {what}, {low}, is greater than its 'max_pixels', {high}",
             message_index=message_index,
         )
 
 
 def text_parts(content: str) -> list[Part]:
-    """The parts of a content that is text alone: none if there is none."""
+    """The parts of text-only content; none if it is empty."""
     return [Text(content)] if content else []
 
 
 class Slot:
-    """The place of an `<image>` tag until its image is known."""
+    """Stands in for the source of an `<image>` tag until its image is known."""
 
 
 SLOT: Any = Slot()

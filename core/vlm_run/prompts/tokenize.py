@@ -1,4 +1,4 @@
-"""From a rendered prompt to token ids, by the checkpoint's own tokenizer."""
+"""Tokenizes a rendered prompt with the checkpoint's own tokenizer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from vlm_run.specs import ModelSpec
 
-# Some tokenizers add plain words or runs of blanks beside their control tokens; those are text.
+# Some tokenizers also add plain words or runs of spaces; those are text.
 _LOOKS_LIKE_CONTROL = re.compile(r"[<\[|].*[>\]|]", re.DOTALL)
 _ANCHOR = "\n"
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
-    """The strings that the tokenizer turns into one control token wherever they stand."""
+    """The strings that the tokenizer turns into one control token wherever they occur."""
     return frozenset(
         token.content
         for token in tokenizer.added_tokens_decoder.values()
@@ -28,10 +28,10 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
 
 
 def encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, model: ModelSpec) -> list[int]:
-    """Token ids of a prompt, in which the prompt's literals are plain text.
+    """Token ids of a prompt, with the prompt's literals as plain text.
 
-    They begin with exactly one BOS where the tokenizer adds one, and with none where it does
-    not: some chat templates write it and others leave it to the tokenizer.
+    They begin with exactly one BOS if the tokenizer adds one, whether or not the chat template
+    writes it too.
     """
     if model.image_token is None:
         return _encode_piece(prompt, tokenizer)
@@ -46,7 +46,7 @@ def encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, model: ModelSpec)
 def stop_conditions(tokenizer: PreTrainedTokenizerBase, stop: Iterable[str]) -> tuple[list[int], list[str]]:
     """Stop token ids and stop strings.
 
-    A control token never shows in the answer's text, so as a string it would never match.
+    Control tokens do not appear in the text of an answer, so they are stopped at by their ids.
     """
     control = control_tokens(tokenizer)
     stop = list(dict.fromkeys(stop))
@@ -55,7 +55,7 @@ def stop_conditions(tokenizer: PreTrainedTokenizerBase, stop: Iterable[str]) -> 
 
 
 def _encode_piece(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a text that stands on its own, with the BOS that the tokenizer adds."""
+    """Token ids of a text on its own, with the BOS that the tokenizer adds."""
     first, *rest = [*prompt.pieces()] or [("", False)]
     if first[1]:
         first, rest = ("", False), [first, *rest]
@@ -63,7 +63,7 @@ def _encode_piece(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[in
     has_bos = bool(bos) and first[0].startswith(bos)
     ids: list[int] = list(tokenizer(first[0], add_special_tokens=not has_bos).input_ids)
     for text, literal in rest:
-        # One character at a time, no control token can match.
+        # Encoded one character at a time, no control token can match.
         for piece in text if literal else [text]:
             ids += _encode_inside(piece, tokenizer)
     return ids
@@ -71,7 +71,7 @@ def _encode_piece(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[in
 
 def _encode_inside(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a text that does not begin the prompt."""
-    # SentencePiece puts a blank before a text of its own; behind an anchor it does not.
+    # SentencePiece puts a space before a text on its own, but not after an anchor.
     anchor = tokenizer(_ANCHOR, add_special_tokens=False).input_ids
     anchored = tokenizer(_ANCHOR + text, add_special_tokens=False).input_ids
     if anchored[: len(anchor)] == anchor:

@@ -1,4 +1,4 @@
-"""A new plugin: a complete package, written from the files in the folder `files`."""
+"""Writes a new plugin as a complete package, from the files in the directory `files`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PREFIX = "vlm-run-"
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _HF_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-# What each file is rendered from, and where it goes in the new package.
+# Each file of the new package, by the file from which it is rendered.
 _FILES = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
@@ -31,14 +31,14 @@ _FILES = {
 
 @dataclass(frozen=True, slots=True)
 class NewPlugin:
-    """What the files of a new plugin differ by.
+    """The values that are filled into the files of a new plugin.
 
     Attributes:
-        name: Short name, as in `acme-vl`; see `short_name`.
-        model_type: Its first model type.
-        architecture: As in `architectures` of the checkpoint's config.json.
-        hf_id: Repository on the Hugging Face hub.
-        placeholder: What stands for a picture in the prompt; `{index}` becomes its number.
+        name: The short name, for example `acme-vl`; see `short_name`.
+        model_type: The first model type.
+        architecture: The architecture, as in `architectures` of the checkpoint's config.json.
+        hf_id: The repository on the Hugging Face hub.
+        placeholder: The string that represents an image in the prompt; `{index}` becomes its number.
     """
 
     name: str
@@ -49,23 +49,23 @@ class NewPlugin:
 
     @property
     def distribution(self) -> str:
-        """What an installer calls it."""
+        """The name of the distribution, for installers."""
         return _PREFIX + self.name
 
     @property
     def package(self) -> str:
-        """What Python imports."""
+        """The name of the package, for imports."""
         return self.distribution.replace("-", "_")
 
 
 def short_name(text: str) -> str:
-    """A plugin's short name, from any way to write it.
+    """The short name of a plugin, from any spelling.
 
     >>> short_name("vlm_run_acme_VL"), short_name("Acme VL")
     ('acme-vl', 'acme-vl')
 
     Raises:
-        VlmRunError: It has other characters than letters, digits and what may join them.
+        VlmRunError: `text` has characters other than letters, digits and separators.
     """
     name = re.sub(r"[-_.\s]+", "-", text.strip().lower()).removeprefix(_PREFIX)
     if not _NAME.fullmatch(name):
@@ -76,31 +76,30 @@ def short_name(text: str) -> str:
     return name
 
 
-def write(plugin: NewPlugin, folder: Path) -> list[Path]:
-    """Write the plugin's files into a folder that is empty or does not exist yet.
+def write(plugin: NewPlugin, directory: Path) -> list[Path]:
+    """Write the files of a plugin into a directory that is empty or does not exist yet.
 
     Returns:
         The files, in the order written.
 
     Raises:
-        VlmRunError: The folder has something in it or cannot be written, or the plugin's facts
-            are invalid.
+        VlmRunError: The directory is not empty or cannot be written, or a value is invalid.
     """
     _check(plugin)
     contents = {
-        folder / target.format(package=plugin.package, name=plugin.name): _render(source, plugin)
+        directory / target.format(package=plugin.package, name=plugin.name): _render(source, plugin)
         for source, target in _FILES.items()
     }
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             raise VlmRunError(
-                f"{folder} exists and is not empty", hint="Choose another folder with --directory."
+                f"{directory} exists and is not empty", hint="Choose another directory with --directory."
             )
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8")
     except OSError as error:
-        raise VlmRunError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise VlmRunError(f"{directory} cannot be written: {error.strerror or error}") from error
     return list(contents)
 
 
@@ -119,16 +118,17 @@ def _check(plugin: NewPlugin) -> None:
         ) from None
     if not plugin.architecture.isidentifier():
         raise VlmRunError(
-            f"the architecture '{plugin.architecture}' is no class name",
-            hint="It is what config.json of the checkpoint has under 'architectures'.",
+            f"the architecture '{plugin.architecture}' is not a class name",
+            hint="Copy it from 'architectures' in the checkpoint's config.json.",
         )
     if not _HF_ID.fullmatch(plugin.hf_id):
         raise VlmRunError(
-            f"'{plugin.hf_id}' is no repository on the Hugging Face hub", hint="Write it as owner/name."
+            f"'{plugin.hf_id}' is not a repository on the Hugging Face hub", hint="Write it as owner/name."
         )
     if not plugin.placeholder.strip():
         raise VlmRunError(
-            "the placeholder is empty", hint="It is what stands for a picture, as <image> does."
+            "the placeholder is empty",
+            hint="Give the string that represents an image in the prompt, for example <image>.",
         )
 
 
@@ -139,7 +139,7 @@ def _reason(message: str) -> str:
 def _render(source: str, plugin: NewPlugin) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    # Not Jinja's own delimiters: one of the files is a Jinja template itself.
+    # Not Jinja's default delimiters, since one of the files is a Jinja template itself.
     environment = Environment(
         loader=PackageLoader("vlm_run.scaffold", "files"),
         variable_start_string="<<",
@@ -162,5 +162,5 @@ def _render(source: str, plugin: NewPlugin) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string as Python and TOML both write it."""
+    """A string literal that is valid in both Python and TOML."""
     return json.dumps(text, ensure_ascii=False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vlm_run.engine.versions import check_serves, server_function
-from vlm_run.errors import EngineError
+from vlm_run.errors import EngineError, did_you_mean
 from vlm_run.media import MediaPolicy
 
 if TYPE_CHECKING:
@@ -120,8 +119,7 @@ def api_keys(args: Namespace) -> list[str]:
 def _check_names(options: Mapping[str, Any], known: set[str]) -> None:
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
             raise EngineError(
                 f"vLLM's server has no option '{name}'",
-                hint=f"Did you mean '{near[0]}'?" if near else "`vllm serve --help=all` lists them.",
+                hint=did_you_mean(name, known) or "`vllm serve --help=all` lists them.",
             )

@@ -1,6 +1,6 @@
-"""For plugin authors: the conformance suite.
+"""The conformance suite, for plugin authors.
 
-`conformance_tests("vlm-run-acme-vl")` is a test function for pytest; `vlm-run plugin check` runs
+`conformance_tests("vlm-run-acme-vl")` returns a test function for pytest; `vlm-run plugin check` runs
 the same checks without it.
 """
 

@@ -1,4 +1,4 @@
-"""Checks against a checkpoint folder, without weights: its chat template, its tokenizer, vLLM's processor."""
+"""Checks against a checkpoint directory without weights: its chat template, tokenizer and processor."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _EXTREME = ((1, 1), (1, 150), (150, 1), (27, 29), (2000, 30), (1, 4000), (4000, 
 
 
 def prompt_agrees_with_checkpoint(subject: ModelSubject) -> str | None:
-    """The prompt is what the checkpoint's own chat template renders, by transformers."""
-    folder = subject.need_checkpoint()
+    """The prompt equals what transformers renders from the checkpoint's own chat template."""
+    directory = subject.need_checkpoint()
     _need("transformers")
     from vlm_run.testing.hf_checkpoint import chat_template
 
-    template = chat_template(folder)
+    template = chat_template(directory)
     if template is None:
-        raise CheckSkipped(f"{folder} has no chat template")
+        raise CheckSkipped(f"{directory} has no chat template")
     adapter, compared, unequal = subject.adapter(), 0, []
     for name, conversation in CONVERSATIONS.items():
         theirs = template(conversation)
@@ -38,25 +38,25 @@ def prompt_agrees_with_checkpoint(subject: ModelSubject) -> str | None:
             raise CheckFailed(f"the conversation '{name}' is refused: {error}") from error
         if ours != theirs:
             raise CheckFailed(
-                f"the conversation '{name}' gives {ours!r}, but the checkpoint's template {theirs!r}"
+                f"the conversation '{name}' gives {ours!r}, but the checkpoint's template gives {theirs!r}"
             )
         compared += 1
     if not compared:
-        raise CheckSkipped("the checkpoint's template takes none of the conversations")
-    return f"its template does not take: {', '.join(unequal)}" if unequal else None
+        raise CheckSkipped("the checkpoint's template accepts none of the conversations")
+    return f"its template does not accept: {', '.join(unequal)}" if unequal else None
 
 
 def prompt_begins_with_one_bos(subject: ModelSubject) -> str:
-    """In token ids the prompt begins with one BOS where the tokenizer writes it, else with none."""
-    folder = subject.need_checkpoint()
+    """The token ids of a prompt begin with one BOS if the tokenizer adds it, else with at most one."""
+    directory = subject.need_checkpoint()
     _need("transformers")
     from vlm_run.prompts.tokenize import control_tokens, encode
     from vlm_run.testing.hf_checkpoint import load_tokenizer
 
-    tokenizer, adapter = load_tokenizer(folder), subject.adapter()
+    tokenizer, adapter = load_tokenizer(directory), subject.adapter()
     bos = tokenizer.bos_token_id
     if bos is None:
-        return "the tokenizer has none"
+        return "the tokenizer has no BOS"
     expected = int(tokenizer("text").input_ids[:1] == [bos])
     for name, conversation in CONVERSATIONS.items():
         try:
@@ -67,20 +67,20 @@ def prompt_begins_with_one_bos(subject: ModelSubject) -> str:
         found = next((place for place, token in enumerate(ids) if token != bos), len(ids))
         if found > 1 or found < expected:
             raise CheckFailed(
-                f"the prompt of the conversation '{name}' begins with {found} BOS {tokenizer.bos_token}",
-                hint="The tokenizer writes it, and the template at most once.",
+                f"the prompt of the conversation '{name}' begins with {found} BOS tokens",
+                hint="The tokenizer adds one; the template must write at most one.",
             )
-    return "written by the tokenizer" if expected else "left to the template"
+    return "added by the tokenizer" if expected else "left to the template"
 
 
 def tokenizer_keeps_text_as_text(subject: ModelSubject) -> None:
-    """No control token that the tokenizer has comes of what was said."""
-    folder = subject.need_checkpoint()
+    """Text in a message never becomes one of the tokenizer's control tokens."""
+    directory = subject.need_checkpoint()
     _need("transformers")
     from vlm_run.prompts.tokenize import control_tokens, encode
     from vlm_run.testing.hf_checkpoint import load_tokenizer
 
-    tokenizer, adapter = load_tokenizer(folder), subject.adapter()
+    tokenizer, adapter = load_tokenizer(directory), subject.adapter()
     control = control_tokens(tokenizer)
     ids = set(tokenizer.convert_tokens_to_ids(sorted(control)))
 
@@ -98,13 +98,13 @@ def tokenizer_keeps_text_as_text(subject: ModelSubject) -> None:
                 continue
             raise CheckFailed(
                 f"'{forged}' in {place} becomes a control token",
-                hint="In `render_prompt`, keep every character of what was said.",
+                hint="In `render_prompt`, keep every character of the messages.",
             )
 
 
 def counts_agree_with_vllm(subject: ModelSubject) -> str:
-    """`count_image_tokens` gives what vLLM's processor makes of pictures of many sizes."""
-    folder = subject.need_checkpoint()
+    """`count_image_tokens` equals the count of vLLM's processor for images of many sizes."""
+    directory = subject.need_checkpoint()
     _need("vllm")
     if not counts_tokens(subject):
         raise CheckSkipped("the spec has no `vision`, and the plugin no `count_image_tokens`")
@@ -118,19 +118,19 @@ def counts_agree_with_vllm(subject: ModelSubject) -> str:
         ours = adapter.count_image_tokens(width, height)
         if isinstance(theirs, RequestError):
             raise CheckFailed(
-                f"a picture of {width} x {height} pixels counts {ours} tokens, but {theirs}",
+                f"`count_image_tokens` gives {ours} for an image of {width} x {height} pixels, but {theirs}",
                 hint="Raise MediaError for it in `preprocess_image` and `count_image_tokens`.",
             )
         if ours != theirs:
             raise CheckFailed(
-                f"a picture of {width} x {height} pixels counts {ours} tokens, "
-                f"but vLLM's processor makes {theirs} of it with the checkpoint {folder.name}"
+                f"`count_image_tokens` gives {ours} for an image of {width} x {height} pixels, "
+                f"but vLLM's processor gives {theirs} with the checkpoint {directory.name}"
             )
     return f"{len(sizes)} sizes"
 
 
 def _sizes() -> list[tuple[int, int]]:
-    """The same sizes every time: small ones as likely as large ones."""
+    """The same sizes every time, with logarithmically distributed sides."""
     chance = random.Random(20240917)
     sides = [round(_LARGEST ** chance.random()) for _ in range(2 * _SIZES)]
     return [*_EXTREME, *zip(sides[::2], sides[1::2], strict=True)]

@@ -1,4 +1,4 @@
-"""Checkpoint folders that a plugin's tests make for themselves."""
+"""Checkpoint directories that a plugin's tests write."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 def checkpoint_maker(
     tmp_path_factory: pytest.TempPathFactory, write: Callable[[Path, ModelSpec], None]
 ) -> Callable[[str], Path]:
-    """A function from a model type to its checkpoint folder, made once.
+    """A function from a model type to its checkpoint directory, which is written once.
 
     Args:
         tmp_path_factory: pytest's fixture.
-        write: What writes the folder: its path, and the model type's spec.
+        write: Writes the checkpoint, given its directory and the model type's spec.
     """
 
     @cache
     def make(model_type: str) -> Path:
-        folder: Path = tmp_path_factory.mktemp(model_type)
-        write(folder, Registry.load(model_type).spec)
-        return folder
+        directory: Path = tmp_path_factory.mktemp(model_type)
+        write(directory, Registry.load(model_type).spec)
+        return directory
 
     return make
 
 
 def model_types_of(distribution: str) -> list[str]:
-    """The model types that an installed plugin serves, for tests that go through all of them.
+    """The model types that an installed plugin serves, for tests that run on each of them.
 
-    Those that no vLLM here serves any more are left out.
+    Model types that no supported vLLM version serves any more are omitted.
     """
     specs = find_plugin(distribution).plugin.specs
     return [spec.model_type for spec in specs if spec.replaced_by is None]

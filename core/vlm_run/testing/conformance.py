@@ -11,24 +11,24 @@ from vlm_run.testing.suite import MODEL_CHECKS, PLUGIN_CHECKS, checkpoints_of, m
 
 
 def conformance_tests(distribution: str) -> Any:
-    """A parametrised test function that runs every check on an installed plugin.
+    """A parametrized test function that runs every check on an installed plugin.
 
-    In a plugin's tests:
+    For example, in a plugin's tests:
 
         from vlm_run.testing import conformance_tests
 
         test_conformance = conformance_tests("vlm-run-acme-vl")
 
-    Each check of each model type is a test of its own, such as
-    `test_conformance[acme-vl-7b-conversations_render]`. Checkpoint folders come from the option
-    `--vlm-run-checkpoint MODEL_TYPE=FOLDER`, or from a fixture `vlm_run_checkpoints` in the
+    Each check of each model type is a separate test, such as
+    `test_conformance[acme-vl-7b-conversations_render]`. Checkpoint directories come from the option
+    `--vlm-run-checkpoint MODEL_TYPE=DIRECTORY`, or from a fixture `vlm_run_checkpoints` in the
     plugin's conftest.py, which returns them by model type.
 
     Args:
-        distribution: The plugin's distribution.
+        distribution: The name of the plugin's distribution.
 
     Raises:
-        PluginError: The plugin is not installed, or was left out.
+        PluginError: The plugin is not installed, or could not be loaded.
     """
     import pytest
 
@@ -42,13 +42,13 @@ def conformance_tests(distribution: str) -> Any:
     @pytest.mark.parametrize(("check", "spec"), cases)
     def test_conformance(check: Any, spec: Any, vlm_run_checkpoints: dict[str, Path]) -> None:
         __tracebackhide__ = True
-        folders = checkpoints_of(subject, vlm_run_checkpoints)
+        directories = checkpoints_of(subject, vlm_run_checkpoints)
         try:
-            check(subject if spec is None else model_of(subject, spec, folders))
+            check(subject if spec is None else model_of(subject, spec, directories))
         except CheckSkipped as reason:
             pytest.skip(str(reason))
         except VlmRunError as error:
-            # The message is for the plugin's author; where in the suite it was raised is not.
+            # The message is for the plugin's author; the traceback through the suite would not help.
             pytest.fail(str(error), pytrace=False)
 
     return test_conformance

@@ -1,4 +1,4 @@
-"""The conversations that a plugin's prompts are checked on."""
+"""The conversations on which a plugin's prompts are checked."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from vlm_run.prompts.conversation import Conversation, Text
 
-IMAGE = {"type": "image", "image": "picture.png"}
-"""A part of a message; nothing is loaded to render it."""
+IMAGE = {"type": "image", "image": "image.png"}
+"""An image part of a message. Rendering a prompt does not load it."""
 
-# Each text is unlike any other and unlike what a template writes.
+# Each text differs from the others and from anything that a template writes.
 _QUESTION = "Which colours do the seven sheep have?"
 _EARLIER = "Where was the lighthouse built?"
 _ANSWER = "On a rock, off the western shore."
@@ -19,12 +19,12 @@ _BEFORE, _BETWEEN = "Compare the harbour", "with the orchard"
 
 
 def user(*parts: str | Mapping[str, Any]) -> dict[str, Any]:
-    """What a user says: texts and `IMAGE`s."""
+    """A user message of texts and `IMAGE`s."""
     return _message("user", *parts)
 
 
 def assistant(text: str) -> dict[str, Any]:
-    """What the model says."""
+    """An answer of the model."""
     return _message("assistant", text)
 
 
@@ -41,7 +41,7 @@ def _message(role: str, *parts: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 ONE_IMAGE = "one image"
-"""The one conversation that no model type may refuse."""
+"""The only conversation that no model type may refuse."""
 
 CONVERSATIONS: dict[str, Conversation] = {
     name: Conversation.from_messages(messages)
@@ -62,11 +62,11 @@ CONVERSATIONS: dict[str, Conversation] = {
         ],
     }.items()
 }
-"""By what is in them."""
+"""Conversations by their description."""
 
 
 def with_text_inside(text: str) -> dict[str, Conversation]:
-    """Conversations in which `text` stands where a user's, a model's and a system's words stand."""
+    """Conversations with `text` in a user message, in an answer and in a system message."""
     inside = f"Before {text} and after"
     return {
         "a question": Conversation.from_messages([user(IMAGE, inside)]),
@@ -78,7 +78,7 @@ def with_text_inside(text: str) -> dict[str, Conversation]:
 
 
 def texts(conversation: Conversation, *roles: str) -> list[str]:
-    """What those in the given roles say, in order."""
+    """The texts of the messages of the given roles, in order."""
     return [
         part.text
         for message in conversation.messages

@@ -1,4 +1,4 @@
-"""What a checkpoint folder brings of its own: its tokenizer and its chat template, by transformers."""
+"""The tokenizer and the chat template of a checkpoint directory, loaded by transformers."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Template: TypeAlias = Callable[[Conversation], "str | None"]
-"""A prompt for a conversation, None where the template does not take it."""
+"""Renders a conversation; returns None if the template does not accept it."""
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer.
 
     Raises:
-        EngineError: There is none that transformers can load.
+        EngineError: transformers cannot load one from the directory.
     """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as error:
-        raise EngineError(f"transformers cannot load the tokenizer of {folder}: {error}") from error
+        raise EngineError(f"transformers cannot load the tokenizer of {directory}: {error}") from error
 
 
-def chat_template(folder: Path) -> Template | None:
-    """The checkpoint's chat template, of its processor or its tokenizer; None if it has none."""
-    owner = _processor(folder)
+def chat_template(directory: Path) -> Template | None:
+    """The chat template of the checkpoint's processor or tokenizer; None if it has none."""
+    owner = _processor(directory)
     if owner is None or not getattr(owner, "chat_template", None):
-        owner = load_tokenizer(folder)
+        owner = load_tokenizer(directory)
     if not getattr(owner, "chat_template", None):
         return None
 
@@ -43,7 +43,7 @@ def chat_template(folder: Path) -> Template | None:
         prompt = _apply(owner, messages)
         if prompt is not None and _holds_texts(prompt, messages):
             return prompt
-        # A template for text alone takes content that is a string.
+        # A text-only template expects content to be a string.
         if conversation.images:
             return None
         return _apply(owner, [{**message, "content": _joined(message)} for message in messages])
@@ -51,11 +51,11 @@ def chat_template(folder: Path) -> Template | None:
     return render
 
 
-def _processor(folder: Path) -> Any:
+def _processor(directory: Path) -> Any:
     from transformers import AutoProcessor
 
     try:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True)
+        return AutoProcessor.from_pretrained(directory, local_files_only=True)
     except Exception:  # the tokenizer may still have a template
         return None
 
@@ -63,13 +63,13 @@ def _processor(folder: Path) -> Any:
 def _apply(owner: Any, messages: list[dict[str, Any]]) -> str | None:
     try:
         prompt: str = owner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception:  # templates refuse by raising what they like
+    except Exception:  # templates refuse by raising arbitrary exceptions
         return None
     return prompt
 
 
 def _holds_texts(prompt: str, messages: list[dict[str, Any]]) -> bool:
-    # One that knows strings alone writes the list out as Python does.
+    # A template that only supports strings writes the list's `repr`.
     return "'type'" not in prompt and all(
         part["text"] in prompt
         for message in messages

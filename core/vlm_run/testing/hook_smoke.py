@@ -1,7 +1,7 @@
-"""Calls every hook of a plugin once, so that one that fails is named before a request meets it.
+"""Calls every hook of a plugin once, to report failing hooks before a request meets them.
 
-For `vlm-run plugins`. It starts no engine and imports no model library: `register_with_vllm` is
-followed as far as its first import of one.
+Used by `vlm-run plugins`. It starts no engine and imports no model library: `register_with_vllm` runs
+until it first imports one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SIDE = 336
 
 
 def failures(plugins: Plugins, plugin: Plugin) -> list[str]:
-    """What goes wrong when each of the plugin's hooks is called, in sentences; nothing if all is well."""
+    """Error messages from calling each of the plugin's hooks once; none if all hooks work."""
     found = [fault for spec in plugin.specs for fault in _of_model(plugins, plugin, spec)]
     found += _fault_of(_register, plugins, plugin)
     return list(dict.fromkeys(found))
@@ -38,12 +38,12 @@ def _of_model(plugins: Plugins, plugin: Plugin, spec: ModelSpec) -> list[str]:
         adapter = Registry.load(spec.model_type, plugins=plugins)
     except VlmRunError as error:
         return [str(error)]
-    picture = Image.new("RGB", (_SIDE, _SIDE))
-    question = Conversation.from_query("What is this?", images=[picture])
+    image = Image.new("RGB", (_SIDE, _SIDE))
+    question = Conversation.from_query("What is this?", images=[image])
     found = [
         *_fault_of(adapter.render_prompt, question),
         *_fault_of(adapter.placeholder, 1),
-        *_fault_of(adapter.preprocess_image, picture),
+        *_fault_of(adapter.preprocess_image, image),
     ]
     if spec.vision is not None or plugins.implements("count_image_tokens", plugin):
         found += _fault_of(adapter.count_image_tokens, _SIDE, _SIDE)
@@ -51,7 +51,7 @@ def _of_model(plugins: Plugins, plugin: Plugin, spec: ModelSpec) -> list[str]:
 
 
 def _fault_of(call: Callable[..., object], *arguments: Any) -> list[str]:
-    """What a call raises, other than a refusal."""
+    """The message of an error that a call raises, unless it refuses the request."""
     try:
         call(*arguments)
     except RequestError:
@@ -68,7 +68,7 @@ def _register(plugins: Plugins, plugin: Plugin) -> None:
         try:
             plugins.hook("register_with_vllm", plugin.module)()
         except (Exception, SystemExit) as error:
-            # What a plugin makes of an import that fails here says nothing of where it does not.
+            # After a blocked import, an error says nothing about the hook in a real process.
             if not ended:
                 raise VlmRunError(
                     f"the hook 'register_with_vllm' of plugin {plugin.name} failed with "
@@ -78,7 +78,7 @@ def _register(plugins: Plugins, plugin: Plugin) -> None:
 
 @contextmanager
 def _heavy_imports_end_the_call() -> Iterator[list[str]]:
-    """Make imports of model libraries fail; yields the names of those that were tried."""
+    """Make imports of model libraries fail; yields the names of those that were attempted."""
     finder = _Wall()
     sys.meta_path.insert(0, finder)
     try:

@@ -1,4 +1,4 @@
-"""Checks of pictures: what the hooks `preprocess_image` and `count_image_tokens` make of them."""
+"""Checks of the hooks `preprocess_image` and `count_image_tokens`."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from vlm_run.adapter import Adapter
 from vlm_run.errors import MediaError, VlmRunError
 from vlm_run.media import load_image
 from vlm_run.media.source import ImageSource
-from vlm_run.testing.images import odd_pictures, picture
+from vlm_run.testing.images import gradient_image, odd_images
 from vlm_run.testing.subject import CheckFailed, CheckSkipped, ModelSubject
 
 _ORDINARY = ((336, 336), (640, 480), (480, 640), (1920, 1080), (50, 60))
 
 
-def ordinary_pictures_work(subject: ModelSubject) -> None:
-    """Pictures of everyday sizes are taken."""
+def ordinary_images_work(subject: ModelSubject) -> None:
+    """Images of common sizes are accepted."""
     adapter = subject.adapter()
     for width, height in _ORDINARY:
         try:
-            _look_at(adapter, picture(width, height))
+            _look_at(adapter, gradient_image(width, height))
         except MediaError as error:
-            raise CheckFailed(f"a picture of {width} x {height} pixels is refused: {error}") from error
+            raise CheckFailed(f"an image of {width} x {height} pixels is refused: {error}") from error
 
 
-def odd_pictures_work_or_are_refused(subject: ModelSubject) -> str | None:
-    """Tiny, long, grey, transparent and rotated pictures become RGB pictures, or a MediaError."""
+def odd_images_work_or_are_refused(subject: ModelSubject) -> str | None:
+    """Tiny, narrow, greyscale, transparent and rotated images become RGB images or raise MediaError."""
     adapter = subject.adapter()
     refused, faults = [], []
-    for name, content in odd_pictures():
+    for name, content in odd_images():
         try:
             _look_at(adapter, load_image(content))
         except MediaError:
@@ -40,13 +40,13 @@ def odd_pictures_work_or_are_refused(subject: ModelSubject) -> str | None:
     return f"refuses: {', '.join(refused)}" if refused else None
 
 
-def pictures_have_a_token_count(subject: ModelSubject) -> str:
-    """Every picture that is taken takes at least one token, and the same number each time."""
+def images_have_a_token_count(subject: ModelSubject) -> str:
+    """Every accepted image takes at least one token, and the same number each time."""
     if not counts_tokens(subject):
         raise CheckSkipped("the spec has no `vision`, and the plugin no `count_image_tokens`")
     adapter = subject.adapter()
     counts = {}
-    for name, source in [*_named_ordinary(), *odd_pictures()]:
+    for name, source in [*_named_ordinary(), *odd_images()]:
         image = load_image(source)
         try:
             adapter.preprocess_image(image.copy())
@@ -54,22 +54,22 @@ def pictures_have_a_token_count(subject: ModelSubject) -> str:
             continue
         counts[name] = _count(adapter, name, image)
     if not counts:
-        raise CheckFailed("no picture is taken")
+        raise CheckFailed("no image is accepted")
     fewest, most = min(counts.values()), max(counts.values())
     return f"{fewest} tokens" if fewest == most else f"{fewest} to {most} tokens"
 
 
 def counts_tokens(subject: ModelSubject) -> bool:
-    """Whether the plugin says how many tokens a picture takes."""
+    """Whether the plugin tells how many tokens an image takes."""
     return subject.spec.vision is not None or subject.implements("count_image_tokens")
 
 
 def _look_at(adapter: Adapter, image: Image.Image) -> None:
     seen = adapter.preprocess_image(image)
     if seen.mode != "RGB":
-        raise CheckFailed(f"`preprocess_image` gives a picture of mode {seen.mode}, not RGB")
+        raise CheckFailed(f"`preprocess_image` returns an image of mode {seen.mode}, not RGB")
     if min(seen.size) < 1:
-        raise CheckFailed("`preprocess_image` gives a picture without pixels")
+        raise CheckFailed("`preprocess_image` returns an image without pixels")
 
 
 def _count(adapter: Adapter, name: str, image: Image.Image) -> int:
@@ -78,16 +78,16 @@ def _count(adapter: Adapter, name: str, image: Image.Image) -> int:
         again = adapter.count_image_tokens(*image.size)
     except MediaError as error:
         raise CheckFailed(
-            f"`preprocess_image` takes the picture '{name}', but `count_image_tokens` refuses it: {error}"
+            f"`preprocess_image` accepts the image '{name}', but `count_image_tokens` refuses it: {error}"
         ) from error
     if count < 1:
-        raise CheckFailed(
-            f"the picture '{name}' of {image.width} x {image.height} pixels takes {count} tokens"
-        )
+        raise CheckFailed(f"the image '{name}' of {image.width} x {image.height} pixels takes {count} tokens")
     if again != count:
-        raise CheckFailed(f"the picture '{name}' takes {count} tokens once and {again} the next time")
+        raise CheckFailed(
+            f"the image '{name}' takes {count} tokens the first time and {again} the second time"
+        )
     return count
 
 
 def _named_ordinary() -> list[tuple[str, ImageSource]]:
-    return [(f"{width} x {height}", picture(width, height)) for width, height in _ORDINARY]
+    return [(f"{width} x {height}", gradient_image(width, height)) for width, height in _ORDINARY]

@@ -1,4 +1,4 @@
-"""The pictures that a plugin's image hooks are checked on, as files that users send."""
+"""The images on which a plugin's image hooks are checked, encoded as users send them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _ORIENTATION = 0x0112
 _ROTATED_BY_90 = 6
 
 
-def odd_pictures() -> Iterator[tuple[str, bytes]]:
-    """Encoded pictures at the edge of what there is, each with its name."""
+def odd_images() -> Iterator[tuple[str, bytes]]:
+    """Encoded images with unusual sizes or colour modes, each with a description."""
     yield "1 x 1", _encoded(Image.new("RGB", (1, 1)))
     yield "1 x 4000", _encoded(Image.new("RGB", (1, 4000)))
     yield "4000 x 1", _encoded(Image.new("RGB", (4000, 1)))
@@ -29,8 +29,8 @@ def odd_pictures() -> Iterator[tuple[str, bytes]]:
     yield "rotated by EXIF", _encoded(_grey(), form="JPEG", exif=_rotation())
 
 
-def picture(width: int, height: int) -> Image.Image:
-    """An RGB picture of a size, not of one colour throughout."""
+def gradient_image(width: int, height: int) -> Image.Image:
+    """An RGB image of the given size with a radial gradient."""
     return Image.radial_gradient("L").resize((width, height)).convert("RGB")
 
 

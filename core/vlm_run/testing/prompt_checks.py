@@ -1,4 +1,4 @@
-"""Checks of prompts: what the hooks `render_prompt` and `placeholder` make of conversations."""
+"""Checks of the hooks `render_prompt` and `placeholder`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from vlm_run.adapter import Adapter
 from vlm_run.errors import RequestError
 from vlm_run.prompts.conversation import Conversation
-from vlm_run.prompts.prompt import Prompt, control_tokens
+from vlm_run.prompts.guard import control_tokens
+from vlm_run.prompts.prompt import Prompt
 from vlm_run.testing.conversations import CONVERSATIONS, ONE_IMAGE, texts, with_text_inside
 from vlm_run.testing.subject import CheckFailed, ModelSubject
 
-# Control tokens of one family or another, which any user may write.
+# Control tokens of various families, which a user may write.
 _FORGED = ("<image>", "<|image_1|>", "<|im_end|>")
-# What no prompt holds, to put in place of literals.
+# Replaces literals; no prompt contains it.
 _GAP = "\x00"
 
 
 def conversations_render(subject: ModelSubject) -> str | None:
-    """Every kind of conversation gives a prompt, or is refused as the request's fault."""
+    """Every kind of conversation renders to a prompt or raises `RequestError`."""
     adapter, refused = subject.adapter(), []
     for name, conversation in _within_limits(subject):
         try:
@@ -34,13 +35,13 @@ def conversations_render(subject: ModelSubject) -> str | None:
 
 
 def every_text_is_in_the_prompt(subject: ModelSubject) -> None:
-    """What was said stands in the prompt once, turns in their order."""
+    """Every text of a conversation is in the prompt exactly once, with the turns in order."""
     for name, conversation, prompt in _rendered(subject):
         for text in texts(conversation, "system", "user", "assistant"):
             if (count := prompt.text.count(text)) != 1:
                 raise CheckFailed(
-                    f"in the conversation '{name}' the text '{text}' stands {count} times in the prompt",
-                    hint="The template must write each text as it is, once.",
+                    f"in the conversation '{name}' the text '{text}' is in the prompt {count} times",
+                    hint="The template must write each text unchanged, once.",
                 )
         places = [prompt.text.index(text) for text in texts(conversation, "user", "assistant")]
         if places != sorted(places):
@@ -48,7 +49,7 @@ def every_text_is_in_the_prompt(subject: ModelSubject) -> None:
 
 
 def one_placeholder_for_each_image(subject: ModelSubject) -> None:
-    """The prompt has as many placeholders as the conversation has images, in their order."""
+    """The prompt has one placeholder for each image of the conversation, in order."""
     adapter = subject.adapter()
     for name, conversation, prompt in _rendered(subject):
         images = len(conversation.images)
@@ -56,7 +57,7 @@ def one_placeholder_for_each_image(subject: ModelSubject) -> None:
 
 
 def rendering_is_deterministic(subject: ModelSubject) -> None:
-    """The same conversation gives the same prompt, time after time."""
+    """The same conversation gives the same prompt every time."""
     again = subject.adapter()
     for name, conversation, prompt in _rendered(subject):
         if again.render_prompt(conversation) != prompt:
@@ -64,7 +65,7 @@ def rendering_is_deterministic(subject: ModelSubject) -> None:
 
 
 def control_tokens_in_a_text_stay_text(subject: ModelSubject) -> None:
-    """`<image>`, `<|im_end|>` and the like in what was said make neither images nor turns."""
+    """`<image>`, `<|im_end|>` and other control tokens in a message remain plain text."""
     adapter = subject.adapter()
     for forged in sorted({*_FORGED, *_own_tokens(subject, adapter)}):
         honest = with_text_inside("")
@@ -79,14 +80,14 @@ def control_tokens_in_a_text_stay_text(subject: ModelSubject) -> None:
             if set(literals) != {forged}:
                 raise CheckFailed(
                     f"{where} is not kept as text: the prompt has {literals or 'nothing'} in its place",
-                    hint="Name it in the spec's `control_tokens`; in `render_prompt` keep every character.",
+                    hint="List it in the spec's `control_tokens`; in `render_prompt` keep every character.",
                 )
             if "".join(text for text, literal in prompt.pieces() if not literal) != expected:
                 raise CheckFailed(f"{where} changes the prompt around it")
 
 
 def _rendered(subject: ModelSubject) -> Iterator[tuple[str, Conversation, Prompt]]:
-    """The conversations that the model type does not refuse, with their prompts."""
+    """The conversations that the model type accepts, with their prompts."""
     adapter = subject.adapter()
     for name, conversation in _within_limits(subject):
         try:
@@ -103,7 +104,7 @@ def _within_limits(subject: ModelSubject) -> Iterator[tuple[str, Conversation]]:
 
 
 def _check_placeholders(adapter: Adapter, prompt: Prompt, images: int, where: str) -> None:
-    """As many placeholders as images, and numbered ones in order; literals are none."""
+    """Check that there is one placeholder per image, numbered ones in order, not counting literals."""
     text = "".join(_GAP if literal else piece for piece, literal in prompt.pieces())
     names = [adapter.placeholder(number) for number in range(1, images + 2)]
     if not all(names):
@@ -113,7 +114,7 @@ def _check_placeholders(adapter: Adapter, prompt: Prompt, images: int, where: st
     if found != images:
         raise CheckFailed(
             f"{where} gives a prompt with {found} placeholders {names[0]}",
-            hint="The template must write the placeholder once for each part of the type 'image'.",
+            hint="The template must write the placeholder once for each part of type 'image'.",
         )
     if len(different) == 1:
         return
@@ -123,6 +124,6 @@ def _check_placeholders(adapter: Adapter, prompt: Prompt, images: int, where: st
 
 
 def _own_tokens(subject: ModelSubject, adapter: Adapter) -> set[str]:
-    """The control tokens that the plugin names, its placeholder among them."""
+    """The control tokens that the plugin names, including its placeholder."""
     named = {token.replace("{index}", "1") for token in control_tokens(subject.spec)}
     return {*named, adapter.placeholder(1)} - {""}

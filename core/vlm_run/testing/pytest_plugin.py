@@ -1,6 +1,6 @@
-"""What pytest loads by entry point: the option and the fixtures for plugins' tests.
+"""The pytest plugin: an option and fixtures for the tests of plugins.
 
-Loaded in every run of pytest in the environment, so it imports nothing of vlm-run until it is used.
+pytest loads it in every run in the environment, so it imports the rest of vlm-run only when used.
 """
 
 from __future__ import annotations
@@ -17,43 +17,43 @@ if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
 
 ImageTokens: TypeAlias = "Callable[[Adapter, list[tuple[int, int]]], list[int]]"
-"""From an adapter and (width, height) of each picture of a prompt to each picture's tokens."""
+"""From an adapter and the (width, height) in pixels of each image of a prompt to their token counts."""
 
 _OPTION = "--vlm-run-checkpoint"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option."""
+    """Add the option `--vlm-run-checkpoint`."""
     parser.getgroup("vlm-run").addoption(
         _OPTION,
         action="append",
         default=[],
-        metavar="MODEL_TYPE=FOLDER",
-        help="Checkpoint folder (weights are not needed) for vlm-run's conformance tests; repeatable.",
+        metavar="MODEL_TYPE=DIRECTORY",
+        help="Checkpoint directory (weights are not needed) for vlm-run's conformance tests; repeatable.",
     )
 
 
 @pytest.fixture(scope="session")
 def vlm_run_checkpoints(pytestconfig: pytest.Config) -> dict[str, Path]:
-    """Checkpoint folders by model type, as given on the command line.
+    """Checkpoint directories by model type, as given on the command line.
 
-    Define a fixture of this name in a plugin's conftest.py to bring folders with the tests.
+    Define a fixture of this name in a plugin's conftest.py to provide directories from the tests.
     """
-    folders = {}
+    directories = {}
     for assignment in pytestconfig.getoption(_OPTION):
-        model_type, equals, folder = assignment.partition("=")
+        model_type, equals, directory = assignment.partition("=")
         if not equals:
-            raise pytest.UsageError(f"{_OPTION} {assignment}: write MODEL_TYPE=FOLDER")
-        folders[model_type] = Path(folder)
-    return folders
+            raise pytest.UsageError(f"{_OPTION} {assignment}: write MODEL_TYPE=DIRECTORY")
+        directories[model_type] = Path(directory)
+    return directories
 
 
 @pytest.fixture(scope="session")
 def vllm_image_tokens() -> Iterator[ImageTokens]:
-    """A function that says how many tokens vLLM's own processor makes of each picture of one prompt.
+    """A function that counts the tokens of each image of one prompt with vLLM's own processor.
 
-    Its adapter's source must be a checkpoint folder; weights are not needed. It is what
-    `count_image_tokens` must agree with, for tests over more sizes than the conformance suite has.
+    The adapter's source must be a checkpoint directory; weights are not needed. Use it to test
+    `count_image_tokens` on more sizes than the conformance suite has.
     """
     pytest.importorskip("vllm")
     from PIL import Image
@@ -68,8 +68,8 @@ def vllm_image_tokens() -> Iterator[ImageTokens]:
             key = adapter.spec.model_type, adapter.source, adapter.limits
             if key not in made:
                 made[key] = stack.enter_context(renderer_without_engine(adapter))
-            pictures = [Image.new("RGB", size) for size in sizes]
-            question = Conversation.from_query("What is this?", images=pictures)
+            images = [Image.new("RGB", size) for size in sizes]
+            question = Conversation.from_query("What is this?", images=images)
             return list(asyncio.run(made[key].render(question)).image_tokens)
 
         yield count

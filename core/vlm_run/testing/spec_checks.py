@@ -1,4 +1,4 @@
-"""Checks of a plugin as a package: what is found of it, and what its import costs."""
+"""Checks of a plugin as a package: its specs, its contract version and its import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ print(*[name for name in {heavy!r} if name in sys.modules])
 
 
 def specs_are_valid_and_unique(subject: PluginSubject) -> str:
-    """All its model types are served, and by it alone."""
+    """All its model types are valid, and no other plugin serves them."""
     name, specs = subject.plugin.name, subject.plugin.specs
     faults = [broken.cause for broken in subject.plugins.broken if broken.name == name]
     if faults:
@@ -29,24 +29,24 @@ def specs_are_valid_and_unique(subject: PluginSubject) -> str:
 
 
 def contract_is_stated(subject: PluginSubject) -> str:
-    """It says for which versions of the contract it was written."""
+    """It states the versions of the contract for which it was written."""
     stated = getattr(subject.plugin.module, "vlm_run_contract", None)
     if stated is None:
         major = CONTRACT_VERSION.partition(".")[0]
         raise CheckSkipped(
-            "the module does not say which contract it was written for",
+            "the module does not state the contract version it was written for",
             hint=f'Add vlm_run_contract = ">={major},<{int(major) + 1}".',
         )
     return str(stated)
 
 
 def import_is_light(subject: PluginSubject) -> None:
-    """Importing it imports no model library, since `vlm-run models` imports every plugin."""
+    """Importing it imports no model library, since every command imports all plugins."""
     module = subject.plugin.module.__name__
     program = _IMPORT.format(path=sys.path, module=module, heavy=_HEAVY)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise CheckFailed(f"{module} cannot be imported alone: {done.stderr.strip().splitlines()[-1]}")
+        raise CheckFailed(f"{module} cannot be imported on its own: {done.stderr.strip().splitlines()[-1]}")
     if heavy := done.stdout.split():
         raise CheckFailed(
             f"importing {module} imports {', '.join(heavy)}", hint="Import it inside the hook that needs it."

@@ -1,4 +1,4 @@
-"""What a check looks at, and what it says of it."""
+"""The subject of a check, and how a check reports its outcome."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ from vlm_run.specs import Limits, ModelSpec
 
 
 class CheckFailed(VlmRunError):
-    """A plugin does not do what the contract says; the message is for its author."""
+    """A plugin breaks the contract; the message is for its author."""
 
 
 class CheckSkipped(VlmRunError):
-    """A check does not apply, or what it needs is missing; the message says what."""
+    """A check does not apply, or something that it needs is missing; the message says what."""
 
 
 class LeftOutError(PluginError):
-    """A plugin is installed, but vlm-run could not use it."""
+    """A plugin is installed, but could not be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class PluginSubject:
-    """A plugin as a whole."""
+    """A plugin as a whole.
+
+    Attributes:
+        plugins: All installed plugins.
+        plugin: The plugin to check.
+    """
 
     plugins: Plugins
     plugin: Plugin
@@ -35,10 +40,13 @@ class PluginSubject:
 
 @dataclass(frozen=True, slots=True)
 class ModelSubject:
-    """One of a plugin's model types.
+    """One model type of a plugin.
 
     Attributes:
-        checkpoint: A folder with its configuration, tokenizer and preprocessor configuration;
+        plugins: All installed plugins.
+        plugin: The plugin to check.
+        spec: The model type.
+        checkpoint: A directory with its configuration, tokenizer and preprocessor configuration;
             weights are not needed.
     """
 
@@ -54,30 +62,30 @@ class ModelSubject:
         )
 
     def implements(self, hook: str) -> bool:
-        """Whether the plugin has an implementation of its own of a hook."""
+        """Whether the plugin implements a hook."""
         return self.plugins.implements(hook, self.plugin)
 
     def need_checkpoint(self) -> Path:
-        """The checkpoint folder.
+        """The checkpoint directory.
 
         Raises:
             CheckSkipped: None was given.
         """
         if self.checkpoint is None:
-            raise CheckSkipped("no checkpoint folder is given for this model type")
+            raise CheckSkipped("no checkpoint directory is given for this model type")
         return self.checkpoint
 
 
 def find_plugin(distribution: str, plugins: Plugins | None = None) -> PluginSubject:
-    """An installed plugin.
+    """Find an installed plugin by the name of its distribution.
 
     Args:
-        distribution: Its distribution's name, however spelled.
-        plugins: Where to look; the installed plugins by default.
+        distribution: The name of the distribution, in any spelling.
+        plugins: The plugins to search; by default the installed ones.
 
     Raises:
-        LeftOutError: It is installed, but was left out.
-        PluginError: It is not installed.
+        LeftOutError: The plugin is installed, but could not be loaded.
+        PluginError: The plugin is not installed.
     """
     plugins = plugins or installed_plugins()
     name = re.sub(r"[-_.]+", "-", distribution).lower()
@@ -86,6 +94,6 @@ def find_plugin(distribution: str, plugins: Plugins | None = None) -> PluginSubj
             return PluginSubject(plugins, plugin)
     causes = [broken.cause for broken in plugins.broken if broken.name == name]
     if causes:
-        raise LeftOutError(f"the plugin {name} was left out: {'; '.join(causes)}")
+        raise LeftOutError(f"the plugin {name} could not be loaded: {'; '.join(causes)}")
     known = ", ".join(plugin.name for plugin in plugins.healthy)
-    raise PluginError(f"no plugin {name} is installed", hint=f"Installed: {known or 'none'}.")
+    raise PluginError(f"the plugin {name} is not installed", hint=f"Installed: {known or 'none'}.")

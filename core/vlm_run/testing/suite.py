@@ -1,4 +1,4 @@
-"""The conformance suite: every check there is, and how to run them without pytest."""
+"""The conformance suite: the list of all checks, and how to run them without pytest."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from vlm_run.testing.subject import (
 )
 
 PluginCheck: TypeAlias = Callable[[PluginSubject], str | None]
-"""A check of a plugin. It returns a detail worth telling, or raises."""
+"""A check of a plugin. Returns a detail to report or None; raises if the check fails."""
 ModelCheck: TypeAlias = Callable[[ModelSubject], str | None]
-"""A check of one of a plugin's model types. It returns a detail worth telling, or raises."""
+"""A check of one model type. Returns a detail to report or None; raises if the check fails."""
 
 PLUGIN_CHECKS: tuple[PluginCheck, ...] = (
     spec_checks.specs_are_valid_and_unique,
@@ -38,9 +38,9 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     prompt_checks.one_placeholder_for_each_image,
     prompt_checks.rendering_is_deterministic,
     prompt_checks.control_tokens_in_a_text_stay_text,
-    image_checks.ordinary_pictures_work,
-    image_checks.odd_pictures_work_or_are_refused,
-    image_checks.pictures_have_a_token_count,
+    image_checks.ordinary_images_work,
+    image_checks.odd_images_work_or_are_refused,
+    image_checks.images_have_a_token_count,
     engine_checks.limits_reach_the_engine,
     engine_checks.engine_options_are_known_to_vllm,
     engine_checks.registers_with_vllm_twice,
@@ -54,13 +54,13 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        check: The check's name.
-        model_type: None for a check of the plugin as a whole.
-        outcome: What came of it.
-        detail: Why it failed or was skipped; otherwise what is worth telling, or nothing.
+        check: The name of the check.
+        model_type: The model type; None for a check of the plugin as a whole.
+        outcome: Whether it passed, failed or was skipped.
+        detail: Why it failed or was skipped, or a detail of a passed check; may be empty.
     """
 
     check: str
@@ -74,36 +74,36 @@ def run_suite(subject: PluginSubject, checkpoints: Mapping[str, Path]) -> Iterat
 
     Args:
         subject: The plugin, from `find_plugin`.
-        checkpoints: For model types, folders with configuration and tokenizer.
+        checkpoints: Checkpoint directories by model type.
 
     Raises:
         PluginError: `checkpoints` names a model type that the plugin does not serve.
     """
-    folders = checkpoints_of(subject, checkpoints)
+    directories = checkpoints_of(subject, checkpoints)
     for plugin_check in PLUGIN_CHECKS:
         yield _result(plugin_check, subject, None)
-    for model in models(subject, folders):
+    for model in models(subject, directories):
         for model_check in MODEL_CHECKS:
             yield _result(model_check, model, model.spec.model_type)
 
 
-def models(subject: PluginSubject, folders: Mapping[str, Path]) -> Iterator[ModelSubject]:
-    """A plugin's model types, each with its checkpoint folder if there is one."""
+def models(subject: PluginSubject, directories: Mapping[str, Path]) -> Iterator[ModelSubject]:
+    """The model types of a plugin, each with its checkpoint directory if there is one."""
     for spec in subject.plugin.specs:
-        yield model_of(subject, spec, folders)
+        yield model_of(subject, spec, directories)
 
 
-def model_of(subject: PluginSubject, spec: ModelSpec, folders: Mapping[str, Path]) -> ModelSubject:
-    """One model type of a plugin, with the checkpoint folder given for it or that the plugin ships."""
+def model_of(subject: PluginSubject, spec: ModelSpec, directories: Mapping[str, Path]) -> ModelSubject:
+    """One model type of a plugin, with the checkpoint directory given for it or shipped with the plugin."""
     shipped = None if spec.checkpoint is None else Path(spec.checkpoint)
-    return ModelSubject(subject.plugins, subject.plugin, spec, folders.get(spec.model_type, shipped))
+    return ModelSubject(subject.plugins, subject.plugin, spec, directories.get(spec.model_type, shipped))
 
 
 def checkpoints_of(subject: PluginSubject, checkpoints: Mapping[str, Path]) -> dict[str, Path]:
-    """The folders under the names that the plugin's specs have.
+    """The directories by model type as the plugin's specs spell it.
 
     Raises:
-        PluginError: A name is none of them.
+        PluginError: The plugin does not serve one of the model types.
     """
     known = {canonical(spec.model_type): spec.model_type for spec in subject.plugin.specs}
     for name in checkpoints:
@@ -112,7 +112,7 @@ def checkpoints_of(subject: PluginSubject, checkpoints: Mapping[str, Path]) -> d
                 f"{subject.plugin.name} does not serve the model type '{name}'",
                 hint=f"It serves: {', '.join(known.values())}.",
             )
-    return {known[canonical(name)]: Path(folder) for name, folder in checkpoints.items()}
+    return {known[canonical(name)]: Path(directory) for name, directory in checkpoints.items()}
 
 
 def _result(

@@ -1,4 +1,4 @@
-"""A tokenizer for checkpoint folders that tests make: a token for each byte, and special ones."""
+"""A tokenizer for checkpoint directories that tests make: a token for each byte, and special ones."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 
 def write_byte_tokenizer(
-    folder: Path, special_tokens: Iterable[str], bos: str | None = None, **facts: Any
+    directory: Path, special_tokens: Iterable[str], bos: str | None = None, **facts: Any
 ) -> dict[str, int]:
     """Write `tokenizer.json` and `tokenizer_config.json`. Needs the package `tokenizers`.
 
     Its special tokens are those of the real one where it matters, so that prompts have the same
-    structure and pictures take as many tokens; words take more.
+    structure and images take as many tokens; words take more.
 
     Args:
-        folder: The checkpoint folder.
+        directory: The checkpoint directory.
         special_tokens: Their ids are 256, 257, … in this order.
         bos: The one that the tokenizer puts in front of every text, if it does.
         facts: More entries for `tokenizer_config.json`, for example `eos_token`, `chat_template`.
@@ -38,7 +38,7 @@ def write_byte_tokenizer(
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
         )
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(directory / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **facts}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return {name: len(alphabet) + index for index, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""vLLM's own image processor for a model, with neither engine nor weights."""
+"""Counts image tokens with vLLM's own processor, without an engine or weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def image_token_counts(adapter: Adapter, sizes: Sequence[tuple[int, int]]) -> list[int | RequestError]:
-    """For pictures of each (width, height), the image tokens that vLLM's processor puts into a prompt.
+    """The image tokens that vLLM's processor puts into a prompt for an image of each (width, height).
 
-    Where it refuses one, the error stands in place of the count.
+    For a size that it refuses, the error takes the place of the count.
     """
     with renderer_without_engine(adapter) as renderer:
         return asyncio.run(_counts(renderer, sizes))

@@ -31,7 +31,7 @@ WORKED = {
 EXTREMES = [(1, 1), (2, 1), (1, 150), (150, 1), (1, 200), (200, 1), (4000, 30), (335, 337), (3000, 2000)]
 # On both sides of where OneVision begins to scale patches down.
 AT_NINE_TILES = [(385, 383), (1153, 944), (944, 1153)]
-# Beyond 200 to 1: LLaVA 1.5's processor would build a picture of 336 × 1,344,000 pixels from it.
+# Beyond 200 to 1: LLaVA 1.5's processor would build an image of 336 × 1,344,000 pixels from it.
 NEEDLES = [(1, 4000), (4000, 1), (1, 201), (2010, 10)]
 
 

@@ -101,7 +101,7 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
         return [IMAGE_TOKEN] * _MOST_IMAGES
 
     def calc_num_image_tokens_from_image_size(self, *, width: int, height: int) -> int:
-        """Image tokens of a picture of `width` × `height` pixels."""
+        """Image tokens of an image of `width` × `height` pixels."""
         return self.image_processor.facts.count_image_tokens(width, height)
 
     def __call__(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from vlm_run import Conversation, ModelSpec, Registry
 from vlm_run.errors import TemplateError
 from vlm_run.prompts.conversation import Image, Message, Text
-from vlm_run.prompts.prompt import Guard, Prompt, control_tokens
+from vlm_run.prompts.guard import Guard, control_tokens
+from vlm_run.prompts.prompt import Prompt
 
 CONTROL = ["<image>", "</s>", "<s>", "<|im_end|>", "<|im_start|>", "<|image_{index}|>", "<|end|>"]
 IS_CONTROL = re.compile(r"<image>|</s>|<s>|<\|im_end\|>|<\|im_start\|>|<\|image_\d+\|>|<\|end\|>")
@@ -121,7 +122,7 @@ def test_a_text_may_end_as_a_control_token_begins() -> None:
     assert _there_and_back(_one("Is 2 <", " or > 3?")).literals == ()
 
 
-def test_an_empty_name_is_no_control_token() -> None:
+def test_an_empty_name_is_not_a_control_token() -> None:
     guard = Guard(["", "<s>"])
     assert guard.unmask(guard.mask(_one("ab")).messages[0].parts[0].text) == Prompt("ab")  # type: ignore[union-attr]
 
@@ -205,7 +206,7 @@ def test_a_template_that_leaves_answers_out_cannot_continue_one(tmp_path: Path) 
     forgetful = tmp_path / "forgetful.jinja"
     forgetful.write_text("{{ messages[0].content[0].text }}")
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
-    with pytest.raises(TemplateError, match="does not let an answer be continued"):
+    with pytest.raises(TemplateError, match="does not support continuing an answer"):
         Registry.load("demo-llava", chat_template=forgetful).render_prompt(
             Conversation.from_messages(turns, continued=True)
         )

@@ -1,0 +1,90 @@
+"""Finds the model type that a checkpoint directory is of, among those that plugins list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlm_run.checkpoints.chat_template_file import find_chat_template, template_source
+from vlm_run.checkpoints.files import lookup, read_json
+from vlm_run.errors import UnknownModelError
+from vlm_run.plugins.discovery import Plugin, Plugins
+from vlm_run.specs import ModelSpec
+
+
+def model_type_of(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin] | None:
+    """The model type whose architecture and facts fit a checkpoint's `config.json` best.
+
+    Returns:
+        Its spec and plugin, or None if no plugin lists a model type that fits.
+
+    Raises:
+        UnknownModelError: Several model types fit equally well, or a file cannot be read.
+    """
+    config = read_config(directory)
+    architectures = config.get("architectures") or []
+    fits = [
+        (fit, spec, plugin)
+        for spec, plugin in plugins.models()
+        if spec.architecture in architectures and (fit := _fit(spec, config)) is not None
+    ]
+    if not fits:
+        return None
+    best = max(fit for fit, _, _ in fits)
+    candidates = [(spec, plugin) for fit, spec, plugin in fits if fit == best]
+    if len(candidates) > 1:
+        candidates = _of_template(candidates, _chat_template(directory))
+    if len(candidates) > 1:
+        names = ", ".join(spec.model_type for spec, _ in candidates)
+        raise UnknownModelError(
+            f"the checkpoint {directory} could be of several model types: {names}",
+            hint="Give one of them, and the directory with --model (in Python: checkpoint=).",
+        )
+    return candidates[0]
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """A checkpoint's `config.json`.
+
+    Raises:
+        UnknownModelError: It is not the configuration of a model.
+    """
+    try:
+        config = read_json(directory / "config.json")
+        architectures = config.get("architectures") or []
+        if not (isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)):
+            raise ValueError("'architectures' is not a list of names")
+    except ValueError as error:
+        raise UnknownModelError(
+            f"{directory / 'config.json'} is not a model configuration: {error}"
+        ) from None
+    return config
+
+
+def _fit(spec: ModelSpec, config: Mapping[str, Any]) -> int | None:
+    """How many of the spec's facts a config confirms; None if it contradicts one.
+
+    Published configs leave out what equals their class's default, so a missing key decides nothing.
+    """
+    if config.get("_name_or_path") and config["_name_or_path"] in (spec.hf_id, spec.modelscope_id):
+        return len(spec.config_match) + 1
+    found = {key: value for key in spec.config_match if (value := lookup(config, key)) is not None}
+    if any(value != spec.config_match[key] for key, value in found.items()):
+        return None
+    return len(found)
+
+
+def _of_template(candidates: list[tuple[ModelSpec, Plugin]], template: str) -> list[tuple[ModelSpec, Plugin]]:
+    """The candidates whose `template_match` is in the checkpoint's chat template, else those without one."""
+    marked = [pair for pair in candidates if pair[0].template_match and pair[0].template_match in template]
+    return marked or [pair for pair in candidates if not pair[0].template_match] or candidates
+
+
+def _chat_template(directory: Path) -> str:
+    """The source of a checkpoint's chat template; empty if it has none that can be read."""
+    try:
+        file = find_chat_template(directory)
+        return "" if file is None else template_source(file)
+    except ValueError:
+        return ""
