@@ -12,5 +12,6 @@ def test_every_public_name_can_be_imported() -> None:
 
 
 def test_every_error_class_is_public() -> None:
-    errors = {name for name, value in vars(vlm_run.errors).items() if str(value).startswith("<class 'vlm_run.")}
+    classes = [value for value in vars(vlm_run.errors).values() if isinstance(value, type)]
+    errors = {each.__name__ for each in classes if issubclass(each, vlm_run.VlmRunError)}
     assert errors <= set(vlm_run.__all__)

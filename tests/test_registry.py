@@ -189,7 +189,7 @@ def test_a_chat_template_of_the_users_goes_before_the_plugins(tmp_path: Path) ->
     template.write_text("{{ messages | length }}")
     adapter = Registry.load("qwen2-vl-7b-instruct", chat_template=template)
     assert adapter.render_prompt(Conversation.from_query("hi")).text == "1"
-    with pytest.raises(TemplateError, match="the chat template .* does not exist"):
+    with pytest.raises(TemplateError, match=r"the chat template .* does not exist"):
         Registry.load("qwen2-vl-7b-instruct", chat_template=tmp_path / "missing.jinja")
 
 
