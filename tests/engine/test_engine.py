@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from vlm_run import Conversation, Engine, Registry, Request, Sampling
+from vlm_run.engine.other_adapter import with_adapter
 from vlm_run.errors import ContextOverflowError, ConversationError, MediaError, PluginError, RequestError
 from vlm_run_demo import CHECKPOINT
 from vlm_run_demo.drawing import Scene, Shape, paint
@@ -78,7 +80,7 @@ def test_a_checkpoint_that_sees_more_than_its_plugin_says_gets_whole_pictures(en
     adapter = engine.adapter.with_engine_kwargs(
         {"mm_processor_kwargs": {"image_grid_pinpoints": ((64, 64),)}}
     )
-    wrong = engine.using(adapter)._front._renderer
+    wrong = with_adapter(engine, adapter)._generator.front._renderer
     assert adapter.allows_downscaled_decode((1000, 500), (500, 250))
     assert adapter.count_image_tokens(1000, 500) != engine.adapter.count_image_tokens(1000, 500)
     rendered = asyncio.run(wrong.render(conversation))
@@ -218,7 +220,7 @@ def test_a_seed_makes_sampling_repeatable(engine: Engine) -> None:
 def test_a_request_that_a_template_fails_at_fails_alone(engine: Engine, tmp_path: Path) -> None:
     picky = tmp_path / "picky.jinja"
     picky.write_text("[INST] {{ 'Hello!' if messages | length == 1 else messages.missing.role }} [/INST]")
-    other = engine.using(Registry.load("demo-llava", chat_template=picky))
+    other = with_adapter(engine, Registry.load("demo-llava", chat_template=picky))
     good, bad = other.infer(["hi", {"query": "hi", "history": [["a", "b"]]}])
     assert good.response.startswith("Hello!")
     assert isinstance(bad.error, PluginError)
@@ -234,6 +236,45 @@ def test_stream_gives_the_answer_in_pieces(engine: Engine) -> None:
     assert "".join(delta.text for delta in deltas) == response.response
     assert response.response == "I answer questions about pictures of coloured shapes."
     assert 0 < response.first_token_seconds < response.seconds
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"max_tokens": 3},
+        {"stop": ("questions",)},
+        {"stop": ("tions",)},
+        {"n": 2, "temperature": 1.5, "seed": 3, "max_tokens": 8},
+    ],
+)
+def test_a_stream_and_a_whole_answer_are_the_same(engine: Engine, sampling: dict[str, Any]) -> None:
+    (whole,) = engine.infer(["What can you do?"], sampling)
+    *_, last = engine.stream("What can you do?", sampling)
+    streamed = last.response
+    assert streamed is not None
+    for name in ("response", "responses", "history", "usage", "finish_reason"):
+        assert getattr(streamed, name) == getattr(whole, name)
+    for each in (whole, streamed):
+        assert 0 < each.first_token_seconds < each.seconds
+
+
+def test_vllm_hands_over_a_whole_answer_once_and_a_stream_in_pieces(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate, taken = engine._llm.generate, 0
+
+    async def counted(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        nonlocal taken
+        async for output in generate(*args, **kwargs):
+            taken += 1
+            yield output
+
+    monkeypatch.setattr(engine._llm, "generate", counted)
+    (answer,) = engine.infer(["What can you do?"])
+    assert (taken, answer.usage.completion_tokens > 3) == (1, True)
+    list(engine.stream("What can you do?"))
+    assert taken > 3
 
 
 def test_a_stream_left_early_stops_and_harms_nothing(engine: Engine) -> None:
@@ -289,6 +330,6 @@ def test_malformed_sampling_for_all_requests_is_the_callers_error(engine: Engine
 def test_another_chat_template_can_be_tried_on_the_running_model(engine: Engine, tmp_path: Path) -> None:
     shouting = tmp_path / "shouting.jinja"
     shouting.write_text("[INST] Who are you? [/INST]")
-    other = engine.using(Registry.load("demo-llava", chat_template=shouting))
+    other = with_adapter(engine, Registry.load("demo-llava", chat_template=shouting))
     assert other.infer(["What can you do?"])[0].response == "I am a small demo model."
     assert engine.infer(["What can you do?"])[0].response.startswith("I answer")

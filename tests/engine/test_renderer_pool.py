@@ -80,7 +80,9 @@ def test_answers_are_those_of_rendering_in_process(pooled: Engine, engine: Engin
 def test_the_engine_gets_the_same_token_ids_and_pixels(pool: RendererPool, engine: Engine) -> None:
     image, _ = picture(5000)  # new to vLLM's own cache, which gives no pixels the second time
     there = render(pool, image)
-    here = asyncio.run(engine._front._renderer.render(Conversation.from_query(QUESTION, images=[image])))
+    here = asyncio.run(
+        engine._generator.front._renderer.render(Conversation.from_query(QUESTION, images=[image]))
+    )
     assert there.engine_input["prompt_token_ids"] == here.engine_input["prompt_token_ids"]
     assert there.image_tokens == here.image_tokens
     (from_pool,), (in_process,) = (
@@ -154,10 +156,10 @@ def test_pictures_that_come_again_get_their_own_answers_again(pooled: Engine) ->
 
 def test_an_image_that_has_left_the_cache_is_processed_again(engine: Engine) -> None:
     conversation = Conversation.from_query(QUESTION, images=[encoded(picture(8000)[0])])
-    before = asyncio.run(engine._front._renderer.render(conversation))
-    cache = engine._front._renderer._processed
+    before = asyncio.run(engine._generator.front._renderer.render(conversation))
+    cache = engine._generator.front._renderer._processed
     assert cache is not None
-    known = asyncio.run(engine._front._renderer.render(conversation))
+    known = asyncio.run(engine._generator.front._renderer.render(conversation))
     assert (before.reused_images, known.reused_images) == (0, 1)
 
     class ClearedOnceAsked:
@@ -168,11 +170,11 @@ def test_an_image_that_has_left_the_cache_is_processed_again(engine: Engine) -> 
             cache.clear_cache()
             return found
 
-    engine._front._renderer._processed = ClearedOnceAsked()
+    engine._generator.front._renderer._processed = ClearedOnceAsked()
     try:
-        again = asyncio.run(engine._front._renderer.render(conversation))
+        again = asyncio.run(engine._generator.front._renderer.render(conversation))
     finally:
-        engine._front._renderer._processed = cache
+        engine._generator.front._renderer._processed = cache
     assert again.reused_images == 0
     assert again.engine_input["mm_kwargs"] == before.engine_input["mm_kwargs"]  # type: ignore[typeddict-item]
 

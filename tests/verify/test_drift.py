@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm_run import Engine, Registry
+from vlm_run.engine.tracing import dtype_of, trace
 from vlm_run.errors import EngineError, MediaError
 from vlm_run.response import Trace
 from vlm_run.verify.drift import Report, compare, judge, standard_requests
@@ -74,23 +75,23 @@ def test_requests_with_more_pictures_than_a_model_takes_are_left_out() -> None:
 
 def test_a_trace_is_the_answer_with_its_ending_token_and_probabilities(engine: Engine) -> None:
     question = request(held_out(1)[0])
-    (trace,) = engine.trace([question], 32)
+    (traced,) = trace(engine, [question], 32)
     (answer,) = engine.infer([question], {"max_tokens": 32})
-    assert trace.response == answer.response
-    assert len(trace.prompt_token_ids) == answer.usage.prompt_tokens
-    assert len(trace.token_ids) == answer.usage.completion_tokens
-    assert trace.token_ids[-1] == 2  # </s>
-    assert all(math.isfinite(logprob) and logprob <= 0 for logprob in trace.logprobs)
+    assert traced.response == answer.response
+    assert len(traced.prompt_token_ids) == answer.usage.prompt_tokens
+    assert len(traced.token_ids) == answer.usage.completion_tokens
+    assert traced.token_ids[-1] == 2  # </s>
+    assert all(math.isfinite(logprob) and logprob <= 0 for logprob in traced.logprobs)
 
 
 def test_a_trace_ends_after_as_many_tokens_as_asked(engine: Engine) -> None:
-    (trace,) = engine.trace([standard_requests(1)["one picture"]], 3)
-    assert len(trace.token_ids) == len(trace.logprobs) == 3
+    (traced,) = trace(engine, [standard_requests(1)["one picture"]], 3)
+    assert len(traced.token_ids) == len(traced.logprobs) == 3
 
 
 def test_a_request_that_cannot_be_served_is_an_error(engine: Engine) -> None:
     with pytest.raises(MediaError):
-        engine.trace([{"query": "Q", "images": ["/nowhere.png"]}, "Q"], 3)
+        trace(engine, [{"query": "Q", "images": ["/nowhere.png"]}, "Q"], 3)
 
 
 # --- Against transformers
@@ -105,17 +106,17 @@ def asked() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def traces(engine: Engine, asked: dict[str, Any]) -> list[Trace]:
-    return engine.trace(list(asked.values()), 16)
+    return trace(engine, list(asked.values()), 16)
 
 
 def test_vllm_and_transformers_agree_on_the_demo_model(
     engine: Engine, asked: dict[str, Any], traces: list[Trace]
 ) -> None:
-    report = judge(engine.adapter, asked, traces, engine.dtype)
+    report = judge(engine.adapter, asked, traces, dtype_of(engine))
     said = report.to_dict()
     assert said["dtype"] == "bfloat16"
     assert said["summary"]["same_prompts"] == len(asked)
-    assert said["summary"]["tokens"] == sum(len(trace.token_ids) for trace in traces)
+    assert said["summary"]["tokens"] == sum(len(each.token_ids) for each in traces)
     # What bfloat16 leaves: 8 bits, so up to 0.06 for a logit of 16.
     assert report.agreement > 0.95
     assert said["summary"]["largest_logprob_difference"] < 0.3
@@ -136,7 +137,7 @@ def test_weights_that_are_not_the_same_are_found_out(
         for name, weight in weights.items()
     }
     save_file(damaged, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    report = judge(Registry.load("demo-llava", checkpoint=tmp_path), asked, traces, engine.dtype)
+    report = judge(Registry.load("demo-llava", checkpoint=tmp_path), asked, traces, dtype_of(engine))
     assert report.agreement < 0.9
     assert report.to_dict()["summary"]["largest_logprob_difference"] > 1
 
@@ -145,9 +146,9 @@ def test_another_template_is_told_as_other_prompt_tokens(engine: Engine, tmp_pat
     template = tmp_path / "other.jinja"
     template.write_text("{% for message in messages %}{{ message.content[-1].text }}{% endfor %}?")
     asked = {"text": "How many?"}
-    (trace,) = engine.trace(["How many?"], 4)
+    (traced,) = trace(engine, ["How many?"], 4)
     (drift,) = judge(
-        Registry.load("demo-llava", chat_template=template), asked, [trace], engine.dtype
+        Registry.load("demo-llava", chat_template=template), asked, [traced], dtype_of(engine)
     ).prompts
     assert not drift.same_prompt
 

@@ -40,6 +40,7 @@ def verify(
 
     vlm-run verify qwen2-vl-2b-instruct --engine dtype=float32
     """
+    from vlm_run.engine.tracing import dtype_of, trace
     from vlm_run.engine.versions import check_serves
     from vlm_run.registry import Registry
     from vlm_run.verify.drift import judge, standard_requests
@@ -53,8 +54,8 @@ def verify(
         check_reference(adapter)
         running = adapter.engine(**options)
     with running:
-        traces = running.trace(list(asked.values()), max_tokens)
-        dtype = running.dtype
+        traces = trace(running, list(asked.values()), max_tokens)
+        dtype = dtype_of(running)
     typer.secho("Comparing with transformers …", err=True)
     report = judge(adapter.with_engine_kwargs(options), asked, traces, dtype)
     if as_json:

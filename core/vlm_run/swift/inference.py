@@ -16,6 +16,8 @@ from typing import Any, Self
 from pydantic import ConfigDict, model_validator
 
 from vlm_run.engine import Engine
+from vlm_run.engine.many_streams import stream_all
+from vlm_run.engine.other_adapter import with_adapter
 from vlm_run.errors import EngineError, TemplateError, UnknownModelError
 from vlm_run.media import MediaPolicy
 from vlm_run.plugins.discovery import installed_plugins
@@ -276,7 +278,7 @@ def inference_stream_vllm(
     info = _Info(generation_info)
     answers: list[dict[str, Any] | None] = [None] * len(requests)
     sampling = (generation_config or llm_engine.generation_config).as_sampling()
-    for index, delta in engine.stream_all(requests, sampling):
+    for index, delta in stream_all(engine, requests, sampling):
         request = request_list[index]
         if delta.response is not None:
             answers[index] = _answer(delta.response, request, index)
@@ -334,7 +336,7 @@ def _prepared(
         chat_template=template.chat_template,
         limits=adapter.limits,
     )
-    return llm_engine.using(other), requests
+    return with_adapter(llm_engine, other), requests
 
 
 def _answer(response: Response, request: Mapping[str, Any], index: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_run import Registry
+from vlm_run.testing import with_adapter
 from vlm_run_demo import model_specs
 from vlm_run_demo.dialogues import Example, held_out
 
@@ -55,7 +56,7 @@ def ask(engine: Engine, examples: Sequence[Example], template: str | None = None
     if template is not None:
         model_type = engine.adapter.spec.model_type
         wrong = WRONG_TEMPLATES / model_type / template
-        engine = engine.using(Registry.load(model_type, chat_template=wrong))
+        engine = with_adapter(engine, Registry.load(model_type, chat_template=wrong))
     responses = engine.infer([request(example) for example in examples], {"max_tokens": 32})
     return [response.raise_for_error().response for response in responses]
 

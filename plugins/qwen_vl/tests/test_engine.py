@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vlm_run import Engine, Limits, Registry, Request
+from vlm_run.engine.tracing import trace
 from vlm_run.testing.conversations import user
 
 MODEL_TYPE = "qwen2-vl-2b-instruct"
@@ -55,7 +56,7 @@ def test_two_pictures_of_different_shapes_cost_what_was_counted_and_matter(qwen:
     assert answer.usage.prompt_tokens == sum(counted) + len(prompt) - 2
 
     pairs = [(WIDE, TALL), (WIDE, TALL), (WIDE.rotate(180), TALL), (WIDE, TALL.rotate(90))]
-    first, same, *changed = qwen.trace([_asked(*pair) for pair in pairs], max_tokens=4)
+    first, same, *changed = trace(qwen, [_asked(*pair) for pair in pairs], max_tokens=4)
     assert same.token_ids == first.token_ids
     assert same.logprobs == pytest.approx(first.logprobs, abs=1e-4)
     assert all(trace.logprobs != pytest.approx(first.logprobs, abs=1e-4) for trace in changed)
