@@ -8,6 +8,7 @@ from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from vlm_run.errors import PluginError, VlmRunError
+from vlm_run.plugins.cpu_dtype import cpu_engine_kwargs, dtype_note
 from vlm_run.plugins.discovery import Plugin, Plugins
 from vlm_run.prompts.guard import Guard, control_tokens, cut_at_end_mark, with_end_mark
 from vlm_run.prompts.prompt import Prompt
@@ -143,13 +144,18 @@ class Adapter:
 
     def engine_kwargs(self, **overrides: Any) -> dict[str, Any]:
         """Engine options in `vllm.EngineArgs`' names, in this order of precedence, lowest first:
-        the plugin's, the configuration file's, the limits, `overrides`."""
+        vlm-run's, the plugin's, the configuration file's, the limits, `overrides`."""
+        options = {**self.base_engine_kwargs, **overrides}
         return {
             "model": self.source,
             "trust_remote_code": False,
-            **self.base_engine_kwargs,
-            **overrides,
+            **cpu_engine_kwargs(self.source, options),
+            **options,
         }
+
+    def dtype_note(self, **overrides: Any) -> str | None:
+        """Why the engine's dtype is not the checkpoint's, where vlm-run chose it for this CPU; else None."""
+        return dtype_note(self.source, {**self.base_engine_kwargs, **overrides})
 
     def default_engine_kwargs(self) -> dict[str, Any]:
         """The plugin's own engine options, before a configuration file and the user's limits."""

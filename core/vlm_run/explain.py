@@ -176,6 +176,8 @@ def explain(
             f"no vLLM version that vlm-run supports serves this model type, which needs {adapter.spec.vllm}: "
             f"use '{adapter.spec.replaced_by}' instead"
         )
+    if note := adapter.dtype_note(**overrides):
+        notes.append(note)
     tokenizer = _tokenizer(adapter, notes)
     prompt = _render(adapter, conversation, tokenizer)
     images = _images(adapter, conversation, policy, notes)
@@ -305,7 +307,7 @@ def _layers(adapter: Adapter, kwargs: Mapping[str, Any], overrides: Mapping[str,
             layers[name] = FLAG
         elif name == "model" or (name in default and default[name] == value):
             layers[name] = PLUGIN
-        elif name == "trust_remote_code":
+        elif name in ("trust_remote_code", "dtype"):
             layers[name] = CORE
         else:
             layers[name] = FLAG  # set by the plugin in response to a limit

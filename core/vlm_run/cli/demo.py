@@ -28,8 +28,9 @@ def demo(
     image.save(picture)
     typer.echo(f"Drew {picture} ({image.width} × {image.height} pixels).")
     started = time.perf_counter()
-    with starting("demo-llava", verbose):
-        engine = Registry.load("demo-llava").engine()
+    adapter = Registry.load("demo-llava")
+    with starting("demo-llava", verbose, adapter.dtype_note()):
+        engine = adapter.engine()
     with engine:
         typer.echo(f"Loaded demo-llava in {time.perf_counter() - started:.1f} s.")
         for turn in turns:

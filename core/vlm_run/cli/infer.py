@@ -153,7 +153,7 @@ def infer(
 
     def start(local_files: bool = True) -> Engine:
         allowed = policy.model_copy(update={"allow_local_files": local_files})
-        with starting(adapter.spec.model_type, verbose):
+        with starting(adapter.spec.model_type, verbose, adapter.dtype_note(**options)):
             return adapter.engine(policy=allowed, **options)
 
     if val_dataset is not None:

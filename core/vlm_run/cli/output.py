@@ -42,10 +42,15 @@ def vllm_logs_to_standard_error() -> None:
 
 
 @contextlib.contextmanager
-def starting(model_type: str, verbose: bool) -> Iterator[None]:
+def starting(model_type: str, verbose: bool, note: str | None = None) -> Iterator[None]:
     """A progress line while an engine starts; what vLLM and its processes print goes to a file.
 
     Its processes keep writing there. If the start fails, the error says where the file is.
+
+    Args:
+        model_type: What is loaded.
+        verbose: Let everything be printed instead, the note among it, which the engine logs.
+        note: A line to print first.
     """
     if verbose:
         vllm_logs_to_standard_error()
@@ -59,6 +64,8 @@ def starting(model_type: str, verbose: bool) -> Iterator[None]:
     log = tempfile.NamedTemporaryFile("w", prefix="vlm-run-", suffix=".log", delete=False)  # noqa: SIM115
     with _standard_streams_to(log) as terminal:
         console = Console(file=terminal)
+        if note is not None:
+            console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
         line = f"Loading {model_type} …"
         if not console.is_terminal:
             console.print(line)

@@ -50,7 +50,7 @@ def verify(
     adapter = Registry.load(name, checkpoint=model)
     asked = _read(requests) if requests else standard_requests(adapter.spec.max_images)
     check_serves(adapter.spec)  # before transformers, which comes with vLLM
-    with starting(adapter.spec.model_type, verbose):
+    with starting(adapter.spec.model_type, verbose, adapter.dtype_note(**options)):
         check_reference(adapter)
         running = adapter.engine(**options)
     with running:

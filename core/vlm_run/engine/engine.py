@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from vlm_run.adapter import Adapter
     from vlm_run.engine.renderer_pool import RendererPool
+
+logger = logging.getLogger(__name__)
 
 # Requests rendered while the engine has as many as it can run; enough to keep any pool of renderers busy.
 _MAX_RENDERED_AHEAD = 32
@@ -68,6 +71,8 @@ class Engine:
 
         pool_size = default_pool_size() if renderers is None else renderers
         self.adapter = adapter.with_engine_kwargs(options)
+        if note := adapter.dtype_note(**options):
+            logger.warning(note)
         self._policy = policy or MediaPolicy()
         self._config = vllm_config(adapter, options)
         self._pool: RendererPool | None = None

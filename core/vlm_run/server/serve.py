@@ -26,6 +26,7 @@ from vlm_run.engine.versions import has_died, server_function
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
+from vlm_run.plugins.cpu_dtype import DTYPE
 from vlm_run.server.arguments import api_keys, server_arguments, take_media_policy
 from vlm_run.server.logs import access_log, logger, name_requests_in_logs
 
@@ -71,6 +72,8 @@ def serve(
     policy = take_media_policy(args, media or {})
     setup = Setup(adapter, args, policy, renderers, shutdown_seconds, max_body_bytes)
     warn_if_open(args)
+    if args.dtype == DTYPE and (note := adapter.dtype_note(**(options or {}))):
+        typer.echo(f"note: {note}", err=True)
     if (args.api_server_count or 1) > 1:
         from vlm_run.server.processes import serve_in_several
 
