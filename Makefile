@@ -1,7 +1,7 @@
-# The commands of the README. All install what they need into .venv first.
+# The README's commands. Each first installs what it needs into .venv.
 
 PYTHON ?= python3.11
-# Where torch's CPU build is found, if the package index in use does not have it, for example
+# An index with torch's CPU build, if the default package index does not have it, for example
 #   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
@@ -13,11 +13,11 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test check lint typecheck layers install demo-accuracy clean help
 
 help:
-	@echo "make demo            draw a picture and ask the demo model about it"
-	@echo "make test            lint, check types, run all tests"
-	@echo "make demo-accuracy   the demo models' shares of right answers to 2,000 questions"
-	@echo "make install         only the virtual environment, .venv"
-	@echo "make clean           remove it"
+	@echo "make demo            draw an image and ask the demo model about it"
+	@echo "make test            lint, check types and layers, run all tests"
+	@echo "make demo-accuracy   score the demo models on 2,000 held-out questions"
+	@echo "make install         create the virtual environment .venv"
+	@echo "make clean           remove .venv"
 
 demo: $(STAMP)
 	$(BIN)/vlm-run demo

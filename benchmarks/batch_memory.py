@@ -1,10 +1,10 @@
-"""Does a batch's memory stay flat? Resident memory of the process that reads, feeds and writes.
+"""Measure the resident memory of a batch: of the process that reads, feeds and writes.
 
     python benchmarks/batch_memory.py --rows 20000              # real vLLM answers each row
-    python benchmarks/batch_memory.py --rows 1000000 --no-engine  # reading and writing alone
+    python benchmarks/batch_memory.py --rows 1000000 --no-engine  # only reading and writing
 
-`--no-engine` leaves vLLM out, to put a million rows through what this project adds to it: rows are
-read, parsed, handed on at once with an empty answer, put in order, written and read again.
+`--no-engine` omits vLLM, so that a million rows can pass through the code of this project: rows are read,
+parsed, answered at once with an empty answer, put in order, written and read again.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ POINTS = 10
 
 
 class NoEngine:
-    """Answers nothing, at once."""
+    """Answers every request at once, with an empty response."""
 
     def as_completed(
         self, requests: Iterable[Request], sampling: Sampling, *, window: int | None = None
     ) -> Iterator[tuple[int, Response]]:
-        """Each request's number with an empty response."""
+        """The number of each request, with an empty response."""
         for number, _ in enumerate(requests):
             yield number, Response()
 
 
 def measure(engine: Answering, data_file: Path, out: Path, rows: int) -> None:
-    """Run a batch and print the resident memory of this process after every tenth of it."""
+    """Run a batch and print this process's resident memory after every tenth of the rows."""
     me = psutil.Process()
     data = open_data(str(data_file))
     reading = Reading(data.folder)
@@ -67,19 +67,19 @@ def measure(engine: Answering, data_file: Path, out: Path, rows: int) -> None:
     print(f"resumed   {me.memory_info().rss / 2**20:7.1f} MiB, {kept:,} rows kept; {seconds:.0f} s in all")
 
 
-def write_data(folder: Path, rows: int) -> Path:
-    """Questions about forty pictures, with the answers."""
+def write_data(directory: Path, rows: int) -> Path:
+    """Questions about forty images, with the answers."""
     from vlm_run_demo.showcase import draw
 
     drawn = [draw(seed) for seed in range(40)]
-    for number, (picture, _) in enumerate(drawn):
-        picture.save(folder / f"{number}.png")
-    with (folder / "data.jsonl").open("w") as file:
+    for number, (image, _) in enumerate(drawn):
+        image.save(directory / f"{number}.png")
+    with (directory / "data.jsonl").open("w") as file:
         for row in range(rows):
             turn = drawn[row % 40][1][row // 40 % 3]
             line = {"query": turn.question, "images": [f"{row % 40}.png"], "response": turn.answer}
             file.write(json.dumps(line) + "\n")
-    return folder / "data.jsonl"
+    return directory / "data.jsonl"
 
 
 def main() -> None:
@@ -92,8 +92,8 @@ def main() -> None:
         nullcontext(NoEngine()) if options.no_engine else Registry.load("demo-llava").engine()
     )
     with tempfile.TemporaryDirectory() as name, running as engine:
-        folder = Path(name)
-        measure(engine, write_data(folder, options.rows), folder / "out.jsonl", options.rows)
+        directory = Path(name)
+        measure(engine, write_data(directory, options.rows), directory / "out.jsonl", options.rows)
 
 
 if __name__ == "__main__":

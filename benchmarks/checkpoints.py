@@ -1,8 +1,8 @@
-"""Checkpoint folders with real dimensions and no weights: python benchmarks/checkpoints.py FOLDER
+"""Checkpoint directories with real dimensions and no weights: python benchmarks/checkpoints.py DIRECTORY
 
-For `--load-format dummy`, with which vLLM fills a model of these dimensions with random numbers. The
-dimensions are those of the hub's config.json; the tokenizer has a token for each byte, so the ids of
-the control tokens are its own. Prints the model types, each with its folder.
+For `--load-format dummy`, with which vLLM initialises a model with random weights. The dimensions are
+those of config.json on the hub. The tokenizer has one token per byte, so the ids of the control tokens
+differ from the hub's. Prints the model types with their directories.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def phi3_vision(ids: dict[str, int]) -> dict[str, Any]:
     }
 
 
-# The function, and tokens of the tokenizer's configuration.
+# The function that returns the files, and special tokens of the tokenizer's configuration.
 MODELS: dict[str, tuple[Callable[[dict[str, int]], dict[str, Any]], dict[str, str]]] = {
     "qwen2-vl-2b-instruct": (qwen2_vl_2b, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}),
     "llava1_6-mistral-7b-instruct": (
@@ -172,7 +172,7 @@ MODELS: dict[str, tuple[Callable[[dict[str, int]], dict[str, Any]], dict[str, st
 }
 
 
-# Of a model that any machine runs at once; heads stay of a size that attention kernels have.
+# Dimensions of a model that starts quickly on any machine; attention kernels support its head size.
 _TINY = {
     "hidden_size": 256,
     "intermediate_size": 256,
@@ -187,22 +187,22 @@ _TINY = {
 
 
 def _shrunk(config: Any) -> Any:
-    """A configuration with the dimensions of a tiny model in place of its own."""
+    """The configuration with the dimensions of a tiny model."""
     if not isinstance(config, dict):
         return config
     return {name: _TINY.get(name, _shrunk(value)) for name, value in config.items()}
 
 
-def write(model_type: str, folder: Path, *, tiny: bool = False) -> Path:
-    """Write the checkpoint of a model type below `folder` and return where it is.
+def write(model_type: str, directory: Path, *, tiny: bool = False) -> Path:
+    """Write a model type's checkpoint below `directory` and return its path.
 
     Args:
         model_type: One of `MODELS`.
-        folder: What it is written into, in a folder of the model type's name.
-        tiny: Whether to give it small dimensions, to try a benchmark where there is no GPU.
+        directory: The parent; the checkpoint is written to a subdirectory named after the model type.
+        tiny: Whether to use small dimensions, to try a benchmark without a GPU.
     """
     files, tokens = MODELS[model_type]
-    target = folder / model_type
+    target = directory / model_type
     target.mkdir(parents=True, exist_ok=True)
     ids = write_byte_tokenizer(target, Registry.load(model_type).spec.control_tokens, **tokens)
     written = files(ids)

@@ -1,9 +1,10 @@
-"""All that is measured on a GPU, in one command that ends in time: python benchmarks/gpu.py --out FOLDER
+"""Run all GPU measurements within a time limit: python benchmarks/gpu.py --out DIRECTORY
 
-Real model dimensions, random weights (benchmarks/checkpoints.py), each step a `vlm-run bench` of its own
-whose JSON is written to FOLDER as soon as it is there. What no longer fits into --seconds is left out and
-named; the same command again goes on with what FOLDER does not have. It needs no hub and no index, but
-vlm-run and its plugins installed. `--tiny` tries the command itself where there is no GPU.
+Models have real dimensions and random weights (benchmarks/checkpoints.py). Each step is a run of
+`vlm-run bench` whose JSON is written to DIRECTORY as soon as it is complete. Steps that do not fit into
+--seconds are skipped and named; run the same command again for the steps missing in DIRECTORY. It needs
+vlm-run and its plugins installed, but neither the hub nor a package index. `--tiny` tries the command on
+a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class Step:
     """A run of `vlm-run bench`.
 
     Attributes:
-        name: Of its result.
+        name: Name of its result.
         model: A model type.
-        options: Of the command.
-        tiny: Options that replace these with --tiny.
-        seconds: What it takes on an H200, by estimate; it is not begun with less left.
+        options: Options of the command.
+        tiny: Options used with --tiny instead.
+        seconds: Estimated duration on an H200; the step is skipped if less time is left.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Step:
 
 
 _ENGINE = ("--engine", "max_model_len=4096")
-# Compiling takes longer than these two are asked.
+# Compilation takes longer than these two measurements.
 _EAGER = (*_ENGINE, "--engine", "enforce_eager=true")
 # Three servers on one GPU.
 _SHARED = (*_ENGINE, "--engine", "gpu_memory_utilization=0.28")
@@ -73,7 +74,7 @@ STEPS = (
     Step("llava-672", LLAVA, ("--count", "128", "--size", "672x672", *_EAGER), _OFFLINE, 120),
     Step("phi-672", PHI, ("--count", "128", "--size", "672x672", *_EAGER), _OFFLINE, 120),
 )
-# Memory for a tiny model on a CPU.
+# Engine options for a tiny model on a CPU.
 _CPU = ("--engine", "kv_cache_memory_bytes=134217728", "--engine", "max_model_len=4096")
 _CPU_EAGER = (*_CPU, "--engine", "enforce_eager=true", "--engine", "max_num_seqs=8")
 
@@ -90,7 +91,7 @@ def run(step: Step, checkpoint: Path, seconds: float, *, tiny: bool) -> dict[str
         try:
             output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            # The whole group: vLLM's processes would keep the GPU's memory.
+            # The whole process group: otherwise vLLM's processes would keep the GPU memory.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return {"error": f"not done after {seconds:.0f} s"}
@@ -105,14 +106,14 @@ def run(step: Step, checkpoint: Path, seconds: float, *, tiny: bool) -> dict[str
 def main() -> None:
     """Parse the command line and run the steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for one JSON file a step")
+    parser.add_argument("--out", type=Path, required=True, help="directory for one JSON file per step")
     parser.add_argument("--seconds", type=float, default=540, help="for all steps together")
     parser.add_argument("--only", action="append", choices=[step.name for step in STEPS])
-    parser.add_argument("--tiny", action="store_true", help="small dimensions and few pictures")
+    parser.add_argument("--tiny", action="store_true", help="small dimensions and few images")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + asked.seconds
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for step in STEPS:
             if (asked.only and step.name not in asked.only) or is_done(asked.out / f"{step.name}.json"):
                 continue
@@ -120,19 +121,19 @@ def main() -> None:
             if left < step.seconds:
                 print(f"{step.name}: left out, {left:.0f} s are left", flush=True)
                 continue
-            checkpoint = write(step.model, Path(folder), tiny=asked.tiny)
+            checkpoint = write(step.model, Path(directory), tiny=asked.tiny)
             report = run(step, checkpoint, left, tiny=asked.tiny)
             (asked.out / f"{step.name}.json").write_text(json.dumps(report, indent=2))
             print(f"{step.name}: {report.get('error') or summary(report)}", flush=True)
 
 
 def is_done(file: Path) -> bool:
-    """Whether a step's report is there, and no error."""
+    """Whether a step has a report without an error."""
     return file.exists() and "error" not in json.loads(file.read_text())
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The step's sides in one line."""
+    """One line about the two sides of a step."""
     return ", ".join(
         f"{row['side']}{'' if row['clients'] is None else ' at ' + str(row['clients'])} "
         f"{row['images_per_second']} images/s ({row['ratio']}×, answers {row['same_answers']:.0%} the same)"

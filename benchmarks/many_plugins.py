@@ -1,9 +1,8 @@
-"""How long `vlm-run models` takes with many plugins installed: python benchmarks/many_plugins.py [COUNT]
+"""Time `vlm-run models` with many plugins installed: python benchmarks/many_plugins.py [COUNT]
 
-Installs the plugins, each as `vlm-run plugin new` writes it, in a temporary folder on PYTHONPATH, and
-times the whole process, with and without them in turns: what the environment's own plugins take, too.
-Processor time is what a process took for itself, however busy the machine is; it bounds the wall-clock
-time from below.
+Installs the plugins, each as `vlm-run plugin new` writes it, in a temporary directory on PYTHONPATH, and
+times the whole process with and without them, in turns; the environment's own plugins are included. CPU
+time does not depend on how busy the machine is, and is a lower bound for the wall-clock time.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ RUNS = 15
 COMMAND = [sys.executable, "-c", "from vlm_run.cli import main; main()", "models"]
 
 
-def install(folder: Path, number: int) -> None:
-    """What pip leaves of a package: its modules and its dist-info folder."""
+def install(directory: Path, number: int) -> None:
+    """Write what pip installs for a package: its modules and its dist-info directory."""
     name = f"bench-{number:03}"
     plugin = NewPlugin(name, name, "LlavaForConditionalGeneration", f"bench/{name}", "<image>")
-    source = folder / f"source-{number:03}"
+    source = directory / f"source-{number:03}"
     write(plugin, source)
-    (source / plugin.package).rename(folder / plugin.package)
-    info = folder / f"{plugin.package}-0.1.0.dist-info"
+    (source / plugin.package).rename(directory / plugin.package)
+    info = directory / f"{plugin.package}-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {plugin.distribution}\nVersion: 0.1.0\n")
     (info / "entry_points.txt").write_text(f"[vlm_run.plugins]\n{plugin.package} = {plugin.package}\n")
 
 
 def seconds(environment: dict[str, str]) -> tuple[float, float]:
-    """Wall-clock and processor time of the command as a process."""
+    """Wall-clock and CPU time of the command, as a process of its own."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(COMMAND, env=environment, check=True, stdout=subprocess.DEVNULL)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)

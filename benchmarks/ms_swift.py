@@ -1,7 +1,7 @@
-"""`Engine.infer` beside ms-swift's vLLM back end, on the same requests: python benchmarks/ms_swift.py
+"""Compare `Engine.infer` with ms-swift's vLLM backend on the same requests: python benchmarks/ms_swift.py
 
-Needs ms-swift 4 beside vlm-run: `pip install ms-swift`. Both run at once and are asked in turns. The model
-is demo-llava, whose prompt is that of ms-swift's template llava1_6_mistral_hf.
+Needs ms-swift 4 in the same environment: `pip install ms-swift`. Both engines run at once and are asked in
+turns. The model is demo-llava, whose prompt equals that of ms-swift's template llava1_6_mistral_hf.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vlm_run.bench.offline import Ours, compare
 
 
 class Swift:
-    """`VllmEngine.infer` of ms-swift, with the engine options that vlm-run's plugin gives."""
+    """`VllmEngine.infer` of ms-swift, with the engine options of vlm-run's plugin."""
 
     def __init__(self, adapter: Adapter, load: Load) -> None:
         from swift.infer_engine import RequestConfig, VllmEngine
@@ -67,11 +67,11 @@ class Swift:
 def main() -> None:
     """Parse the command line, measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=128, help="pictures a round")
+    parser.add_argument("--count", type=int, default=128, help="images per round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", type=int, nargs=2, default=(256, 192), help="of the pictures, in pixels")
-    parser.add_argument("--tokens", type=int, default=8, help="most of each answer")
-    parser.add_argument("--renderers", type=int, help="of vlm-run")
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 192), help="image size in pixels")
+    parser.add_argument("--tokens", type=int, default=8, help="maximum tokens per answer")
+    parser.add_argument("--renderers", type=int, help="number of renderer processes")
     asked = parser.parse_args()
     options = {"enable_prefix_caching": False}
     load = Load(*asked.size, asked.count, asked.tokens, asked.renderers, options, asked.rounds)

@@ -1,7 +1,7 @@
-"""`vlm-run serve` beside plain `vllm serve`, in one run: python benchmarks/serve.py [MODEL] [OPTION …]
+"""Compare `vlm-run serve` with `vllm serve` in one run: python benchmarks/serve.py [MODEL] [OPTION …]
 
-What `vlm-run bench MODEL --served` measures, and with its options; by default demo-llava with small pictures.
-Prints a table and, last, one JSON object.
+Runs `vlm-run bench MODEL --served` with its options; by default demo-llava with small images. Prints a table
+and then one JSON object.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Do answers stay the same when JPEGs are decoded smaller? python benchmarks/smaller.py [COUNT]
+"""Compare answers when JPEGs are decoded at a lower resolution: python benchmarks/smaller.py [COUNT]
 
-Held-out questions of demo-llava about pictures, each enlarged sevenfold, smoothly or with hard edges, and
-saved as a JPEG. Every file is decoded whole, and as small as leaves the same tokens and each side at least so
-many times as long as what the model's encoder sees. The engine gets the decoded pictures, so nothing else
-differs.
+Asks demo-llava its held-out questions about images that are enlarged sevenfold, smoothly or with hard
+edges, and saved as JPEGs. Every file is decoded at full resolution, and at the lowest resolution that keeps
+the number of tokens and keeps each side at least a given factor longer than what the model's encoder sees.
+The engine gets the decoded images, so nothing else differs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SPARE = (1, 2)
 
 
 def jpeg(picture: Image.Image, resampling: Image.Resampling) -> bytes:
-    """The picture enlarged, as a file."""
+    """The enlarged image, encoded as a JPEG."""
     buffer = io.BytesIO()
     size = (picture.width * ENLARGED, picture.height * ENLARGED)
     picture.resize(size, resampling).save(buffer, "JPEG", quality=90)
@@ -35,7 +35,7 @@ def jpeg(picture: Image.Image, resampling: Image.Resampling) -> bytes:
 
 
 def main() -> None:
-    """Compare, for pictures enlarged in both ways."""
+    """Compare answers for images enlarged in both ways."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 500
     examples = list(islice((each for each in held_out() if each.images), count))
     with Registry.load("demo-llava").engine() as engine:
@@ -47,7 +47,7 @@ def main() -> None:
 def compare(
     engine: Engine, examples: Sequence[Example], files: Sequence[Sequence[bytes]], enlarged: str
 ) -> None:
-    """Decode, ask, and print how many answers are those about the whole pictures."""
+    """Decode, ask, and print how many answers equal those at full resolution."""
     facts = engine.adapter.spec.vision
     assert facts is not None
 
@@ -73,13 +73,14 @@ def compare(
         return ask(engine, asked), seconds, smaller
 
     whole, seconds, _ = answers(None)
-    print(f"{enlarged}, whole: {sum(map(len, files))} pictures, decoded in {seconds:.1f} s")
+    print(f"{enlarged}, full resolution: {sum(map(len, files))} images, decoded in {seconds:.1f} s")
     for spare in SPARE:
         given, seconds, smaller = answers(spare)
         same = sum(mine == theirs for mine, theirs in zip(given, whole, strict=True))
         print(
-            f"{enlarged}, {spare} times what is seen: {smaller} decoded smaller in {seconds:.1f} s; "
-            f"{same} of {len(whole)} answers the same",
+            f"{enlarged}, {spare} times what the encoder sees: {smaller} decoded at a lower resolution "
+            f"in {seconds:.1f} s; "
+            f"{same} of {len(whole)} answers identical",
             flush=True,
         )
 

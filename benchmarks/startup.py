@@ -1,7 +1,7 @@
-"""From the command to its first token, beside plain vLLM doing the same: python benchmarks/startup.py
+"""Time from the command to its first token, compared with plain vLLM: python benchmarks/startup.py
 
-Each run is a process of its own, timed from its start until the first piece of the answer stands on
-standard output. The two take turns.
+Each run is a separate process, timed from its start until the first piece of the answer is on standard
+output. The two sides take turns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vlm_run_demo.showcase import draw
 
 QUESTION = "How many red circles are there?"
 OURS = [sys.executable, "-c", "from vlm_run.cli import main\nif __name__ == '__main__':\n    main()", "infer"]
-# What one writes who uses vLLM alone.
+# A script that uses vLLM without vlm-run.
 PLAIN = """
 import json, sys
 if __name__ == "__main__":
@@ -36,7 +36,7 @@ if __name__ == "__main__":
 
 
 def first_answer_seconds(command: list[str], mark: str) -> float:
-    """Seconds until a line with `mark` in it, or any text where that is empty, comes from a command."""
+    """Seconds until a command prints a line with `mark`, or any text if `mark` is empty."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     asked = parser.parse_args()
     adapter = Registry.load("demo-llava")
-    with tempfile.TemporaryDirectory() as folder:
-        picture = str(Path(folder) / "picture.png")
+    with tempfile.TemporaryDirectory() as directory:
+        picture = str(Path(directory) / "picture.png")
         draw(7)[0].save(picture)
         prompt = adapter.render_prompt(Conversation.from_query(QUESTION, images=[picture])).text
         plain = json.dumps([adapter.engine_kwargs(), prompt, picture])
@@ -76,7 +76,7 @@ def main() -> None:
             "median": round(statistics.median(times[1:]), 2),
             "all": [round(each, 2) for each in times[1:]],
         }
-        for name, times in seconds.items()  # the first fills the system's file cache
+        for name, times in seconds.items()  # the first run only fills the system's file cache
     }
     print(json.dumps(report, indent=2))
 

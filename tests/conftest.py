@@ -1,4 +1,4 @@
-"""Throwaway plugins: a package and its entry point in a directory on the path, for one test."""
+"""Temporary plugins for one test: a package and its entry point in a directory on `sys.path`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from vlm_run.plugins.discovery import GROUP, Plugins, discover, installed_plugins
 
-# The first example may import transformers, and a busy machine is no failure.
+# The first example may import transformers, and a busy machine is not a failure.
 settings.register_profile("vlm-run", deadline=None)
 settings.load_profile("vlm-run")
 
@@ -53,11 +53,11 @@ class PluginDirectory:
         """Install the distribution `vlm-run-NAME`.
 
         Args:
-            name: Of the plugin.
-            body: Python for its module, behind the imports and `spec`, which every module has.
+            name: Name of the plugin.
+            body: Python source of its module, after the imports and `spec` that every module has.
             serves: Model types for which it implements `model_specs`; by default one, `NAME-7b`,
                 unless the body implements it.
-            version: Of the distribution.
+            version: Version of the distribution.
         """
         if serves is None and "model_specs" not in body:
             serves = (f"{name.replace('_', '-')}-7b",)
@@ -76,13 +76,13 @@ def model_specs():
         (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = vlm_run_{name}\n")
 
     def discover(self) -> Plugins:
-        """The plugins of this directory alone."""
+        """Only the plugins of this directory."""
         return discover(entrypoints.get_group_all(GROUP, path=[str(self.path)]))
 
 
 @pytest.fixture
 def plugin_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginDirectory]:
-    """An empty directory on the path; what is imported from it is forgotten afterwards."""
+    """An empty directory on `sys.path`; modules imported from it are removed afterwards."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
     installed_plugins.cache_clear()

@@ -1,14 +1,14 @@
-"""Kills batches at random moments and compares what is left with a run that nobody killed.
+"""Kill batches at random moments and compare the result with an uninterrupted run.
 
     python tests/kill_batch.py --kills 200 --rows 2000
 
-What is killed is the process that reads the data, feeds the engine and writes the results, with
-SIGKILL. Real vLLM answers, in a process that outlives it, since it takes longer to start than
-hundreds of rows take: the killed process reaches it over a socket in place of starting its own.
-`--whole` adds kills of the whole command with vLLM in it, as users run it. A kill alone leaves no
-line torn, since a line is one write; so now and then the last line is cut as a power failure would.
+SIGKILL is sent to the process that reads the data, feeds the engine and writes the results. Real vLLM
+answers in a process that outlives it, because starting vLLM takes longer than answering hundreds of rows;
+the killed process connects to it over a socket. `--whole` adds kills of the whole command including vLLM,
+as users run it. A kill does not truncate a line, because a line is one write, so now and then the last line
+is truncated as in a power failure.
 
-Lines must be byte-equal after sorting, timings aside: those are of the run.
+Lines must be byte-equal after sorting, except for timings.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from vlm_run.request import Request, Sampling
 from vlm_run.response import Response
 
 MODEL = "demo-llava"
-PICTURES = 50
+IMAGES = 50
 CUT_LINE = 0.3
-"""How often a kill is followed by a cut."""
+"""Probability that a kill is followed by a truncation."""
 LINE_BYTES = 350
-"""About, of one result."""
+"""Approximate length of one result in bytes."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What the kills left."""
+    """The outcome of the kills."""
 
     kills: int
     lost: int
@@ -51,18 +51,18 @@ class Tally:
     differing: int
 
 
-def write_data(folder: Path, rows: int) -> Path:
-    """A data set of questions with pictures, one in fifty of which is missing."""
+def write_data(directory: Path, rows: int) -> Path:
+    """A dataset of questions with images, of which one in fifty is missing."""
     from vlm_run_demo.showcase import draw
 
-    drawn = [draw(seed) for seed in range(PICTURES)]
-    for number, (picture, _) in enumerate(drawn):
-        picture.save(folder / f"{number}.png")
-    with (folder / "data.jsonl").open("w") as file:
+    drawn = [draw(seed) for seed in range(IMAGES)]
+    for number, (image, _) in enumerate(drawn):
+        image.save(directory / f"{number}.png")
+    with (directory / "data.jsonl").open("w") as file:
         for row in range(rows):
-            picture = row % PICTURES
-            turn = drawn[picture][1][row // PICTURES % 3]
-            name = "missing" if row % 50 == 49 else picture
+            image = row % IMAGES
+            turn = drawn[image][1][row // IMAGES % 3]
+            name = "missing" if row % 50 == 49 else image
             line = {
                 "id": f"r{row}",
                 "query": turn.question,
@@ -70,14 +70,14 @@ def write_data(folder: Path, rows: int) -> Path:
                 "response": turn.answer,
             }
             file.write(json.dumps(line) + "\n")
-    return folder / "data.jsonl"
+    return directory / "data.jsonl"
 
 
-# In the process that is killed.
+# In the killed process.
 
 
 class DistantEngine:
-    """An engine in another process, as far as a batch needs one."""
+    """An engine in another process, with the interface that a batch needs."""
 
     def __init__(self, address: str) -> None:
         self._connection = Client(address, "AF_UNIX")
@@ -85,7 +85,7 @@ class DistantEngine:
     def as_completed(
         self, requests: Iterable[Request], sampling: Sampling, *, window: int | None = None
     ) -> Iterator[tuple[int, Response]]:
-        """As `Engine.as_completed`: asks for a request whenever the engine there takes one."""
+        """Like `Engine.as_completed`: takes a request whenever the engine accepts one."""
         self._connection.send((sampling, window))
         left = enumerate(requests)
         while True:
@@ -99,7 +99,7 @@ class DistantEngine:
 
 
 def run_victim(address: str, data_name: str, out: str, ordered: bool) -> None:
-    """The batch, as the command runs it."""
+    """Run the batch as the command does."""
     from vlm_run.batch.columns import Reading
     from vlm_run.batch.data import open_data
     from vlm_run.batch.results import ResultFile
@@ -113,11 +113,11 @@ def run_victim(address: str, data_name: str, out: str, ordered: bool) -> None:
         run_batch(DistantEngine(address), rows, results, Sampling(), ordered=ordered)
 
 
-# In the process that kills.
+# In the killing process.
 
 
 def serve(engine: Engine, listener: Listener) -> None:
-    """Let one process after the other use the engine; one that is killed leaves its place."""
+    """Let one process after another use the engine; a killed process makes room for the next."""
     while True:
         try:
             connection = listener.accept()
@@ -143,16 +143,23 @@ def _serve_one(engine: Engine, connection: Connection) -> None:
 
 
 def kill_again_and_again(
-    engine: Engine, folder: Path, *, rows: int, kills: int, seed: int, whole: int = 0, unordered: bool = False
+    engine: Engine,
+    directory: Path,
+    *,
+    rows: int,
+    kills: int,
+    seed: int,
+    whole: int = 0,
+    unordered: bool = False,
 ) -> Tally:
-    """Kill a batch so many times, let it finish, and compare."""
+    """Kill a batch the given number of times, let it finish, and compare."""
     rng = random.Random(seed)
-    data = write_data(folder, rows)
-    address = str(folder / "engine.sock")
+    data = write_data(directory, rows)
+    address = str(directory / "engine.sock")
     with Listener(address, "AF_UNIX", backlog=8) as listener:
         threading.Thread(target=serve, args=[engine, listener], daemon=True).start()
-        expected = _undisturbed(address, data, folder / "expected.jsonl")
-        out = folder / "killed.jsonl"
+        expected = _undisturbed(address, data, directory / "expected.jsonl")
+        out = directory / "killed.jsonl"
         if whole:
             _kill_whole(data, out, whole, rng)
         done = 0
@@ -176,7 +183,7 @@ def _undisturbed(address: str, data: Path, out: Path) -> list[bytes]:
 
 
 def _kill_once(address: str, data: Path, out: Path, share: int, rng: random.Random, unordered: bool) -> bool:
-    """Kill after up to `share` lines more, in the middle of what follows; False if it was done by then."""
+    """Kill after up to `share` more lines, at a random moment; False if the batch was finished by then."""
     target = _size(out) + rng.uniform(0, share) * LINE_BYTES
     victim = _victim(address, data, out, unordered)
     while victim.poll() is None and _size(out) < target:
@@ -241,7 +248,7 @@ def _lines(path: Path) -> int:
 
 
 def main() -> None:
-    """Kill as often as asked; exit code 1 if a row was lost, doubled or changed."""
+    """Kill as often as requested; exit code 1 if a row was lost, duplicated or changed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--whole", type=int, default=2, help="kills of the whole command, vLLM included")
@@ -254,10 +261,10 @@ def main() -> None:
         run_victim(*options.victim, ordered=not options.unordered)
         return
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, Registry.load(MODEL).engine() as engine:
+    with tempfile.TemporaryDirectory() as directory, Registry.load(MODEL).engine() as engine:
         tally = kill_again_and_again(
             engine,
-            Path(folder),
+            Path(directory),
             rows=options.rows,
             kills=options.kills,
             seed=options.seed,

@@ -1,4 +1,4 @@
-"""One model type bound to its plugin: hooks, limits and engine options behind one face."""
+"""One model type bound to its plugin: hooks, limits and engine options behind one interface."""
 
 from __future__ import annotations
 

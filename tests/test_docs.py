@@ -1,4 +1,4 @@
-"""The commands and the Python in the guide for plugin authors, and the commands of serving."""
+"""Commands and Python code in the guide for plugin authors, and the commands in serving.md."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_its_links_lead_somewhere() -> None:
 
 
 def test_the_options_that_serving_and_its_files_name_exist() -> None:
-    # The page gives the benchmark's command too.
+    # The page also shows the benchmark's command.
     options = {
         name
         for command in ("serve", "bench")

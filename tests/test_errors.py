@@ -1,4 +1,4 @@
-"""Errors read as a sentence for a person: where, what, and what to do."""
+"""Errors read as a sentence: where, what, and what to do."""
 
 from __future__ import annotations
 

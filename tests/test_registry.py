@@ -20,7 +20,7 @@ LLAVA_NEXT = {
     "image_grid_pinpoints": PINPOINTS,
     "vision_config": CLIP_336,
 }
-# What config.json on the hub says, as far as it matters here.
+# config.json on the hub, as far as it matters here.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "llava1_5-7b-instruct": {
         "architectures": ["LlavaForConditionalGeneration"],
@@ -266,12 +266,12 @@ def test_a_directory_without_a_config_is_not_a_checkpoint(tmp_path: Path) -> Non
         Registry.load(tmp_path)
 
 
-# --- Facts that tell model types of one architecture apart
+# --- Facts that distinguish model types of one architecture
 
 
 @pytest.fixture
 def sizes(plugin_directory: Any) -> Any:
-    """Three model types of one architecture: two told apart by a nested fact, one without facts."""
+    """Three model types of one architecture: two distinguished by a nested fact, one without facts."""
     plugin_directory.add(
         "acme",
         """

@@ -1,4 +1,4 @@
-"""Requests in every shape that the Python API takes, and sampling parameters under either name."""
+"""Requests in every shape that the Python API accepts, and sampling parameters under either name."""
 
 from __future__ import annotations
 

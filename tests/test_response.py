@@ -1,4 +1,4 @@
-"""Responses: an answer to pass on, or the error of one request."""
+"""Responses: an answer or the error of one request."""
 
 from __future__ import annotations
 

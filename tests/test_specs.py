@@ -1,4 +1,4 @@
-"""A model type as data: what a spec accepts and what it refuses."""
+"""Model types as data: what a spec accepts and refuses."""
 
 from __future__ import annotations
 

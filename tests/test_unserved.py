@@ -1,4 +1,4 @@
-"""Model types that have been replaced, checkpoints told apart by their template, reasoning in answers."""
+"""Replaced model types, checkpoints distinguished by their template, reasoning in answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make the running virtual environment fit for vLLM without a GPU: python tools/cpu_env/install.py"""
+"""Prepare the current virtual environment for vLLM without a GPU: python tools/cpu_env/install.py"""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ def main() -> None:
     site_packages = Path(sysconfig.get_path("purelib"))
     shutil.copy(MODULE, site_packages)
     (site_packages / f"{MODULE.stem}.pth").write_text(f"import {MODULE.stem}\n", encoding="utf-8")
-    # They come along with vLLM, likewise built for CUDA; transformers imports them if they are there.
+    # vLLM installs these, built for CUDA, and transformers imports them if they are installed.
     subprocess.run([sys.executable, "-m", "pip", "uninstall", "-q", "-y", *NOT_FOR_CPU], check=True)
 
 

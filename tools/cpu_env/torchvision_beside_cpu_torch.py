@@ -1,13 +1,13 @@
-"""Lets a torchvision built for CUDA be imported beside a CPU build of torch.
+"""Makes a torchvision built for CUDA importable with a CPU build of torch.
 
-The Python package index has torchvision for CUDA alone. Its compiled operators cannot load
-without CUDA's libraries, and then its import fails where it describes two of them to torch
-(`operator torchvision::nms does not exist`). vLLM imports torchvision, though it never calls
-these operators. Declaring their schemas first lets the import pass.
+The Python package index only has torchvision for CUDA. Its compiled operators cannot be loaded without
+the CUDA libraries, and its import then fails when it registers two of them with torch
+(`operator torchvision::nms does not exist`). vLLM imports torchvision but never calls these operators.
+Declaring their schemas first makes the import succeed.
 
-`install.py` puts this module and a `.pth` file that imports it into a virtual environment, so
-that it acts in every process of it. Nothing happens until torchvision is imported, and nothing
-where its operators load.
+`install.py` copies this module and a `.pth` file that imports it into a virtual environment, so that it
+is active in every process. It does nothing until torchvision is imported, and nothing if the operators
+can be loaded.
 """
 
 import sys
@@ -16,7 +16,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 _SCHEMAS = ("nms", "qnms")
-_kept = []  # torch forgets the schemas when their library goes
+_kept = []  # torch drops the schemas when their library is garbage-collected
 
 
 class _BeforeTorchvision(MetaPathFinder):

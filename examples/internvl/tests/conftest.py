@@ -1,4 +1,4 @@
-"""A checkpoint folder of InternVL3 without weights."""
+"""A checkpoint directory of InternVL3, without weights."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ NORMALISED = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0
 
 @pytest.fixture(scope="session")
 def vlm_run_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("internvl3-1b-hf")
+    directory = tmp_path_factory.mktemp("internvl3-1b-hf")
     ids = write_byte_tokenizer(
-        folder,
+        directory,
         ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *NAMED.values()],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -74,5 +74,5 @@ def vlm_run_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         },
     }
     for name, content in files.items():
-        (folder / name).write_text(json.dumps(content))
-    return {"internvl3-1b-hf": folder}
+        (directory / name).write_text(json.dumps(content))
+    return {"internvl3-1b-hf": directory}

@@ -1,4 +1,4 @@
-"""What vlm-run expects of every plugin."""
+"""The conformance suite."""
 
 from vlm_run.testing import conformance_tests
 

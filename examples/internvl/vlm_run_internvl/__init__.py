@@ -1,4 +1,4 @@
-"""InternVL3 for vlm-run, as OpenGVLab publishes it in the format of transformers."""
+"""InternVL3 for vlm-run, as OpenGVLab publishes it in transformers' format."""
 
 from math import prod
 
@@ -25,11 +25,11 @@ def model_specs() -> list[ModelSpec]:
 
 @hookimpl
 def count_image_tokens(width: int, height: int) -> int:
-    # As transformers' get_optimal_tiled_canvas: of the grids of 448-pixel tiles nearest to the picture's
-    # shape, the largest that has at most twice its area.
+    # As in transformers' get_optimal_tiled_canvas: of the grids of 448-pixel tiles whose aspect ratio is
+    # closest to the image's, the largest that has at most twice its area.
     def rank(grid: tuple[int, int]) -> tuple[float, int]:
         fits = prod(grid) * 448 * 448 < 2 * width * height
         return abs(width / height - grid[0] / grid[1]), -prod(grid) if fits else prod(grid)
 
     grid = min(GRIDS, key=rank)
-    return 256 * (prod(grid) + (grid != (1, 1))) + 2  # a thumbnail beside several tiles; <img> and </img>
+    return 256 * (prod(grid) + (grid != (1, 1))) + 2  # several tiles get a thumbnail; <img> and </img>

@@ -1,4 +1,4 @@
-"""The plugin's own checkpoint folders, for the conformance suite."""
+"""The plugin's own checkpoint directories, for the conformance suite."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def test_another_models_template_costs_most_answers(engine: Engine) -> None:
     assert share_right(engine, "another model's template") < 0.5
 
 
-def test_pictures_in_the_wrong_place_cost_most_answers(engine: Engine) -> None:
-    assert share_right(engine, "pictures after the question") < 0.6
+def test_images_in_the_wrong_place_cost_most_answers(engine: Engine) -> None:
+    assert share_right(engine, "images after the question") < 0.6
 
 
 def test_demo_qwen_answers_held_out_questions(qwen: Engine) -> None:
@@ -44,5 +44,5 @@ def test_demo_qwen_is_lost_in_another_models_template(qwen: Engine) -> None:
     assert share_right(qwen, "another model's template") < 0.1
 
 
-def test_demo_qwen_misses_pictures_in_the_wrong_place(qwen: Engine) -> None:
-    assert share_right(qwen, "pictures after the question") < 0.7
+def test_demo_qwen_misses_images_in_the_wrong_place(qwen: Engine) -> None:
+    assert share_right(qwen, "images after the question") < 0.7

@@ -29,7 +29,7 @@ def test_a_count_is_the_number_of_shapes_of_its_group(seed: int) -> None:
 
 
 @given(st.integers(min_value=0))
-def test_a_picture_has_the_size_of_its_scene(seed: int) -> None:
+def test_an_image_has_the_size_of_its_scene(seed: int) -> None:
     scene = make_scene(Random(seed))
     picture = paint(scene)
     assert picture.size == (scene.width, scene.height)

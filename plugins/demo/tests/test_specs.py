@@ -1,4 +1,4 @@
-"""Which of several models of one architecture a checkpoint folder is, and whose prompts are asked with."""
+"""Which of several models of one architecture a checkpoint directory is, and whose prompts are asked with."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vlm_run_demo.evaluate import request
 
 
 @pytest.mark.parametrize(
-    ("folder", "model_type"), [(CHECKPOINT, "demo-llava"), (QWEN_CHECKPOINT, "demo-qwen")]
+    ("directory", "model_type"), [(CHECKPOINT, "demo-llava"), (QWEN_CHECKPOINT, "demo-qwen")]
 )
-def test_a_folder_of_the_plugin_tells_its_model_type(folder: Path, model_type: str) -> None:
-    assert Registry.load(folder).spec.model_type == model_type
+def test_a_directory_of_the_plugin_tells_its_model_type(directory: Path, model_type: str) -> None:
+    assert Registry.load(directory).spec.model_type == model_type
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -38,7 +38,7 @@ def test_demo_qwen_is_asked_as_qwen2_vl_is(example: Example) -> None:
     assert len(prompts) == 1
 
 
-def test_the_cost_of_a_picture_follows_its_size_and_shape() -> None:
+def test_the_cost_of_a_image_follows_its_size_and_shape() -> None:
     count = Registry.load("demo-qwen").count_image_tokens
     sizes = [(64, 64), (100, 80), (72, 200), (176, 176), (300, 110)]
     assert [count(width, height) for width, height in sizes] == [16, 30, 33, 36, 40]

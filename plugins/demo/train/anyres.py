@@ -1,4 +1,4 @@
-"""How LLaVA-NeXT cuts a picture into tiles and lays their features out in the prompt.
+"""How LLaVA-NeXT cuts an image into tiles and lays their features out in the prompt.
 
 Written against Pillow and numpy so that data workers need no framework; `check.py` compares it with
 the processor and model of transformers.
@@ -21,14 +21,14 @@ PATCH = 8
 PATCHES = (TILE // PATCH) ** 2
 """Features that a tile gives."""
 PINPOINTS = [[64, 128], [128, 64], [128, 128], [192, 64], [64, 192]]
-"""Height and width of the canvases that a picture may be fitted to, in the order of LLaVA-1.6."""
+"""Height and width of the canvases that an image may be fitted to, in the order of LLaVA-1.6."""
 
 BICUBIC = Image.Resampling.BICUBIC
 
 
 @lru_cache(maxsize=65536)
 def canvas(height: int, width: int) -> tuple[int, int]:
-    """The pinpoint that keeps most of the picture's pixels and, among those, wastes the fewest."""
+    """The pinpoint that keeps most of the image's pixels and, among those, wastes the fewest."""
 
     def merit(pinpoint: list[int]) -> tuple[int, int]:
         scale = min(pinpoint[1] / width, pinpoint[0] / height)
@@ -40,7 +40,7 @@ def canvas(height: int, width: int) -> tuple[int, int]:
 
 
 def fit(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Where a picture lies on its canvas: its left and top edge, and its resized width and height."""
+    """Where an image lies on its canvas: its left and top edge, and its resized width and height."""
     rows, columns = canvas(height, width)
     scale_w, scale_h = columns / width, rows / height
     if scale_w < scale_h:
@@ -51,7 +51,7 @@ def fit(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def tiles(picture: Image.Image, resample: Image.Resampling = BICUBIC) -> NDArray[np.uint8]:
-    """The whole picture squeezed into one tile, then the tiles of its canvas: (1 + n, 64, 64, channels)."""
+    """The whole image squeezed into one tile, then the tiles of its canvas: (1 + n, 64, 64, channels)."""
     rows, columns = canvas(picture.height, picture.width)
     corner, fitted = fit(picture.height, picture.width)
     padded = Image.new(picture.mode, (columns, rows))
@@ -62,13 +62,13 @@ def tiles(picture: Image.Image, resample: Image.Resampling = BICUBIC) -> NDArray
 
 
 def patch_classes(class_map: Image.Image) -> NDArray[np.uint8]:
-    """The class at the middle of each patch of a picture's tiles: (1 + n, 64)."""
+    """The class at the middle of each patch of an image's tiles: (1 + n, 64)."""
     cut = tiles(class_map, Image.Resampling.NEAREST)
     return cut[:, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH].reshape(len(cut), -1)
 
 
 def patch_at(height: int, width: int, x: float, y: float) -> tuple[int, int]:
-    """The two patches that a point of a picture falls into, counted over all patches of its tiles.
+    """The two patches that a point of an image falls into, counted over all patches of its tiles.
 
     The first is one of the squeezed tile, the second one of the canvas.
     """
@@ -82,9 +82,9 @@ def patch_at(height: int, width: int, x: float, y: float) -> tuple[int, int]:
 
 @lru_cache(maxsize=65536)
 def layout(height: int, width: int) -> NDArray[np.int64]:
-    """Which feature stands at each image token of a picture.
+    """Which feature stands at each image token of an image.
 
-    Entry i is the index of a feature among those of the picture's tiles, 64 for each tile, or
+    Entry i is the index of a feature among those of the image's tiles, 64 for each tile, or
     `NEWLINE`. First the squeezed tile; then the canvas row by row without the padding above and below
     or left and right, a newline after each row.
     """

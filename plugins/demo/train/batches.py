@@ -1,6 +1,6 @@
-"""Batches of dialogues as arrays: tokens, pictures, where their features go, and the answers to learn.
+"""Batches of dialogues as arrays: tokens, images, where their features go, and the answers to learn.
 
-What depends on the model, its prompt and what it makes of a picture, is a `Format`.
+What depends on the model, its prompt and what it makes of an image, is a `Format`.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Segment(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a model is given of one picture, and what its features should tell.
+    """What a model is given of one image, and what its features should tell.
 
     Attributes:
         pixels: Tiles or patches, (n, height, width, 3), uint8.
-        layout: For each image token which of the picture's features stands there, or `NEWLINE`.
+        layout: For each image token which of the image's features stands there, or `NEWLINE`.
         positions: Row and column of each image token where the model rotates by them, (2, tokens).
         grid: Rows and columns of patches.
         classes: The shapes at the middle of the patches that each feature stands for, (features, k).
@@ -67,15 +67,15 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """How one model is prompted and shown pictures.
+    """How one model is prompted and shown images.
 
     Attributes:
-        image_token: Stands in `segments` for one picture.
+        image_token: Stands in `segments` for one image.
         bos: Put before a prompt by the tokenizer, if anything is.
         pad: Fills up a batch.
         segments: What the chat template writes for a dialogue, cut where answers begin and end. The cuts
             fall where the tokenizer cuts words, so tokenizing the pieces is tokenizing the whole.
-        look: A scene and its picture as the model sees it.
+        look: A scene and its image as the model sees it.
     """
 
     image_token: str
@@ -93,9 +93,9 @@ class Batch:
         tokens: Token ids, (batch, length).
         positions: Temporal, vertical and horizontal position of each token, (3, batch, length).
         rows: For image tokens the row of the feature table (1 is the newline, then all features of
-            all pictures in order), else 0; (batch, length).
+            all images in order), else 0; (batch, length).
         pixels: All tiles or patches of the batch, (n, height, width, 3), uint8.
-        grids: Rows and columns of patches of each picture, (pictures, 2).
+        grids: Rows and columns of patches of each image, (images, 2).
         classes: The shapes at the middle of the patches of each feature, (features, k).
         centres: The shape whose centre lies in the area of each feature, (features,).
         nearest: Where the nearest shape's centre is and how large it is, as in `Seen`, (features, 3).
@@ -144,7 +144,7 @@ class Encoder:
     def batch(self, talks: Sequence[Dialogue], *, last_answer_only: bool = False) -> Batch:
         """One batch of `talks`; optionally only the last answer of each counts."""
         tokens, positions, rows, places, answers = [], [], [], [], []
-        # Stands for itself where no dialogue has a picture, so that all arrays have their shapes.
+        # Stands for itself where no dialogue has an image, so that all arrays have their shapes.
         all_seen = [self._nothing]
         features_before = _NEWLINE_ROW + 1
         for talk in talks:
@@ -191,7 +191,7 @@ class Encoder:
     def _tokens(
         self, talk: Dialogue, *, last_answer_only: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Token ids with one image token a picture, and which of them are answers that count."""
+        """Token ids with one image token an image, and which of them are answers that count."""
         segments = list(self._form.segments(talk))
         pieces = [*self._bos, *(self._ids(segment.text) for segment in segments)]
         counts = [False] * len(self._bos) + [segment.is_answer for segment in segments]
@@ -202,7 +202,7 @@ class Encoder:
 
 
 def _none_of(seen: Seen) -> Seen:
-    """No picture at all, in arrays of the right shapes."""
+    """No image at all, in arrays of the right shapes."""
     return seen._replace(
         pixels=seen.pixels[:0],
         classes=seen.classes[:0],
@@ -214,7 +214,7 @@ def _none_of(seen: Seen) -> Seen:
 def _positions(is_image: NDArray[np.bool_], seen: Sequence[Seen]) -> NDArray[np.int64]:
     """Three positions of each token once image tokens are written out: (3, tokens).
 
-    Text counts upwards in all three. A picture's tokens share the first, add their row and column to
+    Text counts upwards in all three. An image's tokens share the first, add their row and column to
     the other two, and text goes on after the larger side, where the model rotates by rows and columns.
     """
     parts, start, text = [], 0, 0
@@ -243,9 +243,9 @@ def _padded(sequences: Sequence[NDArray[np.int64]], length: int, filler: int) ->
 class TrainingBatches(IterableDataset[Batch]):  # type: ignore[misc]
     """Endless training batches; each data worker draws its own.
 
-    A batch has one picture a dialogue (a few dialogues have none) or two pictures a dialogue, in
+    A batch has one image a dialogue (a few dialogues have none) or two images a dialogue, in
     which case it holds half as many dialogues, so that batches are about equally long. The first
-    `easy` batches have one picture: seeing comes before comparing. A dialogue has any number of turns
+    `easy` batches have one image: seeing comes before comparing. A dialogue has any number of turns
     from `turns[0]` to `turns[1]`.
     """
 

@@ -53,7 +53,7 @@ class Checked:
         return self.adapter.render_prompt(Conversation.from_messages(request(question)["messages"])).text
 
     def processed(self, question: Example, prompt: str) -> dict[str, torch.Tensor]:
-        """What transformers' processor makes of a prompt and its pictures."""
+        """What transformers' processor makes of a prompt and its images."""
         return dict(self.processor(text=prompt, images=question.images or None, return_tensors="pt"))
 
     def compare(self, talk: Dialogue) -> float:
@@ -84,7 +84,7 @@ class Checked:
 
 
 def check_sizes(processor: Any) -> None:
-    """Training brings pictures to the sizes that the image processor does."""
+    """Training brings images to the sizes that the image processor does."""
     if (pinpoints := getattr(processor, "image_grid_pinpoints", None)) is not None:
         assert pinpoints == PINPOINTS
     else:

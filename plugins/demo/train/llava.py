@@ -1,4 +1,4 @@
-"""demo-llava: its prompt, how it sees a picture, and transformers' LLaVA-NeXT with a batched forward pass."""
+"""demo-llava: its prompt, how it sees an image, and transformers' LLaVA-NeXT with a batched forward pass."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def segments(talk: Dialogue) -> Iterator[Segment]:
 
 
 def look(scene: Scene, picture: Image.Image) -> Seen:
-    """What the model is given of a picture, and what its features should tell."""
+    """What the model is given of an image, and what its features should tell."""
     cut = tiles(picture)
     centres = np.zeros(len(cut) * PATCHES, dtype=np.uint8)
     for shape in scene.shapes:
@@ -99,7 +99,7 @@ def features(model: LlavaNextForConditionalGeneration, batch: Batch) -> Tensor:
 def input_embeddings(model: LlavaNextForConditionalGeneration, batch: Batch, seen: Tensor) -> Tensor:
     """Word embeddings with image features at image tokens, (batch, length, hidden size).
 
-    All features of the batch form one table, from which each image token takes its row; so pictures
+    All features of the batch form one table, from which each image token takes its row; so images
     of any size and number are packed by a single look-up. Row 0 is nothing, row 1 the newline.
     """
     words: Tensor = model.model.language_model.embed_tokens(batch.tokens)
@@ -110,7 +110,7 @@ def input_embeddings(model: LlavaNextForConditionalGeneration, batch: Batch, see
 
 
 def answer_logits(model: LlavaNextForConditionalGeneration, batch: Batch, seen: Tensor) -> Tensor:
-    """Scores of the answer tokens given the features of the pictures, (answer tokens, vocabulary).
+    """Scores of the answer tokens given the features of the images, (answer tokens, vocabulary).
 
     Padding is on the right, so causal attention alone keeps it away from what counts.
     """
@@ -122,5 +122,5 @@ def answer_logits(model: LlavaNextForConditionalGeneration, batch: Batch, seen: 
 
 
 def run(model: LlavaNextForConditionalGeneration, batch: Batch, seen: Tensor) -> tuple[Tensor, None]:
-    """`answer_logits`, and nothing that is to tell where a picture's tokens stand: tiles have places."""
+    """`answer_logits`, and nothing that is to tell where an image's tokens stand: tiles have places."""
     return answer_logits(model, batch, seen), None

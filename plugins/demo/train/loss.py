@@ -74,7 +74,7 @@ def blindness(told: Tensor, batch: Batch) -> Tensor:
 
 
 def misplacement(place: nn.Linear, early: Tensor, batch: Batch) -> Tensor:
-    """How wrong image tokens are about their row and column, and the token behind a picture about its last.
+    """How wrong image tokens are about their row and column, and the token behind an image about its last.
 
     Rotary positions say how far two tokens are from each other. Corners can be told from each other only
     once that has become something known of a token.

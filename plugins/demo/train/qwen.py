@@ -1,6 +1,6 @@
-"""demo-qwen: its prompt, how it sees a picture, and transformers' Qwen2-VL with a batched forward pass.
+"""demo-qwen: its prompt, how it sees an image, and transformers' Qwen2-VL with a batched forward pass.
 
-What is done to pictures is written against Pillow and numpy so that data workers need no framework;
+What is done to images is written against Pillow and numpy so that data workers need no framework;
 `check.py` compares it with the processor and model of transformers.
 """
 
@@ -33,7 +33,7 @@ TOKEN = PATCH * MERGE
 """Side in pixels of the square that becomes one image token."""
 VISION = DynamicResolution(patch_size=PATCH, merge_size=MERGE, min_pixels=4096, max_pixels=11264)
 EARLY = 2
-"""The layer of the language model after which a picture's tokens are to know where they stand."""
+"""The layer of the language model after which an image's tokens are to know where they stand."""
 
 SYSTEM = "You are a helpful assistant."
 
@@ -50,7 +50,7 @@ def segments(talk: Dialogue) -> Iterator[Segment]:
 
 
 def in_patches(picture: Image.Image, resample: Image.Resampling) -> NDArray[np.uint8]:
-    """The resized picture cut into patches, those of one image token together: (patches, 8, 8, channels)."""
+    """The resized image cut into patches, those of one image token together: (patches, 8, 8, channels)."""
     width, height = VISION.resized(*picture.size)
     pixels = np.asarray(picture.resize((width, height), resample))
     cut = pixels.reshape(height // TOKEN, MERGE, PATCH, width // TOKEN, MERGE, PATCH, -1)
@@ -81,7 +81,7 @@ def nearest(scene: Scene, rows: int, columns: int) -> NDArray[np.float32]:
 
 
 def look(scene: Scene, picture: Image.Image) -> Seen:
-    """What the model is given of a picture, and what its features should tell."""
+    """What the model is given of an image, and what its features should tell."""
     width, height = VISION.resized(*picture.size)
     rows, columns = height // TOKEN, width // TOKEN
     middles = in_patches(class_map(scene), Image.Resampling.NEAREST)[:, PATCH // 2, PATCH // 2, 0]
@@ -116,7 +116,7 @@ def hub_name(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _patch_positions(rows: int, columns: int) -> Tensor:
-    """Row and column of each patch of a picture, those of one image token together: (2, patches)."""
+    """Row and column of each patch of an image, those of one image token together: (2, patches)."""
     where = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
     cut = where.reshape(2, rows // MERGE, MERGE, columns // MERGE, MERGE)
     return cut.permute(0, 1, 3, 2, 4).reshape(2, -1)
@@ -135,15 +135,15 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
 
 
 def features(model: Qwen2VLForConditionalGeneration, batch: Batch) -> Tensor:
-    """What the vision tower makes of the pictures, one after another: (features, text hidden size).
+    """What the vision tower makes of the images, one after another: (features, text hidden size).
 
-    Pictures are padded to one length, which costs less than one call of attention for each.
+    Images are padded to one length, which costs less than one call of attention for each.
     """
     tower = model.model.visual
     if not len(batch.pixels):
         return torch.zeros(0, model.config.text_config.hidden_size, device=batch.pixels.device)
     pixels = normalized(batch.pixels)
-    # A still picture is a film of two equal frames: one convolution by the sum of both kernels.
+    # A still image is a film of two equal frames: one convolution by the sum of both kernels.
     kernel = tower.patch_embed.proj.weight.sum(2).flatten(1)
     hidden = nn.functional.linear(pixels.flatten(1), kernel)
     where = torch.cat([_patch_positions(*grid) for grid in batch.grids.tolist()], dim=1)
@@ -166,7 +166,7 @@ def features(model: Qwen2VLForConditionalGeneration, batch: Batch) -> Tensor:
 
 
 def run(model: Qwen2VLForConditionalGeneration, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores of the answer tokens given the features of the pictures, and what layer `EARLY` makes of all.
+    """Scores of the answer tokens given the features of the images, and what layer `EARLY` makes of all.
 
     Padding is on the right, so causal attention alone keeps it away from what counts.
 
@@ -186,5 +186,5 @@ def run(model: Qwen2VLForConditionalGeneration, batch: Batch, seen: Tensor) -> t
 
 
 def answer_logits(model: Qwen2VLForConditionalGeneration, batch: Batch, seen: Tensor) -> Tensor:
-    """Scores of the answer tokens given the features of the pictures, (answer tokens, vocabulary)."""
+    """Scores of the answer tokens given the features of the images, (answer tokens, vocabulary)."""
     return run(model, batch, seen)[0]

@@ -23,7 +23,7 @@ CONTROL = (
 """Special tokens, from id 0 on: those of Qwen2-VL that its prompts use."""
 POSITIONS = 4096
 FRAMES = 2
-"""Frames of a film that one patch spans; a still picture is two equal ones."""
+"""Frames of a film that one patch spans; a still image is two equal ones."""
 
 
 def plain(text: str) -> Iterator[str]:
@@ -70,7 +70,7 @@ def model_config(tokenizer: Tokenizer) -> dict[str, Any]:
             "rms_norm_eps": 1e-5,
             "rope_theta": 10000.0,
             # Frequencies for time, rows and columns, the highest first. Qwen2-VL's shares, 1 : 1.5 : 1.5,
-            # would leave columns those that hardly turn over the ten or so that a picture has here.
+            # would leave columns those that hardly turn over the ten or so that an image has here.
             "rope_scaling": {"rope_type": "default", "mrope_section": [4, 6, 22]},
             "tie_word_embeddings": False,
             "bos_token_id": ids["<|endoftext|>"],

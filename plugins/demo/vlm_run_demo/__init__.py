@@ -1,4 +1,4 @@
-"""Two small vision-language models, to try and to test vlm-run with."""
+"""Two small vision-language models, for trying and testing vlm-run."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from vlm_run import AnyResolution, DynamicResolution, ModelSpec, hookimpl
 vlm_run_contract = ">=1,<2"
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
-"""The folder of demo-llava: weights, tokenizer, chat template and configuration."""
+"""Checkpoint directory of demo-llava: weights, tokenizer, chat template and configuration."""
 QWEN_CHECKPOINT = Path(__file__).parent / "checkpoint_qwen"
-"""The folder of demo-qwen."""
+"""Checkpoint directory of demo-qwen."""
 
 _ENGINE = {
     "max_model_len": 2048,
     "max_num_seqs": 32,
-    # Compiling takes longer than a model of this size ever gains.
+    # Compilation takes longer than it could ever save for a model of this size.
     "enforce_eager": True,
-    # Room for 50 whole contexts. Without it vLLM claims most of the memory there is.
+    # Room for 50 full contexts. Otherwise vLLM reserves most of the machine's memory.
     "kv_cache_memory_bytes": 268435456,
 }
 
 
-def _spec(folder: Path, **differs: Any) -> ModelSpec:
-    """A spec with what both have in common."""
+def _spec(directory: Path, **differs: Any) -> ModelSpec:
+    """A spec with the fields that both models share."""
     return ModelSpec(
-        checkpoint=folder.name,
-        chat_template=f"{folder.name}/chat_template.jinja",
+        checkpoint=directory.name,
+        chat_template=f"{directory.name}/chat_template.jinja",
         context_length=4096,
-        max_images=2,  # they were never shown more
+        max_images=2,  # they were never trained on more
         **differs,
     )
 
@@ -42,7 +42,7 @@ def model_specs() -> list[ModelSpec]:
             CHECKPOINT,
             model_type="demo-llava",
             architecture="LlavaNextForConditionalGeneration",
-            # Tells it from LLaVA 1.6, whose tiles are of 336 pixels.
+            # Distinguishes it from LLaVA 1.6, whose tiles have 336 pixels.
             config_match={"vision_config.image_size": 64, "text_config.vocab_size": 512},
             image_placeholder="<image>",
             vision=AnyResolution(
@@ -59,13 +59,13 @@ def model_specs() -> list[ModelSpec]:
             QWEN_CHECKPOINT,
             model_type="demo-qwen",
             architecture="Qwen2VLForConditionalGeneration",
-            # Tells it from Qwen2-VL, the smallest of which has a hidden size of 1536.
+            # Distinguishes it from Qwen2-VL, whose smallest hidden size is 1536.
             config_match={"text_config.hidden_size": 256, "text_config.vocab_size": 512},
             image_placeholder="<|vision_start|><|image_pad|><|vision_end|>",
             vision=DynamicResolution(
                 patch_size=8, merge_size=2, min_pixels=4096, max_pixels=11264, downscaled_decode=True
             ),
-            # Without the limit vLLM measures its memory with a video, which the model never saw.
+            # Otherwise vLLM profiles its memory use with a video, which the model does not support.
             engine_kwargs={**_ENGINE, "limit_mm_per_prompt": {"video": 0}},
             control_tokens=(
                 "<|endoftext|>",

@@ -1,6 +1,6 @@
-"""Dialogues about pictures: what training sees, and what scoring asks.
+"""Dialogues about images, for training and for scoring.
 
-A `Dialogue` is pictures and any number of turns about them. An `Example` is OpenAI-style messages
+A `Dialogue` is images and any number of turns about them. An `Example` is OpenAI-style messages
 that end before the answer. Both come from one seed each, and the seeds of `held_out` are never
 drawn for training.
 """
@@ -45,7 +45,7 @@ _SYSTEM_WORDS = (
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Turns about pictures, which the first of them shows."""
+    """Turns about images, which the first of them shows."""
 
     scenes: tuple[Scene, ...]
     turns: tuple[Turn, ...]
@@ -72,7 +72,7 @@ class Example:
 
 
 def dialogue(seed: int, pictures: int, turns: int, favour: Mapping[str, float] | None = None) -> Dialogue:
-    """A training dialogue of at least `turns` turns about `pictures` (0 to 2) pictures.
+    """A training dialogue of at least `turns` turns about `images` (0 to 2) images.
 
     `favour` makes kinds of questions, by their names in `ABOUT_ONE` and `ABOUT_TWO`, so many times as
     likely as the others.
@@ -80,7 +80,7 @@ def dialogue(seed: int, pictures: int, turns: int, favour: Mapping[str, float] |
     rng = Random(seed)
     system = _system_message(rng)
     if not pictures:
-        return Dialogue((), (_without_picture(rng),), system)
+        return Dialogue((), (_without_image(rng),), system)
     scenes = [make_scene(rng) for _ in range(pictures)]
     kinds, follow_ups = (
         (ABOUT_ONE, ABOUT_ONE_FOLLOW_UPS) if pictures == 1 else (ABOUT_TWO, (which_more_follow_up,))
@@ -104,7 +104,7 @@ def scored_dialogue(seed: int) -> tuple[str, Dialogue]:
     kind = rng.choice((*ABOUT_ONE, *ABOUT_TWO, "second turn", "follow-up", "follow-up", "no picture"))
     system = _system_message(rng)
     if kind == "no picture":
-        return kind, Dialogue((), (_without_picture(rng),), system)
+        return kind, Dialogue((), (_without_image(rng),), system)
     while True:
         two = kind in ABOUT_TWO or (kind == "follow-up" and rng.random() < 0.25)
         scenes = [make_scene(rng) for _ in range(2 if two else 1)]
@@ -154,8 +154,8 @@ def _system_message(rng: Random) -> str | None:
     return " ".join(words).capitalize() + "."
 
 
-def _without_picture(rng: Random) -> Turn:
-    """Small talk, or a question about a picture that was not sent."""
+def _without_image(rng: Random) -> Turn:
+    """Small talk, or a question about an image that was not sent."""
     if rng.random() < 0.6:
         question = rng.choice(list(SMALL_TALK))
         return Turn(question, SMALL_TALK[question])

@@ -1,7 +1,7 @@
 """Scenes of coloured shapes, drawn deterministically from a random generator.
 
-A `Scene` says what is in the picture, so that questions about it have exact answers; `paint` turns it
-into pixels. Pictures differ in size, aspect ratio, background, noise, shape size and rotation, and
+A `Scene` says what is in the image, so that questions about it have exact answers; `paint` turns it
+into pixels. Images differ in size, aspect ratio, background, noise, shape size and rotation, and
 neighbouring shapes may overlap a little.
 """
 
@@ -74,7 +74,7 @@ def make_scene(rng: Random) -> Scene:
     Few colours and kinds are used in one scene, so that several shapes often look alike and
     counting is worth asking about.
     """
-    width, height = _picture_size(rng)
+    width, height = _image_size(rng)
     grey = rng.choice((rng.randint(20, 70), rng.randint(150, 235)))
     colours = rng.sample(list(COLOURS), rng.randint(1, 4))
     kinds = rng.sample(KINDS, rng.randint(1, 4))
@@ -96,19 +96,19 @@ def make_scene(rng: Random) -> Scene:
 
 
 def paint(scene: Scene) -> Image.Image:
-    """The RGB picture of `scene`."""
-    picture = Image.new("RGB", (scene.width, scene.height), scene.background)
-    draw = ImageDraw.Draw(picture)
+    """The RGB image of `scene`."""
+    image = Image.new("RGB", (scene.width, scene.height), scene.background)
+    draw = ImageDraw.Draw(image)
     for shape in scene.shapes:
         _fill(draw, shape, shape.rgb)
     top, left = scene.noise_at
     noise = _noise_field()[top : top + scene.height, left : left + scene.width]
-    pixels = np.asarray(picture, dtype=np.int16) + (noise * np.float32(scene.noise)).astype(np.int16)
+    pixels = np.asarray(image, dtype=np.int16) + (noise * np.float32(scene.noise)).astype(np.int16)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def class_map(scene: Scene) -> Image.Image:
-    """For each pixel of the picture 0 where no shape is, else the class of the topmost shape there."""
+    """For each pixel of the image 0 where no shape is, else the class of the topmost shape there."""
     classes = Image.new("L", (scene.width, scene.height))
     draw = ImageDraw.Draw(classes)
     for shape in scene.shapes:
@@ -121,11 +121,11 @@ def class_of(shape: Shape) -> int:
     return 1 + KINDS.index(shape.kind) * len(COLOURS) + list(COLOURS).index(shape.colour)
 
 
-def _picture_size(rng: Random) -> tuple[int, int]:
+def _image_size(rng: Random) -> tuple[int, int]:
     """Width and height: a short side of `_SHORT_SIDE` pixels, either side up to `_MAX_ASPECT` longer."""
     short = rng.randint(*_SHORT_SIDE)
     aspect = _MAX_ASPECT ** rng.random()
-    # A long picture need not be a large one: both sides shrink so that the area stays as drawn.
+    # Long images are not larger: both sides shrink so that the area stays the same.
     short = max(64, round(short / math.sqrt(aspect)))
     long = round(short * aspect)
     return (short, long) if rng.random() < 0.5 else (long, short)
@@ -144,7 +144,7 @@ def _sizes(rng: Random, count: int, scale: float, short: int) -> list[float]:
 def _place(
     rng: Random, look: tuple[str, str], size: float, area: tuple[int, int], others: list[Shape]
 ) -> Shape | None:
-    """A shape inside the picture that hides at most a little of `others`; None where no room is found."""
+    """A shape inside the image that hides at most a little of `others`; None if there is no room."""
     (kind, colour), (width, height) = look, area
     red, green, blue = COLOURS[colour]
     reach = size * _REACH[kind]
@@ -198,7 +198,7 @@ _NOISE_LEVELS = 14.0
 
 @cache
 def _noise_field() -> NDArray[np.float32]:
-    """Fixed noise that pictures cut a window from: drawing it anew for each is the slowest step."""
+    """Fixed noise from which each image takes a window; generating it per image would be the slowest step."""
     side = _NOISE_SIDE + 640
     field = np.random.default_rng(0).normal(scale=_NOISE_LEVELS, size=(side, side, 3))
     return field.astype(np.float32)

@@ -1,7 +1,7 @@
-"""Exact answers to the held-out questions, through vlm-run: `python -m vlm_run_demo.evaluate`.
+"""Score exact answers to the held-out questions, through vlm-run: `python -m vlm_run_demo.evaluate`.
 
 The same questions are also asked with two wrong prompts, another model's chat template and one that
-puts the pictures in the wrong place, to show that a wrong prompt costs answers.
+puts the images in the wrong place, to show how many answers a wrong prompt costs.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ MODEL_TYPES = tuple(spec.model_type for spec in model_specs())
 PROMPTS: Mapping[str, str | None] = {
     "right": None,
     "another model's template": "vicuna.jinja",
-    "pictures after the question": "pictures-last.jinja",
+    "images after the question": "images-last.jinja",
 }
-"""How the questions are asked: by the model's own chat template (None) or by a wrong one for it."""
+"""Chat template by name: the model's own (None) or a wrong one."""
 
 
 def request(example: Example) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def request(example: Example) -> dict[str, Any]:
 
 
 def ask(engine: Engine, examples: Sequence[Example], template: str | None = None) -> list[str]:
-    """The engine's answers, by the model's own chat template or by a wrong one of `PROMPTS`.
+    """The engine's answers, with the model's own chat template or a wrong one from `PROMPTS`.
 
     Raises:
         RequestError: A request failed.
@@ -62,7 +62,7 @@ def ask(engine: Engine, examples: Sequence[Example], template: str | None = None
 
 
 def score(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Right answers and questions asked, by kind of question and, last, for all."""
+    """Number of right answers and of questions, by kind of question and finally for all."""
     asked, right = Counter[str](), Counter[str]()
     for example, answer in zip(examples, answers, strict=True):
         for kind in (example.kind, "all"):
@@ -72,11 +72,11 @@ def score(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, tupl
 
 
 def main() -> None:
-    """Print a table of right answers for each way to ask."""
+    """Print a table of right answers for each prompt."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model-type", choices=MODEL_TYPES, default=MODEL_TYPES[0])
-    parser.add_argument("--examples", type=int, default=2000, help="how many held-out questions")
-    parser.add_argument("--checkpoint", type=Path, help="weights other than those of the plugin")
+    parser.add_argument("--examples", type=int, default=2000, help="number of held-out questions")
+    parser.add_argument("--checkpoint", type=Path, help="checkpoint directory in place of the plugin's")
     arguments = parser.parse_args()
 
     examples = held_out(arguments.examples)

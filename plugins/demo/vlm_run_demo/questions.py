@@ -21,7 +21,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Group:
-    """The shapes of a scene that share a colour, a kind, or both; all of them where neither is given."""
+    """The shapes of a scene that share a colour, a kind or both; all shapes if neither is set."""
 
     colour: str | None = None
     kind: str | None = None
@@ -46,7 +46,7 @@ class Group:
 
 
 Ask = Callable[[Sequence[Scene], Random], tuple[Turn, ...] | None]
-"""Asks one question, or one and its follow-up; None where the scenes allow no clear answer."""
+"""Asks one question, or one and its follow-up; None if the scenes allow no clear answer."""
 
 
 def count(scenes: Sequence[Scene], rng: Random) -> tuple[Turn, ...]:
@@ -90,7 +90,7 @@ def position(scenes: Sequence[Scene], rng: Random) -> tuple[Turn, ...] | None:
     row, column = rng.choice(("top", "bottom")), rng.choice(("left", "right"))
 
     def depth(shape: Shape) -> float:
-        """How far into the quarter the centre lies, as a share of the picture; negative outside."""
+        """How far into the quarter the centre lies, as a share of the image; negative outside."""
         down, across = shape.y / scene.height - 0.5, shape.x / scene.width - 0.5
         return min(-down if row == "top" else down, -across if column == "left" else across)
 
@@ -135,7 +135,7 @@ def attribute_follow_up(scenes: Sequence[Scene], rng: Random) -> tuple[Turn, ...
 
 
 def which_more(scenes: Sequence[Scene], rng: Random) -> tuple[Turn, ...] | None:
-    """Which of two pictures has more shapes of a group."""
+    """Which of two images has more shapes of a group."""
     group = _some_group(rng.choice(scenes), rng)
     answer = _more(group, scenes)
     if answer == _NEITHER and rng.random() < 0.5:
@@ -154,7 +154,7 @@ def which_more_follow_up(scenes: Sequence[Scene], rng: Random) -> tuple[Turn, ..
 
 
 def which_shows(scenes: Sequence[Scene], rng: Random) -> tuple[Turn, ...]:
-    """Which of two pictures shows a shape of a group."""
+    """Which of two images shows a shape of a group."""
     group = _narrow_group(rng.choice(scenes), rng)
     first, second = (group.count(scene) > 0 for scene in scenes)
     answers = {
@@ -168,7 +168,7 @@ def which_shows(scenes: Sequence[Scene], rng: Random) -> tuple[Turn, ...]:
 
 
 def count_in_one(scenes: Sequence[Scene], rng: Random) -> tuple[Turn, ...]:
-    """How many shapes of a group one of two pictures shows."""
+    """How many shapes of a group one of two images shows."""
     index = rng.randrange(2)
     group = _some_group(scenes[index] if rng.random() < 0.7 else scenes[1 - index], rng)
     place = ("first", "second")[index]

@@ -1,4 +1,4 @@
-"""A picture worth showing and three questions about it, for `vlm-run demo`."""
+"""An image and three questions about it, for `vlm-run demo`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KINDS = ("count", "attribute", "largest or smallest")
 
 
 def draw(seed: int) -> tuple[Image.Image, list[Turn]]:
-    """A picture with several shapes, and a question of each of three kinds with its answer."""
+    """An image with several shapes, and a question of each of three kinds with its answer."""
     for attempt in count():
         rng = Random(f"{seed} {attempt}")
         scene = make_scene(rng)

@@ -1,4 +1,4 @@
-"""Checkpoint folders that vLLM can read: the hub's sizes where pictures are concerned, and no weights."""
+"""Checkpoint directories that vLLM can read: the hub's sizes where images are concerned, and no weights."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1}
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that makes the checkpoint folder, without weights, of a model type."""
+    """A function that makes the checkpoint directory, without weights, of a model type."""
     return checkpoint_maker(tmp_path_factory, _write)
 
 
@@ -87,13 +87,13 @@ def language_model(spec: ModelSpec) -> str:
     return family
 
 
-def _write(folder: Path, spec: ModelSpec) -> None:
+def _write(directory: Path, spec: ModelSpec) -> None:
     model_type, files = ARCHITECTURES[spec.architecture]
     onevision, family = model_type == "llava_onevision", language_model(spec)
     # Llama's and Mistral's tokenizers begin with a BOS, Yi's and Qwen's do not.
     bos = next((token for token in ("<s>", "<|begin_of_text|>") if token in spec.control_tokens), None)
     ids = write_byte_tokenizer(
-        folder, spec.control_tokens, bos, eos_token=spec.stop[0], pad_token=spec.stop[0]
+        directory, spec.control_tokens, bos, eos_token=spec.stop[0], pad_token=spec.stop[0]
     )
     config = {
         "architectures": [spec.architecture],
@@ -127,4 +127,4 @@ def _write(folder: Path, spec: ModelSpec) -> None:
         },
     }
     for name, content in {"config": config, **files}.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
+        (directory / f"{name}.json").write_text(json.dumps(content))

@@ -42,7 +42,7 @@ def test_worked_sizes(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", LLAVA_1_6)
-def test_no_picture_takes_more_than_a_thumbnail_and_four_tiles(model_type: str) -> None:
+def test_no_image_takes_more_than_a_thumbnail_and_four_tiles(model_type: str) -> None:
     @settings(deadline=None)
     @given(width=st.integers(1, 5000), height=st.integers(1, 5000))
     def holds(width: int, height: int) -> None:
@@ -54,7 +54,7 @@ def test_no_picture_takes_more_than_a_thumbnail_and_four_tiles(model_type: str) 
 
 @pytest.fixture
 def load(checkpoint: Callable[[str], Path]) -> Callable[[str], Adapter]:
-    """A function that loads a model type with its checkpoint folder, and room for several pictures."""
+    """A function that loads a model type with its checkpoint directory, and room for several images."""
 
     def load(model_type: str) -> Adapter:
         limits = Limits(max_model_len=32768)
@@ -82,7 +82,7 @@ def test_count_is_that_of_vllms_processor(
 
 
 @pytest.mark.parametrize("model_type", KINDS)
-def test_several_pictures_cost_what_they_cost_alone(
+def test_several_images_cost_what_they_cost_alone(
     model_type: str, load: Callable[[str], Adapter], vllm_image_tokens: Any
 ) -> None:
     adapter, sizes = load(model_type), [(640, 480), (100, 900), (1153, 944)]
@@ -116,7 +116,7 @@ def test_count_is_that_of_vllms_arithmetic_for_any_size(
 
 @pytest.mark.parametrize("size", NEEDLES)
 @pytest.mark.parametrize("model_type", KINDS)
-def test_a_picture_too_narrow_to_be_enlarged_is_refused(model_type: str, size: tuple[int, int]) -> None:
+def test_an_image_too_narrow_to_be_enlarged_is_refused(model_type: str, size: tuple[int, int]) -> None:
     adapter = Registry.load(model_type)
     with pytest.raises(MediaError, match="too narrow"):
         adapter.count_image_tokens(*size)

@@ -94,7 +94,7 @@ def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) ->
 def test_template_takes_content_that_is_a_string(model_type: str) -> None:
     template = jinja2.Template(Path(Registry.load(model_type).spec.chat_template).read_text())
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    rendered = template.render_prompt(messages=messages, add_generation_prompt=True)
+    rendered = template.render(messages=messages, add_generation_prompt=True)
     assert rendered == EXPECTED[model_type]["system message"]
 
 
@@ -132,7 +132,7 @@ GPUS = dict(zip(MODEL_TYPES, [2, 1, 4, 4], strict=True))
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_default_options_start_on_80_gb_and_fit_the_largest_picture(model_type: str) -> None:
+def test_default_options_start_on_80_gb_and_fit_the_largest_image(model_type: str) -> None:
     adapter = Registry.load(model_type)
     kwargs = adapter.engine_kwargs()
     assert kwargs.get("tensor_parallel_size", 1) == GPUS[model_type]

@@ -81,7 +81,7 @@ def test_an_image_token_cannot_be_put_together_from_parts(model_type: str) -> No
 def test_template_takes_content_that_is_a_string(model_type: str) -> None:
     template = jinja2.Template(Path(Registry.load(model_type).spec.chat_template).read_text())
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    rendered = template.render_prompt(messages=messages, add_generation_prompt=True)
+    rendered = template.render(messages=messages, add_generation_prompt=True)
     assert rendered == _published(model_type, "system message")
 
 

@@ -58,9 +58,9 @@ CONTEXTS = {
 }
 
 
-def _load(folder: Path, config: dict[str, Any]) -> str:
-    (folder / "config.json").write_text(json.dumps(config))
-    return Registry.load(folder).spec.model_type
+def _load(directory: Path, config: dict[str, Any]) -> str:
+    (directory / "config.json").write_text(json.dumps(config))
+    return Registry.load(directory).spec.model_type
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)

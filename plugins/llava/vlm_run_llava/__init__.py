@@ -1,6 +1,6 @@
 """LLaVA 1.5, LLaVA 1.6 (LLaVA-NeXT) and LLaVA-OneVision, as llava-hf publishes them.
 
-Nothing here but data: vLLM and transformers know the architectures.
+This plugin contains only data: vLLM and transformers implement the architectures.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from vlm_run_llava import llava_next_large, onevision
 
 vlm_run_contract = ">=1,<2"
 
-# CLIP ViT-L/14 at 336 pixels: `vision_config` of all checkpoints of 1.5 and 1.6, of which the class token
-# is dropped (`vision_feature_select_strategy` is "default").
+# CLIP ViT-L/14 at 336 pixels: `vision_config` of all 1.5 and 1.6 checkpoints. The class token is dropped
+# (`vision_feature_select_strategy` is "default").
 _IMAGE_SIZE, _PATCH_SIZE = 336, 14
 # `image_grid_pinpoints` of config.json of llava-hf/llava-v1.6-{mistral-7b,vicuna-7b,vicuna-13b}-hf.
 _PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
@@ -23,16 +23,16 @@ _LLAVA_1_6 = AnyResolution(
     image_size=_IMAGE_SIZE, patch_size=_PATCH_SIZE, image_grid_pinpoints=_PINPOINTS, downscaled_decode=True
 )
 
-# What the prompts and the token counts below rest on, so that a checkpoint of the same
-# architecture with another tokenizer or vision tower is not taken for one of these.
+# The prompts and token counts below depend on these values. Matching them prevents a checkpoint of the
+# same architecture with another tokenizer or vision tower from being mistaken for one of these models.
 _MATCH_1_5 = {"text_config.vocab_size": 32064, "vision_config.image_size": _IMAGE_SIZE}
 _MATCH_NEXT = {
     "vision_config.image_size": _IMAGE_SIZE,
     "image_grid_pinpoints": [list(pinpoint) for pinpoint in _PINPOINTS],
 }
 _MATCH_1_6 = {**_MATCH_1_5, **_MATCH_NEXT}
-# config.json of both 7B Vicunas leaves out `hidden_size`, Llama's default of which is 4096; those
-# of the 13B ones have it. The fact beside it, true of all, lets 7B win where the size is left out.
+# config.json of both 7B Vicunas omits `hidden_size`, for which Llama's default is 4096; those of the 13B
+# models set it. The additional entry, which all of them share, makes 7B win where the size is omitted.
 _MATCH_VICUNA = {
     "7b": {
         "text_config.model_type": "llama",
@@ -44,7 +44,7 @@ _MATCH_VICUNA = {
 
 
 def _spec(name: str, **differs: Any) -> ModelSpec:
-    """A spec with what all have in common: the placeholder and the special tokens."""
+    """A spec with the fields that all model types share: the placeholder and the special tokens."""
     return ModelSpec(
         # Both ids as in the table of supported models of ms-swift 2.6.1.
         hf_id=f"llava-hf/{name}",
@@ -87,7 +87,7 @@ def _llava_1_6_vicuna(size: str) -> ModelSpec:
         config_match={**_MATCH_1_6, **_MATCH_VICUNA[size]},
         chat_template="templates/llava-1.5.jinja",
         context_length=4096,  # text_config.max_position_embeddings
-        # One picture takes up to 2,928 of these, so that two large ones do not fit.
+        # One image takes up to 2,928 of these tokens, so two large images do not fit.
         engine_kwargs={"max_model_len": 4096},
     )
 

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT on Yi, Llama 3 and Qwen 1.5. What a picture costs is the same as on Vicuna and Mistral."""
+"""LLaVA-NeXT on Yi, Llama 3 and Qwen 1.5, with the same image tokens as on Vicuna and Mistral."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _YI_CONTROL_TOKENS = (
     "<image>",
 )
 _LLAMA3_CONTROL_TOKENS = (
-    # Those of Meta-Llama-3-8B-Instruct that its template uses, then <image>, token 128256.
+    # The tokens of Meta-Llama-3-8B-Instruct that its template uses, then <image>, token 128256.
     "<|begin_of_text|>",
     "<|end_of_text|>",
     "<|start_header_id|>",
@@ -32,12 +32,12 @@ def specs(vision: VisionFacts, match: Mapping[str, Any]) -> list[ModelSpec]:
     """The four model types.
 
     Args:
-        vision: What all of LLaVA 1.6 makes of pictures.
-        match: What the configurations of all of LLaVA 1.6 have.
+        vision: The vision facts of all LLaVA 1.6 models.
+        match: The configuration entries that all LLaVA 1.6 models share.
     """
     return [
         _spec(
-            # The names that ms-swift 2.6.1 has for the checkpoints of llava-hf.
+            # The names that ms-swift 2.6.1 uses for llava-hf's checkpoints.
             model_type="llava1_6-yi-34b-instruct",
             hf_id="llava-hf/llava-v1.6-34b-hf",
             modelscope_id="swift/llava-v1.6-34b-hf",
@@ -45,7 +45,7 @@ def specs(vision: VisionFacts, match: Mapping[str, Any]) -> list[ModelSpec]:
             config_match={**match, "text_config.hidden_size": 7168, "text_config.vocab_size": 64064},
             chat_template="templates/llava-1.6-yi.jinja",
             context_length=4096,
-            # 35B parameters are 70 GB, which leaves one GPU nothing to work with.
+            # 35B parameters take 70 GB, which leaves too little memory on one GPU.
             engine_kwargs={"max_model_len": 4096, "tensor_parallel_size": 2},
             control_tokens=_YI_CONTROL_TOKENS,
             stop=("<|im_end|>",),  # eos_token_id 7
@@ -64,7 +64,7 @@ def specs(vision: VisionFacts, match: Mapping[str, Any]) -> list[ModelSpec]:
             stop=("<|eot_id|>", "<|end_of_text|>"),
             vision=vision,
         ),
-        # Qwen 1.5's feed-forward layers tell the sizes apart; the hidden sizes are both 8192.
+        # The size of the feed-forward layers distinguishes the models; both hidden sizes are 8192.
         _qwen("72b", 24576, vision, match),
         _qwen("110b", 49152, vision, match),
     ]
@@ -75,7 +75,7 @@ def _qwen(size: str, intermediate_size: int, vision: VisionFacts, match: Mapping
         model_type=f"llava-next-{size}-hf",
         hf_id=f"llava-hf/llava-next-{size}-hf",
         modelscope_id=f"AI-ModelScope/llava-next-{size}-hf",
-        # config.json as in lurker18/Llava_next_110B_HF_AWQ_4bit; the 72B one is Qwen/Qwen1.5-72B-Chat.
+        # config.json as in lurker18/Llava_next_110B_HF_AWQ_4bit; the 72B model uses Qwen/Qwen1.5-72B-Chat.
         config_match={
             **match,
             "text_config.model_type": "qwen2",
@@ -83,7 +83,7 @@ def _qwen(size: str, intermediate_size: int, vision: VisionFacts, match: Mapping
         },
         chat_template="templates/llava-next-qwen.jinja",
         context_length=32768,
-        # 145 and 223 GB of weights. The 72B one has no grouped heads: a whole context is 86 GB.
+        # 145 and 223 GB of weights. The 72B model has no grouped-query attention: a full context takes 86 GB.
         engine_kwargs={"max_model_len": 32768, "tensor_parallel_size": 4},
         control_tokens=_QWEN_CONTROL_TOKENS,
         stop=("<|im_end|>", "<|endoftext|>"),  # eos_token_id 151645, and ms-swift's second one

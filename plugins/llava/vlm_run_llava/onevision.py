@@ -1,4 +1,4 @@
-"""LLaVA-OneVision on Qwen2, the checkpoints `ov` of llava-hf: one picture, several, or (not here) video."""
+"""LLaVA-OneVision on Qwen2, llava-hf's `ov` checkpoints: one or several images, no video."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _PINPOINTS = tuple((_TILE * rows, _TILE * columns) for rows in range(1, 7) for c
 
 _VISION = AnyResolution(
     downscaled_decode=True,
-    # SigLIP so400m, of which all patches are kept (`vision_feature_select_strategy` is "full").
+    # SigLIP so400m. All patches are kept (`vision_feature_select_strategy` is "full").
     image_size=_TILE,
     patch_size=14,
     image_grid_pinpoints=_PINPOINTS,
-    # `vision_aspect_ratio` is "anyres_max_9" where config.json leaves it out. transformers gives
-    # each of several pictures one tile alone; vLLM cuts every picture into tiles.
+    # `vision_aspect_ratio` is "anyres_max_9" where config.json omits it. With several images,
+    # transformers uses one tile per image; vLLM divides every image into tiles.
     max_tiles=9,
 )
 
@@ -31,15 +31,15 @@ def specs() -> list[ModelSpec]:
 def _spec(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
     options: dict[str, Any] = {
         "max_model_len": 32768,  # text_config.max_position_embeddings
-        # Without this vLLM measures its memory with a video.
+        # Otherwise vLLM profiles its memory use with a video.
         "limit_mm_per_prompt": {"video": 0},
     }
     if gpus > 1:
         options["tensor_parallel_size"] = gpus
-        # config.json of the 72B one, at 2d7e435, names LLaVA-NeXT, by whose name vLLM would go.
+        # config.json of the 72B model, at 2d7e435, names LLaVA-NeXT, which vLLM would then load.
         options["hf_overrides"] = {"architectures": ["LlavaOnevisionForConditionalGeneration"]}
     return ModelSpec(
-        # ms-swift 2.6.1 writes a point in a name as `_`, and leaves out the `-hf` of the repository.
+        # ms-swift 2.6.1 writes a dot in a name as `_` and omits the repository's `-hf`.
         model_type=f"llava-onevision-qwen2-{size.replace('.', '_')}-ov",
         hf_id=f"llava-hf/llava-onevision-qwen2-{size}-ov-hf",
         modelscope_id=f"AI-ModelScope/llava-onevision-qwen2-{size}-ov-hf",

@@ -1,4 +1,4 @@
-"""A checkpoint folder that vLLM can read: a tokenizer and the hub's sizes of crops, no weights."""
+"""A checkpoint directory that vLLM can read: a tokenizer and the hub's sizes of crops, no weights."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ TOKENS = Registry.load("phi3-vision-128k-instruct").spec.control_tokens
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder."""
-    folder = tmp_path_factory.mktemp("phi3-vision")
-    ids = write_byte_tokenizer(folder, TOKENS, "<s>", eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    """The directory."""
+    directory = tmp_path_factory.mktemp("phi3-vision")
+    ids = write_byte_tokenizer(directory, TOKENS, "<s>", eos_token="<|endoftext|>", pad_token="<|endoftext|>")
     config = {
         "_name_or_path": "microsoft/Phi-3-vision-128k-instruct",
         "architectures": ["Phi3VForCausalLM"],
@@ -67,9 +67,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "pad_token_id": ids["<|endoftext|>"],
         **VISION,
     }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
-    return folder
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+    return directory
 
 
 @pytest.fixture(scope="session")

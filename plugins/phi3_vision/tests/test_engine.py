@@ -1,4 +1,4 @@
-"""Real vLLM without remote code: what prompts cost, what pictures change, what text cannot do."""
+"""Real vLLM without remote code: what prompts cost, what images change, what text cannot do."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ CONFIG: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def checkpoint_with_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder, 1.2 GB of it vision tower: vLLM fixes its size."""
+    """The directory, 1.2 GB of it vision tower: vLLM fixes its size."""
     pytest.importorskip("vllm")
-    folder = tmp_path_factory.mktemp("phi3-vision")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
-    _write_tokenizer(folder)
-    _write_weights(folder)
-    return folder
+    directory = tmp_path_factory.mktemp("phi3-vision")
+    (directory / "config.json").write_text(json.dumps(CONFIG))
+    (directory / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+    _write_tokenizer(directory)
+    _write_weights(directory)
+    return directory
 
 
-def _write_tokenizer(folder: Path) -> None:
+def _write_tokenizer(directory: Path) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     names = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
@@ -83,7 +83,7 @@ def _write_tokenizer(folder: Path) -> None:
     special = ["<unk>", "<s>", "</s>", *SPECIAL]
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(directory / "tokenizer.json"))
     facts = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<s>",
@@ -91,11 +91,11 @@ def _write_tokenizer(folder: Path) -> None:
         "unk_token": "<unk>",
         "pad_token": "<|endoftext|>",
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(facts))
+    (directory / "tokenizer_config.json").write_text(json.dumps(facts))
 
 
-def _write_weights(folder: Path) -> None:
-    """Random weights, large enough for a picture to move the answer."""
+def _write_weights(directory: Path) -> None:
+    """Random weights, large enough for an image to move the answer."""
     import torch
     from safetensors.torch import save_file
     from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM
@@ -131,7 +131,7 @@ def _write_weights(folder: Path) -> None:
         if not name.startswith(f"{embedding}img_processor") and weight.is_floating_point():
             weight.normal_(std=0.02 if "embed_tokens.weight" in name else 0.5)
     weights = {name: weight for name, weight in weights.items() if weight.is_floating_point()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.fixture(scope="module")
@@ -151,25 +151,25 @@ def phi3(checkpoint_with_weights: Path) -> Iterator[Engine]:
         yield engine
 
 
-def test_two_pictures_cost_what_was_counted_and_matter(phi3: Engine) -> None:
+def test_two_images_cost_what_was_counted_and_matter(phi3: Engine) -> None:
     noise = Image.effect_noise(TALL.size, 90).convert("RGB")
     sampling = {"max_tokens": 12}
     pairs = [(WIDE, TALL), (WIDE, TALL), (WIDE, noise), (WIDE.rotate(180), TALL)]
     first, same, *changed = phi3.infer(
         [{"query": QUESTION, "images": list(pair)} for pair in pairs], sampling
     )
-    counted = tuple(phi3.adapter.count_image_tokens(*picture.size) for picture in (WIDE, TALL))
+    counted = tuple(phi3.adapter.count_image_tokens(*image.size) for image in (WIDE, TALL))
     assert counted[0] != counted[1]
     assert first.error is None
     assert first.usage.image_tokens == counted
-    # A token for each byte and for each special token; each piece between pictures has a BOS.
+    # A token for each byte and for each special token; each piece between images has a BOS.
     pieces = ["SU\n", "S\n", f"S\n{QUESTION}E\nA\n"]  # S, U, E, A: <s>, <|user|>, <|end|>, <|assistant|>
     assert first.usage.prompt_tokens == sum(counted) + sum(map(len, pieces))
     assert same.response == first.response
     assert all(other.response != first.response for other in changed)
 
 
-def test_a_tag_in_the_users_text_is_no_picture(phi3: Engine) -> None:
+def test_a_tag_in_the_users_text_is_not_an_image(phi3: Engine) -> None:
     tagged = {"messages": [{"role": "user", "content": "Is <|image_1|> or <|end|> a tag?"}]}
     (answer,) = phi3.infer([tagged], {"max_tokens": 2})
     assert answer.error is None

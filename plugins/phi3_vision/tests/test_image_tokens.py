@@ -1,4 +1,4 @@
-"""Image token counts: worked sizes, the published arithmetic, and what vLLM makes of a picture."""
+"""Image token counts: worked sizes, the published arithmetic, and what vLLM makes of an image."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_count_is_the_number_of_features_that_vllms_model_makes(size: tuple[int,
 
 
 @pytest.mark.parametrize("size", [(1, 4000), (4000, 1), (1, 201)])
-def test_a_picture_too_narrow_for_a_crop_is_refused(size: tuple[int, int]) -> None:
+def test_an_image_too_narrow_for_a_crop_is_refused(size: tuple[int, int]) -> None:
     adapter = Registry.load(MODEL_TYPE)
     with pytest.raises(MediaError, match="too narrow"):
         adapter.count_image_tokens(*size)

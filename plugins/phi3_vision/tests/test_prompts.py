@@ -96,5 +96,5 @@ def test_a_prompt_is_split_at_its_images_and_at_none_that_a_user_wrote() -> None
 def test_template_takes_content_that_is_a_string() -> None:
     template = jinja2.Template(Path(Registry.load(MODEL_TYPE).spec.chat_template).read_text())
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    rendered = template.render_prompt(messages=messages, add_generation_prompt=True)
+    rendered = template.render(messages=messages, add_generation_prompt=True)
     assert rendered == PUBLISHED["system message"][1]

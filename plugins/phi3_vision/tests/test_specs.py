@@ -68,14 +68,14 @@ def test_no_code_of_the_checkpoint_is_run(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", PUBLISHED)
-def test_as_many_of_the_largest_pictures_as_are_allowed_fit_the_default_context(model_type: str) -> None:
+def test_as_many_of_the_largest_images_as_are_allowed_fit_the_default_context(model_type: str) -> None:
     adapter = Registry.load(model_type)
     kwargs = adapter.engine_kwargs()
     most = kwargs["limit_mm_per_prompt"]["image"] * adapter.count_image_tokens(50, 8000)
     assert most < kwargs["max_model_len"] < adapter.spec.context_length == 131072
 
 
-def test_a_user_may_ask_for_more_context_and_fewer_pictures() -> None:
+def test_a_user_may_ask_for_more_context_and_fewer_images() -> None:
     limits = Limits(max_images=1, max_model_len=131072)
     kwargs = Registry.load(MODEL_TYPE, limits=limits).engine_kwargs()
     assert (kwargs["max_model_len"], kwargs["limit_mm_per_prompt"]) == (131072, {"image": 1})

@@ -1,8 +1,8 @@
-"""vLLM's Phi-3-vision with this plugin's processor, and placeholders found by token.
+"""vLLM's Phi-3-vision with this plugin's processor, and placeholders located by token.
 
-vLLM looks for the tags `<|image_1|>` in the prompt's text, which it gets back by decoding the token
-ids; a tag that a user wrote would become an image there. vlm-run hands over token ids in which each
-image is one `<|image|>` already, and no text can turn into that.
+vLLM searches for the tags `<|image_1|>` in the prompt's text, which it decodes from the token ids, so a
+tag that a user wrote would become an image. vlm-run passes token ids in which each image is already one
+`<|image|>`, a token that user text never becomes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Processor(phi3v.Phi3VMultiModalProcessor):  # type: ignore[misc]
         return token
 
     def _hf_processor_applies_updates(self, *args: Any, **kwargs: Any) -> bool:
-        return False  # asked up to vLLM 0.28
+        return False  # called up to vLLM 0.28
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, Any], out_mm_kwargs: Any
@@ -56,9 +56,9 @@ class _Processor(phi3v.Phi3VMultiModalProcessor):  # type: ignore[misc]
         return BaseMultiModalProcessor._apply_prompt_updates(self, token_ids, mm_prompt_updates)
 
     def _tags_to_tokens(self, token_ids: list[int]) -> list[int]:
-        """A prompt of someone who uses vLLM itself, with its tags in the text.
+        """Tokenize a prompt of someone who uses vLLM directly, with tags in the text.
 
-        As the checkpoint's processor does: text between tags is tokenized with a BOS of its own.
+        Like the checkpoint's processor, each text between tags is tokenized with its own BOS.
         """
         tokenizer = self.info.get_tokenizer()
         if token_ids[:1] == [tokenizer.bos_token_id]:

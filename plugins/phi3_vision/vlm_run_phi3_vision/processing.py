@@ -20,7 +20,7 @@ from vlm_run_phi3_vision.vision import CROP, HDTransform
 IMAGE_TOKEN = "<|image|>"
 _MOST_IMAGES = 1000
 
-# CLIP's, as in preprocessor_config.json.
+# CLIP's values, as in preprocessor_config.json.
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
 
@@ -30,7 +30,7 @@ class _ImageOptions(TypedDict, total=False):
 
 
 class ImageProcessor:
-    """Turns pictures into the crops that the vision encoder sees."""
+    """Turns images into the crops that the vision encoder sees."""
 
     valid_kwargs = _ImageOptions
 
@@ -38,7 +38,7 @@ class ImageProcessor:
         self.facts = HDTransform(num_crops=num_crops)
 
     def __call__(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        """Crops and sizes.
+        """The crops and sizes of the images.
 
         Returns:
             `pixel_values`, (images, 1 + num_crops, 3, 336, 336), the small view first and zeros
@@ -51,9 +51,9 @@ class ImageProcessor:
         }
 
     def _large_view(self, image: Image.Image) -> torch.Tensor:
-        """The picture resized, padded with white to whole crops and normalised, (3, height, width)."""
+        """The image resized, padded with white to whole crops and normalised, (3, height, width)."""
         tall = image.width < image.height
-        if tall:  # as published, so that rounding and padding come out alike
+        if tall:  # as published, so that rounding and padding are the same
             image = image.transpose(Image.Transpose.TRANSPOSE)
         width, height = self.facts.resized(*image.size)
         padded = Image.new("RGB", (width, -(-height // CROP) * CROP), "white")
@@ -75,9 +75,9 @@ class ImageProcessor:
 
 
 class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
-    """What vLLM's Phi-3-vision asks of a processor."""
+    """The processor interface that vLLM's Phi-3-vision uses."""
 
-    # `ProcessorMixin.__init__` wants transformers' own image processor classes.
+    # `ProcessorMixin.__init__` requires transformers' own image processor classes.
     def __init__(self, tokenizer: Any, num_crops: int) -> None:
         self.tokenizer = tokenizer
         self.image_processor = ImageProcessor(num_crops)
@@ -85,7 +85,7 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> Self:
-        """From a checkpoint, of which only the tokenizer and `num_crops` are read."""
+        """Load from a checkpoint; only the tokenizer and `num_crops` are read."""
         tokenizer = kwargs.get("tokenizer") or AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
         num_crops = kwargs.get("num_crops")
         if num_crops is None:
@@ -97,11 +97,11 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
 
     @property
     def img_tokens(self) -> list[str]:
-        """What stands for each image in a text for this processor."""
+        """The text that represents each image for this processor."""
         return [IMAGE_TOKEN] * _MOST_IMAGES
 
     def calc_num_image_tokens_from_image_size(self, *, width: int, height: int) -> int:
-        """Image tokens of an image of `width` × `height` pixels."""
+        """The number of image tokens for an image of `width` × `height` pixels."""
         return self.image_processor.facts.count_image_tokens(width, height)
 
     def __call__(
@@ -111,9 +111,9 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
         num_crops: int | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
-        """Token ids, in which each image token stands once, and crops.
+        """Token ids with one image token per image, and crops.
 
-        vLLM puts as many image tokens in its place as the picture takes.
+        vLLM replaces each image token by as many as the image takes.
         """
         features: dict[str, Any] = {}
         if text is not None:

@@ -17,13 +17,13 @@ _SIDE = 12
 
 
 class HDTransform(VisionFacts):
-    """The picture at a large scale, padded to whole crops, beside one small view of it all."""
+    """The image at a large scale, padded to whole crops, and one small view of the entire image."""
 
     num_crops: int
-    """Most crops of the large view."""
+    """Maximum number of crops of the large view."""
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of the picture before it is padded to whole crops."""
+        """Width and height in pixels of the resized image, before it is padded to whole crops."""
         if width < height:
             return self.resized(height, width)[::-1]
         ratio = width / height
@@ -33,7 +33,7 @@ class HDTransform(VisionFacts):
         return scale * CROP, int(scale * CROP / ratio)
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
-        """Columns and rows of crops."""
+        """Number of columns and rows of crops."""
         columns, rows = (math.ceil(side / CROP) for side in self.resized(width, height))
         return columns, rows
 

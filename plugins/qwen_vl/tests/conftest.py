@@ -1,4 +1,4 @@
-"""Checkpoint folders that vLLM can read: real sizes for the vision tower's input, tiny weights."""
+"""Checkpoint directories that vLLM can read: real sizes for the vision tower's input, tiny weights."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ GENERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that makes the checkpoint folder, without weights, of a model type."""
+    """A function that makes the checkpoint directory, without weights, of a model type."""
     return checkpoint_maker(tmp_path_factory, _write)
 
 
@@ -59,11 +59,11 @@ def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
     return {model_type: checkpoint(model_type) for model_type in model_types_of("vlm-run-qwen-vl")}
 
 
-def _write(folder: Path, spec: ModelSpec) -> None:
+def _write(directory: Path, spec: ModelSpec) -> None:
     model_type, processor, vision = GENERATIONS[spec.architecture]
     # Qwen3's tokenizer has the end of reasoning, which a spec of Thinking leaves to it.
     special = [*spec.control_tokens, *filter(None, [spec.reasoning_end])]
-    ids = write_byte_tokenizer(folder, special, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    ids = write_byte_tokenizer(directory, special, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     patch_size = PREPROCESSORS[spec.architecture]["patch_size"]
     text = {
         "hidden_size": 32,
@@ -106,5 +106,5 @@ def _write(folder: Path, spec: ModelSpec) -> None:
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
     }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "preprocessor_config.json").write_text(json.dumps(preprocessor))

@@ -1,4 +1,4 @@
-"""A real engine with random weights: what the prompt costs, that pictures reach the model, and bounds."""
+"""A real engine with random weights: what the prompt costs, that images reach the model, and bounds."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def qwen(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
     import torch
     from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 
-    folder = checkpoint(MODEL_TYPE)
+    directory = checkpoint(MODEL_TYPE)
     torch.manual_seed(0)
-    model = Qwen2VLForConditionalGeneration(AutoConfig.from_pretrained(folder))
-    with torch.no_grad():  # large enough for a picture to move the answer's probabilities
+    model = Qwen2VLForConditionalGeneration(AutoConfig.from_pretrained(directory))
+    with torch.no_grad():  # large enough for an image to move the answer's probabilities
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
-    model.save_pretrained(folder)
+    model.save_pretrained(directory)
 
     limits = Limits(max_model_len=2048, max_pixels=256 * 28 * 28)
-    with Registry.load(MODEL_TYPE, checkpoint=folder, limits=limits).engine(
+    with Registry.load(MODEL_TYPE, checkpoint=directory, limits=limits).engine(
         max_num_seqs=2, dtype="float32", enforce_eager=True, kv_cache_memory_bytes=2**28
     ) as engine:
         yield engine
@@ -44,15 +44,15 @@ def _asked(first: Image.Image, second: Image.Image, **bounds: int) -> dict[str, 
     return {"messages": [user(*parts)], **bounds}
 
 
-def test_two_pictures_of_different_shapes_cost_what_was_counted_and_matter(qwen: Engine) -> None:
-    counted = tuple(qwen.adapter.count_image_tokens(*picture.size) for picture in (WIDE, TALL))
+def test_two_images_of_different_shapes_cost_what_was_counted_and_matter(qwen: Engine) -> None:
+    counted = tuple(qwen.adapter.count_image_tokens(*image.size) for image in (WIDE, TALL))
     assert counted[0] != counted[1]
     (answer,) = qwen.infer([_asked(WIDE, TALL)], {"max_tokens": 1})
     assert answer.usage.image_tokens == counted
     prompt = qwen.adapter.render_prompt(Request.parse(_asked(WIDE, TALL)).conversation).text
     for token in qwen.adapter.spec.control_tokens:
         prompt = prompt.replace(token, "·")
-    # A token for each byte and for each special token, two of which the pictures' own replace.
+    # A token for each byte and for each special token, two of which the images' own replace.
     assert answer.usage.prompt_tokens == sum(counted) + len(prompt) - 2
 
     pairs = [(WIDE, TALL), (WIDE, TALL), (WIDE.rotate(180), TALL), (WIDE, TALL.rotate(90))]
@@ -67,7 +67,7 @@ def test_a_requests_bounds_hold_for_it_alone(qwen: Engine) -> None:
     bounded, free = qwen.infer([_asked(WIDE, TALL, max_pixels=area), _asked(WIDE, TALL)], {"max_tokens": 1})
     assert all(count <= 8 for count in bounded.usage.image_tokens)
     assert free.usage.image_tokens == tuple(
-        qwen.adapter.count_image_tokens(*picture.size) for picture in (WIDE, TALL)
+        qwen.adapter.count_image_tokens(*image.size) for image in (WIDE, TALL)
     )
 
 

@@ -54,7 +54,7 @@ def test_worked_sizes_under_a_users_pixel_bounds(model_type: str) -> None:
 
 @pytest.fixture
 def load(checkpoint: Callable[[str], Path]) -> Callable[..., Adapter]:
-    """A function that loads a model type with its checkpoint folder."""
+    """A function that loads a model type with its checkpoint directory."""
     return lambda model_type, limits: Registry.load(
         model_type, checkpoint=checkpoint(model_type), limits=limits
     )
@@ -79,7 +79,7 @@ def test_count_is_that_of_vllms_processor(
 
 
 @pytest.mark.parametrize("size", [(1, 201), (4021, 20)])
-def test_a_picture_too_narrow_for_the_processor_is_refused(
+def test_an_image_too_narrow_for_the_processor_is_refused(
     size: tuple[int, int], checkpoint: Callable[[str], Path]
 ) -> None:
     transformers = pytest.importorskip("transformers")

@@ -1,4 +1,4 @@
-"""Bounds on the area of one request's pictures: counted, explained and processed alike, everywhere."""
+"""Bounds on the area of one request's images: counted, explained and processed alike, everywhere."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from vlm_run.prompts.conversation import Image
 
 MODEL_TYPES = ["qwen2-vl-2b-instruct", "qwen3-vl-8b-instruct"]
 SIDES = st.integers(1, 1500)
-# From less than any engine's bounds to more than the pictures here have.
+# From less than any engine's bounds to more than the images here have.
 AREAS = st.none() | st.integers(1, 3_000_000)
 
 
-def _picture(width: int, height: int) -> dict[str, Any]:
+def _image(width: int, height: int) -> dict[str, Any]:
     return {"type": "image", "image": PILImage.new("RGB", (width, height))}
 
 
@@ -33,7 +33,7 @@ def _ask(*parts: dict[str, Any], **bounds: int) -> Conversation:
 
 
 def _counted(adapter: Adapter, conversation: Conversation) -> list[int]:
-    """What the adapter says that each picture takes."""
+    """What the adapter says that each image takes."""
     return [
         adapter.count_image_tokens(*adapter.preprocess_image(image.source, image).size)  # type: ignore[arg-type]
         for _, image in conversation.image_places()
@@ -47,7 +47,7 @@ def adapter(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -
 
 @pytest.fixture(scope="module")
 def processed(adapter: Adapter) -> Iterator[Callable[[Conversation], list[int]]]:
-    """A function that says how many tokens vLLM's processor makes of each picture, as for an answer."""
+    """A function that says how many tokens vLLM's processor makes of each image, as for an answer."""
     pytest.importorskip("vllm")
     from vlm_run.engine.standalone_renderer import renderer_without_engine
 
@@ -55,7 +55,7 @@ def processed(adapter: Adapter) -> Iterator[Callable[[Conversation], list[int]]]
         yield lambda conversation: list(asyncio.run(renderer.render(conversation)).image_tokens)
 
 
-def test_what_is_counted_is_what_vllm_makes_of_a_bounded_picture(
+def test_what_is_counted_is_what_vllm_makes_of_a_bounded_image(
     adapter: Adapter, processed: Callable[[Conversation], list[int]]
 ) -> None:
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -63,14 +63,14 @@ def test_what_is_counted_is_what_vllm_makes_of_a_bounded_picture(
     def agrees(width: int, height: int, low: int | None, high: int | None) -> None:
         assume(max(width, height) <= 200 * min(width, height))
         assume(low is None or high is None or low <= high)
-        part = {**_picture(width, height), "min_pixels": low, "max_pixels": high}
+        part = {**_image(width, height), "min_pixels": low, "max_pixels": high}
         assert _counted(adapter, _ask(part)) == processed(_ask(part))
 
     agrees()
 
 
 @given(width=SIDES, height=SIDES, low=AREAS, high=AREAS)
-def test_a_bounded_picture_has_the_size_that_qwens_own_code_gives_it(
+def test_a_bounded_image_has_the_size_that_qwens_own_code_gives_it(
     width: int, height: int, low: int | None, high: int | None
 ) -> None:
     smart_resize = pytest.importorskip("transformers.models.qwen2_vl.image_processing_qwen2_vl").smart_resize
@@ -84,11 +84,11 @@ def test_a_bounded_picture_has_the_size_that_qwens_own_code_gives_it(
         assert seen.size == expected[::-1]
 
 
-def test_each_picture_has_bounds_of_its_own_or_those_of_the_request(
+def test_each_image_has_bounds_of_its_own_or_those_of_the_request(
     adapter: Adapter, processed: Callable[[Conversation], list[int]]
 ) -> None:
     unit = 28 if "qwen2" in adapter.spec.model_type else 32
-    square = _picture(1008, 1008)
+    square = _image(1008, 1008)
     conversation = _ask({**square, "max_pixels": 100 * unit**2}, square, max_pixels=400 * unit**2)
     assert processed(conversation) == _counted(adapter, conversation) == [100, 400]
     said = explain(adapter, conversation)
@@ -98,7 +98,7 @@ def test_each_picture_has_bounds_of_its_own_or_those_of_the_request(
 
 @pytest.fixture(scope="module")
 def served(adapter: Adapter) -> Iterator[Callable[..., list[int]]]:
-    """A function that renders messages as the server does, and counts each picture's tokens."""
+    """A function that renders messages as the server does, and counts each image's tokens."""
     pytest.importorskip("vllm")
     from vllm.renderers import renderer_from_config
     from vllm.renderers.registry import RENDERER_REGISTRY
@@ -129,7 +129,7 @@ def test_the_server_takes_bounds_of_a_part_and_of_the_request(
     adapter: Adapter, served: Callable[..., list[int]]
 ) -> None:
     unit = 28 if "qwen2" in adapter.spec.model_type else 32
-    square = _picture(1008, 1008)
+    square = _image(1008, 1008)
     bounded = {**square, "max_pixels": 100 * unit**2}
     assert served(bounded, square, max_pixels=400 * unit**2) == [100, 400]
     assert served(square) == [adapter.count_image_tokens(1008, 1008)]
@@ -139,4 +139,4 @@ def test_the_server_takes_no_other_option_of_the_processor(served: Callable[...,
     from vlm_run.server.errors import Refusal
 
     with pytest.raises(Refusal, match="'do_resize' in 'mm_processor_kwargs' cannot be given"):
-        served(_picture(64, 64), do_resize=False)
+        served(_image(64, 64), do_resize=False)

@@ -66,7 +66,7 @@ def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) ->
 def test_template_takes_content_that_is_a_string(model_type: str) -> None:
     template = jinja2.Template(Path(Registry.load(model_type).spec.chat_template).read_text())
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    assert template.render_prompt(messages=messages, add_generation_prompt=True) == AS_QWEN2["system message"]
+    assert template.render(messages=messages, add_generation_prompt=True) == AS_QWEN2["system message"]
 
 
 @pytest.mark.parametrize("model_type", ["qwen2-vl-7b-instruct", *QWEN3])

@@ -131,7 +131,7 @@ def test_the_template_alone_leaves_reasoning_out_for_vllm_serve() -> None:
     template = jinja2.Template(Path(Registry.load(THINKING[0]).spec.chat_template).read_text())
     messages = [user("Q1"), assistant("Hm.\n</think>\n\nA1"), {"role": "user", "content": "Q2"}]
     messages[0]["content"] = [{"type": "text", "text": "Q1"}]
-    rendered = template.render_prompt(messages=messages, add_generation_prompt=True)
+    rendered = template.render(messages=messages, add_generation_prompt=True)
     assert rendered == AS_THINKING["an answer with its reasoning"][1]
 
 
@@ -152,7 +152,7 @@ def test_a_user_who_writes_that_reasoning_ends_ends_none() -> None:
 HIDDEN_SIZES = dict(zip(SIZES, [2048, 2560, 4096, 5120, 2048, 4096], strict=True))
 
 
-def _folder(path: Path, size: str, edition: str, template_file: str) -> Path:
+def _directory(path: Path, size: str, edition: str, template_file: str) -> Path:
     moe = "-a" in size
     config = {
         "architectures": [f"Qwen3VL{'Moe' if moe else ''}ForConditionalGeneration"],
@@ -174,8 +174,8 @@ def _folder(path: Path, size: str, edition: str, template_file: str) -> Path:
 def test_a_published_checkpoint_tells_its_size_and_edition(
     size: str, edition: str, template_file: str, tmp_path: Path
 ) -> None:
-    folder = _folder(tmp_path, size, edition, template_file)
-    assert Registry.load(folder).spec.model_type == f"qwen3-vl-{size}-{edition}"
+    directory = _directory(tmp_path, size, edition, template_file)
+    assert Registry.load(directory).spec.model_type == f"qwen3-vl-{size}-{edition}"
 
 
 def test_a_qwen2_5_vl_of_32b_is_told_by_its_config(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_weights_and_a_context_fit_the_gpus(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", [*INSTRUCT, *THINKING])
-def test_a_picture_costs_the_same_in_every_size(model_type: str) -> None:
+def test_an_image_costs_the_same_in_every_size(model_type: str) -> None:
     adapter = Registry.load(model_type)
     # transformers' smart_resize with factor 32 and the hub's bounds, as for the 8B one.
     sizes = [(336, 336), (672, 672), (1000, 400), (640, 480), (1344, 1344)]

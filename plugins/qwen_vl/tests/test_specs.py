@@ -27,14 +27,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def _folder(path: Path, config: dict[str, Any]) -> Path:
+def _directory(path: Path, config: dict[str, Any]) -> Path:
     (path / "config.json").write_text(json.dumps(config))
     return path
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_a_published_config_tells_its_model_type(model_type: str, tmp_path: Path) -> None:
-    adapter = Registry.load(_folder(tmp_path, CONFIGS[model_type]))
+    adapter = Registry.load(_directory(tmp_path, CONFIGS[model_type]))
     assert adapter.spec.model_type == model_type
     assert adapter.source == str(tmp_path)
 
@@ -44,17 +44,17 @@ def test_a_config_saved_by_a_newer_transformers_tells_its_model_type(model_type:
     config = CONFIGS[model_type]
     size = config.get("hidden_size") or config["text_config"]["hidden_size"]
     nested = {"architectures": config["architectures"], "text_config": {"hidden_size": size}}
-    assert Registry.load(_folder(tmp_path, nested)).spec.model_type == model_type
+    assert Registry.load(_directory(tmp_path, nested)).spec.model_type == model_type
 
 
 def test_a_size_that_is_not_served_is_refused(tmp_path: Path) -> None:
     unheard_of = {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "hidden_size": 6144}
     with pytest.raises(VlmRunError, match="no installed plugin serves"):
-        Registry.load(_folder(tmp_path, unheard_of))
+        Registry.load(_directory(tmp_path, unheard_of))
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
-def test_the_whole_prompt_of_the_largest_picture_fits_the_default_context(model_type: str) -> None:
+def test_the_whole_prompt_of_the_largest_image_fits_the_default_context(model_type: str) -> None:
     adapter = Registry.load(model_type)
     kwargs = adapter.engine_kwargs()
     assert adapter.count_image_tokens(5000, 5000) < kwargs["max_model_len"] <= adapter.spec.context_length

@@ -1,6 +1,6 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL, as Qwen publishes them; Qwen-VL is listed.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL, as Qwen publishes them; Qwen-VL is only listed.
 
-Nothing here but data: vLLM and transformers know the architectures.
+This plugin contains only data: vLLM and transformers implement the architectures.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def model_specs() -> list[ModelSpec]:
     return [
         _qwen2_vl("2B", hidden_size=1536),
         _qwen2_vl("7B", hidden_size=3584),
-        # 72B parameters are 145 GB: more than two GPUs leave.
+        # 72B parameters take 145 GB, too much for two GPUs.
         _qwen2_vl("72B", hidden_size=8192, gpus=4),
         _qwen2_5_vl("3B", hidden_size=2048),
         _qwen2_5_vl("7B", hidden_size=3584),
-        # 33B parameters are 67 GB, which leaves one GPU no room for a context.
+        # 33B parameters take 67 GB, which leaves no memory for a context on one GPU.
         _qwen2_5_vl("32B", hidden_size=5120, gpus=2),
         _qwen2_5_vl("72B", hidden_size=8192, gpus=4),
         *qwen3_vl.specs(),

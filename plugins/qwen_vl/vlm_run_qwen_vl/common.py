@@ -1,4 +1,4 @@
-"""What Qwen2-VL and its successors have in common."""
+"""Shared by Qwen2-VL and its successors."""
 
 from __future__ import annotations
 
@@ -40,30 +40,30 @@ CONTROL_TOKENS_3 = (*CONTROL_TOKENS_2_5, "<tool_response>", "</tool_response>", 
 
 
 def spec(name: str, hidden_size: int, gpus: int = 1, **differs: Any) -> ModelSpec:
-    """A spec with what all have in common.
+    """A spec with the fields that all generations share.
 
     Args:
         name: The repository's name on the hub.
-        hidden_size: Of the language model, in config.json.
-        gpus: How many of 80 GB the weights in bfloat16 need, with room for a whole context.
-        differs: What tells the generations apart.
+        hidden_size: Hidden size of the language model, in config.json.
+        gpus: How many GPUs with 80 GB the weights in bfloat16 and a full context need.
+        differs: Fields that differ between generations.
     """
     return ModelSpec(
-        # ms-swift 2.x writes a point in a name as `_`: `qwen2_5-7b-instruct`.
+        # ms-swift 2.x writes a dot in a name as `_`: `qwen2_5-7b-instruct`.
         model_type=name.lower().replace(".", "_"),
         hf_id=f"Qwen/{name}",
-        # Configurations saved by transformers 4.52 or later nest the language model's part.
+        # Configurations saved by transformers 4.52 or later nest the language model's entries.
         config_match={"hidden_size": hidden_size, "text_config.hidden_size": hidden_size},
         image_placeholder="<|vision_start|><|image_pad|><|vision_end|>",
         engine_kwargs={
-            # Qwen2-VL's whole context, room for the largest picture's 16,384 tokens. The later
-            # generations take more, at the price of the memory for it: give `max_model_len`.
+            # Qwen2-VL's full context, enough for the largest image's 16,384 tokens. Later generations
+            # support more, which costs memory: set `max_model_len`.
             "max_model_len": 32768,
-            # Without this vLLM measures its memory with a video.
+            # Otherwise vLLM profiles its memory use with a video.
             "limit_mm_per_prompt": {"video": 0},
             **({"tensor_parallel_size": gpus} if gpus > 1 else {}),
         },
-        # eos_token_id of config.json is the first; ms-swift 2.6.1 stops at the second, too.
+        # eos_token_id of config.json is the first; ms-swift 2.6.1 also stops at the second.
         stop=("<|im_end|>", "<|endoftext|>"),
         **differs,
     )

@@ -1,7 +1,7 @@
 """Qwen-VL and Qwen-VL-Chat of 2023, which vLLM served up to 0.23.
 
-They stay listed, so that who asks for one is told what to use. Their prompts are those of
-tokenization_qwen.py and qwen_generation_utils.py on the hub, which have no chat template.
+They remain listed so that users learn which model replaces them. Their prompts follow
+tokenization_qwen.py and qwen_generation_utils.py on the hub; there is no chat template.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _spec(name: str, chat_template: str) -> ModelSpec:
         model_type=name.lower(),
         hf_id=f"Qwen/{name}",
         modelscope_id=f"qwen/{name}",
-        # vLLM's own name is QwenVLForConditionalGeneration: it was given with `hf_overrides`.
+        # vLLM called it QwenVLForConditionalGeneration, which users set with `hf_overrides`.
         architecture="QWenLMHeadModel",
         config_match={"visual.image_size": 448},
         # `_PREVIOUSLY_SUPPORTED_MODELS` in vLLM's registry: "supported in vLLM until v0.23.0".
@@ -30,7 +30,7 @@ def _spec(name: str, chat_template: str) -> ModelSpec:
         replaced_by="qwen2-vl-7b-instruct",
         chat_template=chat_template,
         image_placeholder="Picture {index}: <img></img>",
-        # 32 by 32 patches of 14 pixels, which a resampler makes 256 tokens, however the picture is.
+        # A resampler reduces 32 by 32 patches of 14 pixels to 256 tokens for every image.
         vision=FixedResolution(image_size=448, patch_size=28, downscaled_decode=True),
         context_length=2048,  # seq_length
         # SPECIAL_TOKENS and the tags of tokenization_qwen.py.

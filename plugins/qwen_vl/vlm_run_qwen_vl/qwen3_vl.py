@@ -1,4 +1,4 @@
-"""Qwen3-VL: dense and mixture-of-experts models, each as Instruct and as Thinking."""
+"""Qwen3-VL: dense and mixture-of-experts models, each in an Instruct and a Thinking edition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VISION = DynamicResolution(
 )
 
 _REASONING_END = "</think>"
-# What an edition's chat template says of itself, beside what both have. Their config.json is the same.
+# Fields that differ between the editions. They have the same config.json and differ in the chat template.
 _EDITIONS: dict[str, dict[str, Any]] = {
     "Instruct": {
         "chat_template": "templates/qwen3-vl.jinja",
@@ -21,10 +21,10 @@ _EDITIONS: dict[str, dict[str, Any]] = {
     },
     "Thinking": {
         "chat_template": "templates/qwen3-vl-thinking.jinja",
-        # The last statement of the template, as Jinja writes it: the answer's reasoning has begun.
+        # The last statement of the template: the answer starts with reasoning.
         "template_match": r"'<|im_start|>assistant\n<think>\n'",
         "reasoning_end": _REASONING_END,
-        # Read in an answer. In what a user wrote, the tokenizer's own list keeps it text.
+        # It is parsed in answers. In user text, the tokenizer's own list of special tokens keeps it text.
         "control_tokens": tuple(token for token in CONTROL_TOKENS_3 if token != _REASONING_END),
     },
 }
@@ -36,11 +36,11 @@ def specs() -> list[ModelSpec]:
         model
         for edition in _EDITIONS
         for model in (
-            # `text_config.hidden_size`; of 2B and the mixtures, that of the Qwen3 they began from.
+            # `text_config.hidden_size`; for 2B and the mixtures, that of the Qwen3 models they are based on.
             _dense("2B", 2048, edition),
             _dense("4B", 2560, edition),
             _dense("8B", 4096, edition),
-            # 33B parameters are 67 GB, which leaves one GPU no room for a context.
+            # 33B parameters take 67 GB, which leaves no memory for a context on one GPU.
             _dense("32B", 5120, edition, gpus=2),
             # 62 GB, and 3 GB for a context.
             _mixture("30B-A3B", 2048, edition),
