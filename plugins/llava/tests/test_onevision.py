@@ -60,9 +60,7 @@ def test_prompt_is_that_of_the_hubs_template(model_type: str, situation: str) ->
 def test_template_takes_content_that_is_a_string() -> None:
     path = Registry.load("llava-onevision-qwen2-7b-ov").spec.chat_template
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    rendered = jinja2.Template(Path(path).read_text()).render(
-        messages=messages, add_generation_prompt=True
-    )
+    rendered = jinja2.Template(Path(path).read_text()).render(messages=messages, add_generation_prompt=True)
     assert rendered == PROMPTS["system message"][1]
 
 
