@@ -1,0 +1,166 @@
+"""The actor that answers rows with an engine of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vlm_run.errors import EngineError, VlmRunError
+from vlm_run.media import MediaPolicy
+from vlm_run.ray.cluster import installed, version_differences
+from vlm_run.request import Request, Sampling
+from vlm_run.response import Response
+
+if TYPE_CHECKING:
+    from vlm_run.adapter import Adapter
+
+
+class Answerer(Protocol):
+    """What a replica answers with.
+
+    Attributes:
+        capacity: Requests that it takes at a time.
+    """
+
+    capacity: int
+
+    async def answer(self, request: Request, sampling: Sampling) -> Response:
+        """The response to one request, in which `error` is set if the request is at fault.
+
+        Raises:
+            EngineError: No request can be answered any more.
+        """
+
+    def shutdown(self) -> None:
+        """End what was started."""
+
+
+class Recipe(Protocol):
+    """How a replica starts; pickled, and called in the replica's process."""
+
+    def __call__(self) -> Answerer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRecipe:
+    """Starts an engine.
+
+    Attributes:
+        adapter: The model.
+        policy: What images may be fetched, and how large they may be.
+        options: Engine options, in addition to the plugin's.
+        renderers: Processes that prepare images; None for a share of the node's cores.
+        share: The part of a node that one replica has, from 0 to 1.
+        versions: Those of the driver, which the replica's node must have too.
+    """
+
+    adapter: Adapter
+    policy: MediaPolicy
+    options: Mapping[str, Any] = field(default_factory=dict)
+    renderers: int | None = None
+    share: float = 1.0
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self) -> Answerer:
+        if differences := version_differences(self.versions, installed()):
+            raise EngineError(
+                f"this node's packages differ from the driver's: {differences}",
+                hint="Install the same versions on all nodes.",
+            )
+        return _EngineAnswerer(self)
+
+
+class _EngineAnswerer:
+    def __init__(self, recipe: EngineRecipe) -> None:
+        from vlm_run.engine.pool import default_pool_size
+
+        renderers = recipe.renderers
+        if renderers is None:
+            renderers = int(default_pool_size() * recipe.share)
+        self._engine = recipe.adapter.engine(policy=recipe.policy, renderers=renderers, **recipe.options)
+        self.capacity = self._engine.capacity
+        self._fetcher = self._engine.fetcher()
+
+    async def answer(self, request: Request, sampling: Sampling) -> Response:
+        return await self._engine.answer(request, sampling, self._fetcher)
+
+    def shutdown(self) -> None:
+        self._engine.shutdown()
+
+
+Answer = tuple[int, int, Response]
+"""The number of the run, that of the row, and the response."""
+
+
+class Replica:
+    """Takes rows and hands out responses; a Ray actor.
+
+    Rows and responses travel in lists, since a call of an actor costs about as much as a small row.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._answerer: Answerer | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answers: list[Answer] = []
+        self._answered = asyncio.Event()
+
+    async def start(self) -> int:
+        """Start what answers; its capacity.
+
+        Raises:
+            VlmRunError: It could not start.
+        """
+        try:
+            self._answerer = await asyncio.to_thread(self._recipe)
+        except VlmRunError as error:
+            raise _without_cause(error) from None
+        return self._answerer.capacity
+
+    async def put(self, run: int, rows: Sequence[tuple[int, Request]], sampling: Sampling) -> None:
+        """Begin to answer rows."""
+        for number, request in rows:
+            task = asyncio.create_task(self._answer(run, number, request, sampling))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def take(self) -> list[Answer]:
+        """What is answered, at least one response; waits for it."""
+        await self._answered.wait()
+        self._answered.clear()
+        answers, self._answers = self._answers, []
+        return answers
+
+    async def drop(self) -> None:
+        """Answer nothing of what was put any more."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def stop(self) -> None:
+        """End the engine and its processes."""
+        await self.drop()
+        if self._answerer is not None:
+            await asyncio.to_thread(self._answerer.shutdown)
+
+    def process_id(self) -> int:
+        """Of this replica, on its node."""
+        return os.getpid()
+
+    async def _answer(self, run: int, number: int, request: Request, sampling: Sampling) -> None:
+        assert self._answerer is not None
+        try:
+            response = await self._answerer.answer(request, sampling)
+        except EngineError:
+            # Only the end of the process makes Ray, and with it the driver, give up on this replica.
+            os._exit(1)
+        self._answers.append((run, number, response))
+        self._answered.set()
+
+
+def _without_cause(error: VlmRunError) -> VlmRunError:
+    """The error alone: what vLLM raised may be of a class that cannot be pickled."""
+    error.__cause__ = error.__context__ = None
+    return error
