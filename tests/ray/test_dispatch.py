@@ -80,10 +80,10 @@ def test_a_row_that_kills_every_replica_is_given_up_once_it_was_alone_at_two_dea
 
 
 @given(
-    count=st.integers(0, 60),
+    count=st.integers(0, 40),
     capacities=st.lists(st.integers(1, 3 * GROUP), min_size=1, max_size=4),
     window=st.none() | st.integers(1, 70),
-    killers=st.sets(st.integers(0, 59), max_size=3),
+    killers=st.sets(st.integers(0, 39), max_size=3),
     choices=st.data(),
 )
 def test_every_row_is_answered_or_given_up_once(

@@ -126,6 +126,34 @@ class Engine:
         self._check_running()
         return await self._thread.run_async(self._infer(list(requests), Sampling.parse(sampling)))
 
+    async def answer(
+        self, request: RequestLike, sampling: SamplingLike = None, *, fetcher: Fetcher | None = None
+    ) -> Response:
+        """The response to one request, for use in an event loop.
+
+        A request that cannot be served has `error` set in its response.
+
+        Args:
+            request: In any shape that `Request.parse` takes.
+            sampling: For a request that brings no sampling parameters of its own.
+            fetcher: Shared with the other requests of a batch, so that each URL is fetched once.
+
+        Raises:
+            RequestError: `sampling` is malformed.
+            EngineError: The engine has died.
+        """
+        self._check_running()
+        parsed, fetcher = Sampling.parse(sampling), fetcher or Fetcher(self._policy)
+        return await self._thread.run_async(self._generator.answer(request, parsed, fetcher))
+
+    @property
+    def capacity(self) -> int:
+        """The number of requests that keep the engine busy: twice what its scheduler runs at a time.
+
+        While one answer is handed out, the next is under way.
+        """
+        return 2 * int(self._config.scheduler_config.max_num_seqs)
+
     def stream(self, request: RequestLike, sampling: SamplingLike = None) -> Iterator[Delta]:
         """The answer to one request, in pieces as they come; the last carries the response.
 
@@ -162,11 +190,9 @@ class Engine:
         """
         self._check_running()
         parsed = Sampling.parse(sampling)
-        # Twice what the scheduler takes: while one answer is handed out, the next is under way.
-        at_once = 2 * self._config.scheduler_config.max_num_seqs
         fetcher = Fetcher(self._policy)
         return self._thread.as_completed(
-            (self._generator.answer(request, parsed, fetcher) for request in requests), at_once, window
+            (self._generator.answer(request, parsed, fetcher) for request in requests), self.capacity, window
         )
 
     def shutdown(self) -> None:

@@ -107,7 +107,9 @@ def joined(address: str | None, *, log_to_driver: bool = False, **options: Any) 
             **options,
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        where = "no Ray cluster could be started here" if address is None else f"--ray {address} cannot be joined"
+        where = (
+            "no Ray cluster could be started here" if address is None else f"--ray {address} cannot be joined"
+        )
         raise VlmRunError(f"{where}: {_first_line(error)}", hint=_HINT) from None
     try:
         yield
@@ -206,7 +208,9 @@ def check_nodes(share: Share, cluster: Sequence[Node], paths: Sequence[str]) -> 
         ): node
         for node in asked
     }
-    ready, waiting = ray.wait(list(found), num_returns=len(found), timeout=_PROBE_SECONDS) if found else ([], [])
+    ready, waiting = (
+        ray.wait(list(found), num_returns=len(found), timeout=_PROBE_SECONDS) if found else ([], [])
+    )
     for ref in waiting:
         raise EngineError(f"node {found[ref].address} does not answer within {_PROBE_SECONDS:.0f} s")
     for ref in ready:
@@ -252,9 +256,7 @@ def installed() -> dict[str, str]:
 def version_differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> str:
     """What differs, in words; empty if nothing does. Plugins that only the node has do no harm."""
     differences = [
-        f"{name} {found.get(name, 'is missing')} in place of {version}"
-        if name in found
-        else f"{name} {version} is missing"
+        f"{name} {found[name]} in place of {version}" if name in found else f"{name} {version} is missing"
         for name, version in wanted.items()
         if found.get(name) != version
     ]

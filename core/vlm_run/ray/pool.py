@@ -67,7 +67,8 @@ class Replicas:
             EngineError: It could not start.
         """
         while not self._running:
-            self._next_event(None, None)
+            for _ in self._next_event(None, None):
+                pass
 
     def as_completed(
         self, requests: Iterable[Request], sampling: Sampling | None = None, *, window: int | None = None
@@ -116,7 +117,9 @@ class Replicas:
     def status(self) -> str:
         """The replicas and how fast each is, in one line."""
         now = time.monotonic()
-        rates = " ".join(f"{each.answered / max(now - each.since, 1e-9):.1f}" for each in self._running.values())
+        rates = " ".join(
+            f"{each.answered / max(now - each.since, 1e-9):.1f}" for each in self._running.values()
+        )
         died = f", {self.deaths} died" if self.deaths else ""
         return f"{len(self._running)} of {self.count} replicas ({rates or 'starting'} rows/s){died}"
 

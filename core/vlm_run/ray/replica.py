@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vlm_run.errors import EngineError, VlmRunError
+from vlm_run.errors import EngineError, PluginError
 from vlm_run.media import MediaPolicy
 from vlm_run.ray.cluster import installed, version_differences
 from vlm_run.request import Request, Sampling
@@ -75,17 +75,18 @@ class EngineRecipe:
 
 class _EngineAnswerer:
     def __init__(self, recipe: EngineRecipe) -> None:
-        from vlm_run.engine.pool import default_pool_size
+        from vlm_run.engine.image_fetcher import Fetcher
+        from vlm_run.engine.renderer_pool import default_pool_size
 
         renderers = recipe.renderers
         if renderers is None:
             renderers = int(default_pool_size() * recipe.share)
         self._engine = recipe.adapter.engine(policy=recipe.policy, renderers=renderers, **recipe.options)
         self.capacity = self._engine.capacity
-        self._fetcher = self._engine.fetcher()
+        self._fetcher = Fetcher(recipe.policy)
 
     async def answer(self, request: Request, sampling: Sampling) -> Response:
-        return await self._engine.answer(request, sampling, self._fetcher)
+        return await self._engine.answer(request, sampling, fetcher=self._fetcher)
 
     def shutdown(self) -> None:
         self._engine.shutdown()
@@ -114,10 +115,7 @@ class Replica:
         Raises:
             VlmRunError: It could not start.
         """
-        try:
-            self._answerer = await asyncio.to_thread(self._recipe)
-        except VlmRunError as error:
-            raise _without_cause(error) from None
+        self._answerer = await asyncio.to_thread(self._recipe)
         return self._answerer.capacity
 
     async def put(self, run: int, rows: Sequence[tuple[int, Request]], sampling: Sampling) -> None:
@@ -156,11 +154,8 @@ class Replica:
         except EngineError:
             # Only the end of the process makes Ray, and with it the driver, give up on this replica.
             os._exit(1)
+        except Exception as error:  # a mistake of vlm-run's or a plugin's costs its own row only
+            failed = PluginError(f"answering failed with {type(error).__name__}: {error}")
+            response = Response(finish_reason="error", error=failed)
         self._answers.append((run, number, response))
         self._answered.set()
-
-
-def _without_cause(error: VlmRunError) -> VlmRunError:
-    """The error alone: what vLLM raised may be of a class that cannot be pickled."""
-    error.__cause__ = error.__context__ = None
-    return error

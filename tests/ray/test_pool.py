@@ -1,0 +1,129 @@
+"""A batch over several replicas: every row is answered once, whatever happens to replicas and nodes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from vlm_run import Request, Response
+from vlm_run.errors import ConversationError, EngineError, PluginError, RequestError
+from vlm_run.ray.cluster import Share
+from vlm_run.ray.pool import Replicas
+
+from .conftest import OBJECT_STORE
+from .rules import CAPACITY, NeverStarts, Rule, ask
+
+
+def numbered(count: int) -> list[Request]:
+    return ask(*(f"row {number}" for number in range(count)))
+
+
+def assert_all_answered(answers: dict[int, Response], count: int) -> None:
+    assert {number: answer.response for number, answer in answers.items()} == {
+        number: f"row {number}" for number in range(count)
+    }
+
+
+def test_every_row_is_answered_once(replicas: Replicas) -> None:
+    answers = list(replicas.as_completed(numbered(300)))
+    assert len(answers) == 300
+    assert_all_answered(dict(answers), 300)
+    assert "2 of 2 replicas" in replicas.status()
+
+
+def test_a_bad_row_fails_alone(replicas: Replicas) -> None:
+    answers = dict(replicas.as_completed(ask("row", "bad", "mistake", "row")))
+    assert [answers[number].response for number in (0, 3)] == ["row", "row"]
+    assert isinstance(answers[1].error, ConversationError)
+    assert str(answers[1].error) == "message 1: a bad row"
+    assert isinstance(answers[2].error, PluginError)
+    assert "ZeroDivisionError: a mistake" in str(answers[2].error)
+
+
+def test_rows_are_read_no_further_than_replicas_have_room(replicas: Replicas, gate: Path) -> None:
+    taken = 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal taken
+        for request in ask("row", *["wait"] * 200):
+            taken += 1
+            yield request
+
+    answers = replicas.as_completed(requests())
+    next(answers)
+    assert taken <= 2 * CAPACITY + 1
+    gate.touch()
+    assert len(list(answers)) == 200
+
+
+def test_a_slow_row_holds_others_back_no_more_than_the_window(replicas: Replicas, gate: Path) -> None:
+    answers = replicas.as_completed(ask("wait", *["row"] * 100), window=10)
+    before = [next(answers)[0] for _ in range(9)]
+    assert sorted(before) == list(range(1, 10))
+    gate.touch()
+    assert len(list(answers)) == 92
+
+
+def test_leaving_early_leaves_the_replicas_free_for_the_next_batch(replicas: Replicas) -> None:
+    for _ in replicas.as_completed(ask("row", *["wait"] * 50)):
+        break
+    assert_all_answered(dict(replicas.as_completed(numbered(50))), 50)
+
+
+def test_killed_replicas_are_replaced_and_lose_no_row(replicas: Replicas) -> None:
+    answers = {}
+    for count, (number, response) in enumerate(replicas.as_completed(numbered(1000), window=200)):
+        assert number not in answers
+        answers[number] = response
+        if count in (100, 600):
+            os.kill(replicas.process_ids()[0], signal.SIGKILL)
+    assert_all_answered(answers, 1000)
+    assert replicas.deaths == 2
+    assert ", 2 died" in replicas.status()
+
+
+@pytest.mark.parametrize("question", ["kill", "engine dies"])
+def test_a_row_that_kills_its_replica_fails_alone(replicas: Replicas, question: str) -> None:
+    requests = [*numbered(5), *ask(question)]
+    answers = dict(replicas.as_completed(requests))
+    error = answers.pop(5).error
+    assert isinstance(error, RequestError)
+    assert "2 replicas died while they answered this request and no other" in str(error)
+    assert_all_answered(answers, 5)
+
+
+def test_a_node_that_is_taken_away_loses_no_row(cluster: Cluster) -> None:
+    node = cluster.add_node(num_cpus=8, object_store_memory=OBJECT_STORE)
+    removed, count = False, 0
+
+    def requests() -> Iterator[Request]:
+        """Rows until it is seen that the node is away, and some more."""
+        nonlocal count
+        while not replicas.deaths or count % 100:
+            yield from ask(f"row {count}")
+            count += 1
+
+    found = {}
+    # Three of the first node's four cores, so that the other replica is on the node that goes.
+    with Replicas(Rule(), 2, Share(cpus=3)) as replicas:
+        for number, response in replicas.as_completed(requests()):
+            assert number not in found
+            found[number] = response
+            if not removed and "2 of 2" in replicas.status():
+                cluster.remove_node(node, allow_graceful=False)
+                removed = True
+    assert_all_answered(found, count)
+
+
+@pytest.mark.parametrize(
+    ("dies", "message"),
+    [(False, "no such engine option. Try another."), (True, "3 replicas died while they started")],
+)
+def test_replicas_that_cannot_start_end_the_batch(cluster: Cluster, dies: bool, message: str) -> None:
+    with Replicas(NeverStarts(dies), 1) as replicas, pytest.raises(EngineError, match=message):
+        list(replicas.as_completed(numbered(3)))
