@@ -34,10 +34,3 @@ def test_a_model_type_may_need_a_narrower_range() -> None:
     spec = Registry.load("demo-llava").spec.model_copy(update={"vllm": ">=0.1,<0.2"})
     with pytest.raises(EngineError, match=r"'demo-llava' needs >=0\.1,<0\.2"):
         versions.check_serves(spec)
-
-
-def test_what_vllm_raises_for_a_bad_request_is_known() -> None:
-    from vllm.exceptions import VLLMValidationError
-
-    assert issubclass(VLLMValidationError, versions.request_errors())
-    assert issubclass(ValueError, versions.request_errors())

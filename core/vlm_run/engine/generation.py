@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.renderer import Rendered
 from vlm_run.engine.sampling import sampling_params
-from vlm_run.engine.versions import request_errors
+from vlm_run.engine.vllm_internals import request_errors
 from vlm_run.errors import EngineError, RequestError, VlmRunError
 from vlm_run.prompts.conversation import Conversation
 from vlm_run.request import Request, Sampling

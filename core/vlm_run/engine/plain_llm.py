@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlm_run.engine.vllm_internals import stop_engine_processes
+
 
 class PlainLLM:
     """`vllm.LLM` with greedy sampling.
@@ -27,4 +29,4 @@ class PlainLLM:
 
     def shutdown(self) -> None:
         """End the engine's processes, for which this process would otherwise wait at its exit."""
-        self._llm.llm_engine.engine_core.shutdown()  # vLLM has no public method for this
+        stop_engine_processes(self._llm.llm_engine)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image as PILImage
 
 from vlm_run.engine.image_fetcher import Fetcher
-from vlm_run.engine.versions import processed_image_cache, request_errors
+from vlm_run.engine.vllm_internals import process_prompt, processed_image_cache, request_errors
 from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.media.decode import check_image, decode
@@ -199,21 +199,12 @@ class Renderer:
         return str(digest.hexdigest())
 
     async def _process(self, ids: list[int], images: Sequence[_Loaded]) -> Any:
-        prompt: dict[str, Any] = {"prompt_token_ids": ids}
-        names = [image.name for image in images]
-        if images:
-            prompt["multi_modal_data"] = {"image": [image.picture for image in images]}
-            prompt["multi_modal_uuids"] = {"image": names}
         try:
-            # Not through the cache whose images are sent to the engine once: what is refused below, or
-            # given up by its caller, never gets there, and the engine would miss it in later requests.
-            (engine_input,) = await self._vllm.render_cmpl_async([prompt], skip_mm_cache=True)
+            return await process_prompt(
+                self._vllm, ids, [image.picture for image in images], [image.name for image in images]
+            )
         except request_errors() as error:
             raise RequestError(f"vLLM cannot process the request: {error}") from error
-        if images:
-            # With its caches off vLLM counts, in 0.24 even where it was given names.
-            engine_input["mm_hashes"]["image"] = names
-        return engine_input
 
     def check_image_count(self, conversation: Conversation) -> None:
         """Raise `ConversationError` for more images than the engine takes."""

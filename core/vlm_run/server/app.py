@@ -11,7 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from vlm_run.adapter import Adapter
-from vlm_run.engine.versions import server_function
+from vlm_run.engine import vllm_seams
+from vlm_run.engine.vllm_internals import keep_server_of_dead_engine, locate
 from vlm_run.errors import VlmRunError
 from vlm_run.server import adapter_info, chat
 from vlm_run.server.arguments import api_keys
@@ -29,9 +30,10 @@ async def build(adapter: Adapter, engine: ServingEngine, args: Namespace) -> Fas
         args: vLLM's server arguments.
     """
     tasks = await engine.get_supported_tasks()
-    app: FastAPI = server_function("build_app")(args, tasks, engine.model_config)
-    await server_function("init_app_state")(engine, app.state, args, tasks)
+    app: FastAPI = locate(vllm_seams.BUILD_APP)(args, tasks, engine.model_config)
+    await locate(vllm_seams.INIT_APP_STATE)(engine, app.state, args, tasks)
     app.state.vlm_run = adapter
+    keep_server_of_dead_engine(app)  # until `vlm_run.server.serve` has noticed it and ends the server
     _put_first(app, chat.router, adapter_info.router)
     app.add_exception_handler(VlmRunError, answer_error)
     app.add_exception_handler(Refusal, answer_refusal)

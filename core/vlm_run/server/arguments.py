@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vlm_run.engine.versions import check_serves, server_function
+from vlm_run.engine import vllm_seams
+from vlm_run.engine.versions import check_serves
+from vlm_run.engine.vllm_internals import locate
 from vlm_run.errors import EngineError, did_you_mean
 from vlm_run.media import MediaPolicy
 
@@ -46,7 +48,7 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
 
     parser = FlexibleArgumentParser(prog="vllm serve", add_help=False)
     parser.error = refuse
-    parser = server_function("make_arg_parser")(parser)
+    parser = locate(vllm_seams.MAKE_ARG_PARSER)(parser)
     defaults = {
         "host": "127.0.0.1",
         "served_model_name": [adapter.spec.model_type],
@@ -56,9 +58,9 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
     parser.set_defaults(**defaults)
     try:
         args: Namespace = parser.parse_args(list(flags))
-        server_function("validate_parsed_serve_args")(args)
+        locate(vllm_seams.VALIDATE_PARSED_SERVE_ARGS)(args)
         import_parsers(args)
-        server_function("validate_api_server_args")(args)
+        locate(vllm_seams.VALIDATE_API_SERVER_ARGS)(args)
     except (TypeError, ValueError, KeyError, OSError) as error:
         refuse(str(error.args[0] if error.args else error))
     if args.model_tag is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import Field, model_validator
@@ -10,6 +10,7 @@ from vllm.entrypoints.openai.chat_completion.api_router import create_chat_compl
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
+from vlm_run.engine.vllm_internals import with_own_field_names
 from vlm_run.errors import ConversationError
 from vlm_run.prompts.conversation import with_image_parts
 from vlm_run.request import PIXEL_BOUNDS
@@ -17,10 +18,9 @@ from vlm_run.request import PIXEL_BOUNDS
 router = APIRouter()
 
 
+@with_own_field_names
 class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
     """vLLM's chat request, in which images may also be given as ms-swift's servers take them."""
-
-    field_names: ClassVar[set[str] | None] = None  # vLLM keeps the names of known fields here
 
     images: list[str | None] | str | None = Field(
         default=None,

@@ -16,6 +16,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from vlm_run.engine.renderer_pool import default_pool_size
 from vlm_run.engine.rendering_front import start_renderer_pool
+from vlm_run.engine.vllm_internals import client_addresses, set_api_process
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
 from vlm_run.prompts.tokenize import stop_conditions
@@ -23,10 +24,6 @@ from vlm_run.server.renderer import serve_with
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
-
-
-# What vLLM hands to an API process beside addresses.
-_COUNTS = ("client_count", "client_index", "api_server_loads")
 
 
 class ServingEngine(AsyncLLM):  # type: ignore[misc]
@@ -79,8 +76,7 @@ async def running_engine(
     processes = client.get("client_count", 1)
     size = default_pool_size() // processes if renderers is None else renderers
     options = AsyncEngineArgs.from_cli_args(args)
-    options._api_process_count = processes
-    options._api_process_rank = client.get("client_index", 0)
+    set_api_process(options, processes, client.get("client_index", 0))
     try:
         config = options.create_engine_config(UsageContext.OPENAI_API_SERVER)
     except (OSError, ValueError) as error:
@@ -108,7 +104,7 @@ async def _start(config: Any, options: AsyncEngineArgs, client: Mapping[str, Any
             enable_log_requests=options.enable_log_requests,
             aggregate_engine_logging=options.aggregate_engine_logging,
             disable_log_stats=options.disable_log_stats,
-            client_addresses={name: value for name, value in client.items() if name not in _COUNTS},
+            client_addresses=client_addresses(client),
             client_count=client.get("client_count", 1),
             client_index=client.get("client_index", 0),
         )

@@ -1,6 +1,6 @@
-"""Several API processes at one address, before one engine or its data-parallel copies.
+"""Several API processes at one address, in front of one engine or its data-parallel replicas.
 
-vLLM's own launcher starts the engines and the processes; only what runs in such a process is vlm-run's.
+vLLM's own launcher starts the engines and the processes; each process runs vlm-run's server.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+from vlm_run.engine.vllm_internals import run_api_processes
+from vlm_run.server.api_process import Setup, serve_at
 from vlm_run.server.arguments import import_parsers
 from vlm_run.server.logs import logger
-from vlm_run.server.serve import Setup, serve_at
 
 
 def serve_in_several(setup: Setup) -> int:
-    """Serve in `api_server_count` processes until a signal or a death; this process's exit code."""
-    import vllm.v1.utils
-    from vllm.entrypoints.cli.serve import run_multi_api_server
+    """Serve in `api_server_count` processes until a signal or the death of one.
 
-    # Found by this name, and pickled by reference, in every version in range.
-    vllm.v1.utils.run_api_server_worker_proc = run_api_process
+    Returns:
+        This process's exit code.
+    """
     args = setup.args
-    # vLLM's launcher waits so long for its processes, each of which lets its requests finish.
+    # vLLM's launcher waits this long for its processes, each of which lets its requests finish.
     args.shutdown_timeout = max(args.shutdown_timeout, math.ceil(setup.shutdown_seconds) + 1)
     args.vlm_run = setup
     try:
-        run_multi_api_server(args)
-    except SystemExit as leaving:  # its answer to SIGTERM and SIGINT
+        run_api_processes(args, run_api_process)
+    except SystemExit as leaving:  # how the launcher ends on SIGTERM and SIGINT
         return 0 if leaving.code is None else 1
     except Exception as error:
         logger.error("the server ends with exit code 1: %s", error)
@@ -45,6 +45,6 @@ def run_api_process(
     client_config: Mapping[str, Any] | None = None,
     **_: Any,
 ) -> None:
-    """What vLLM's launcher runs in each process."""
+    """Serve in one process; called by vLLM's launcher, with its parameters."""
     import_parsers(args)
     sys.exit(serve_at(sock, args.vlm_run, client_config))

@@ -15,11 +15,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vllm.renderers.hf import HfRenderer
-from vllm.renderers.registry import RENDERER_REGISTRY
 
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.renderer import Renderer
 from vlm_run.engine.rendering_front import RenderingFront
+from vlm_run.engine.vllm_internals import replace_hf_renderer
 from vlm_run.errors import RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.prompts.conversation import Conversation
@@ -49,7 +49,7 @@ _served: list[Served] = []
 def serve_with(adapter: Adapter, policy: MediaPolicy, pool: RendererPool | None) -> None:
     """Let vLLM's next renderer in this process be the adapter's."""
     _served[:] = [Served(adapter, policy, pool)]
-    RENDERER_REGISTRY.renderers["hf"] = (__name__, AdapterRenderer.__name__)
+    replace_hf_renderer(AdapterRenderer)
 
 
 class AdapterRenderer(HfRenderer):  # type: ignore[misc]

@@ -51,7 +51,8 @@ def registers_with_vllm_twice(subject: ModelSubject) -> str | None:
 def vllm_knows_the_architecture(subject: ModelSubject) -> str:
     """The installed vLLM has the spec's architecture, built in or registered by the plugin."""
     _need_vllm(subject)
-    from vlm_run.engine.versions import known_architectures, vllm_version
+    from vlm_run.engine.versions import vllm_version
+    from vlm_run.engine.vllm_internals import known_architectures
 
     if subject.implements("register_with_vllm"):
         _register(subject, "")

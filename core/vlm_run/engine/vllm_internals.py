@@ -1,0 +1,159 @@
+"""What vlm-run does with parts of vLLM that are not public, one function each.
+
+Everything used here is listed in `vllm_seams`, against which each release of vLLM is checked. vLLM's
+public interface is imported where it is needed, in `engine/` and `server/`.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vlm_run.engine.versions import vllm_version
+from vlm_run.engine.vllm_seams import Seam
+from vlm_run.errors import EngineError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.renderers import BaseRenderer
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+Request = TypeVar("Request", bound=type)
+
+
+def locate(seam: Seam) -> Any:
+    """A function or class of vLLM's that has moved between versions.
+
+    Raises:
+        EngineError: It is in none of the places where supported versions have it.
+    """
+    for place in seam.places:
+        module, _, name = place.partition(":")
+        try:
+            return getattr(import_module(module), name)
+        except (ImportError, AttributeError):
+            continue
+    raise EngineError(
+        f"vLLM {vllm_version()} has no {seam.places[0].replace(':', '.')}, which vlm-run needs",
+        hint="docs/vllm-versions.md lists the versions that vlm-run has run with.",
+    )
+
+
+def request_errors() -> tuple[type[Exception], ...]:
+    """The exceptions that vLLM raises when a request, not the engine, is at fault.
+
+    `VLLMValidationError` is a `ValueError` until 0.27; since then all such errors are
+    `VLLMClientError`s. Processors still raise plain `ValueError`s.
+    """
+    from vllm import exceptions
+
+    client_error = getattr(exceptions, "VLLMClientError", exceptions.VLLMValidationError)
+    return (client_error, ValueError)
+
+
+def known_architectures() -> frozenset[str]:
+    """The architectures that vLLM supports, including those that plugins registered in this process."""
+    from vllm import ModelRegistry
+
+    return frozenset(ModelRegistry.get_supported_archs())
+
+
+def processed_image_cache(renderer: BaseRenderer) -> Any:
+    """A renderer's cache of processed images that it does not share with the engine; None if it is off.
+
+    The cache has a processor of its own until 0.30.
+    """
+    cache = getattr(renderer, "_mm_processor_only_cache", None)
+    if cache is not None:
+        return cache
+    return getattr(getattr(renderer, "_readonly_mm_processor", None), "cache", None)
+
+
+async def process_prompt(
+    renderer: BaseRenderer, token_ids: Sequence[int], images: Sequence[Any], cache_keys: Sequence[str]
+) -> Any:
+    """The engine's input for a tokenized prompt and its images.
+
+    Args:
+        renderer: vLLM's.
+        token_ids: The prompt.
+        images: Pillow images, or None for one whose cache key vLLM's cache of processed images holds.
+        cache_keys: One for each image; the engine's caches know the images by them.
+    """
+    prompt: dict[str, Any] = {"prompt_token_ids": list(token_ids)}
+    if images:
+        prompt["multi_modal_data"] = {"image": list(images)}
+        prompt["multi_modal_uuids"] = {"image": list(cache_keys)}
+    # Not through the cache whose images are sent to the engine only once: a request that is refused or
+    # cancelled after this never gets there, and the engine would miss its images in later requests.
+    (engine_input,) = await renderer.render_cmpl_async([prompt], skip_mm_cache=True)
+    if images:
+        # With its caches off vLLM counts images instead, in 0.24 even where it was given cache keys.
+        engine_input["mm_hashes"]["image"] = list(cache_keys)
+    return engine_input
+
+
+def has_died(engine: Any) -> bool:
+    """Whether an engine is dead for good; since 0.33 it may be dead until it has restarted."""
+    return bool(engine.errored) and not getattr(engine, "should_keep_api_server_alive", False)
+
+
+def stop_engine_processes(engine: LLMEngine) -> None:
+    """End the processes of a `vllm.LLM`'s engine, for which vLLM has no public method."""
+    engine.engine_core.shutdown()
+
+
+def set_api_process(options: AsyncEngineArgs, count: int, rank: int) -> None:
+    """Tell an engine's options which of several API processes this is, as vLLM's own launcher does."""
+    options._api_process_count = count
+    options._api_process_rank = rank
+
+
+def replace_hf_renderer(renderer: type) -> None:
+    """Use a renderer, found by its name, in place of vLLM's for Hugging Face tokenizers."""
+    from vllm.renderers.registry import RENDERER_REGISTRY
+
+    RENDERER_REGISTRY.renderers.pop("hf", None)  # or `register` warns of the replacement
+    RENDERER_REGISTRY.register("hf", renderer.__module__, renderer.__name__)
+
+
+def run_api_processes(args: Namespace, worker: Callable[..., None]) -> None:
+    """Run vLLM's launcher of several API processes with another function in each of them.
+
+    Args:
+        args: vLLM's server arguments.
+        worker: A module's function, called with vLLM's `listen_address`, `sock`, `args`, `client_config`
+            and further keywords.
+    """
+    import vllm.v1.utils
+    from vllm.entrypoints.cli.serve import run_multi_api_server
+
+    # The launcher looks it up by this name and pickles it by reference, in every supported version.
+    vllm.v1.utils.run_api_server_worker_proc = worker
+    run_multi_api_server(args)
+
+
+def keep_server_of_dead_engine(app: FastAPI) -> None:
+    """Keep the server up when a request meets a dead engine, which vLLM's handler would end at once."""
+    app.state.server = SimpleNamespace(should_exit=False)
+
+
+def with_own_field_names(request: Request) -> Request:
+    """A decorator for a subclass of a vLLM request, so that its new fields are known fields.
+
+    vLLM keeps the names of a request's fields in its class, and a subclass would inherit them.
+    """
+    request.field_names = None  # type: ignore[attr-defined]
+    return request
+
+
+def client_addresses(client: Mapping[str, Any]) -> dict[str, Any]:
+    """What vLLM's launcher tells an API process about the engine, without what it says about the process."""
+    return {name: value for name, value in client.items() if name not in _CLIENT_COUNTS}
+
+
+_CLIENT_COUNTS = ("client_count", "client_index", "api_server_loads")

@@ -1,0 +1,92 @@
+"""The server's address: its socket, its URL, and what is printed about it."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from argparse import Namespace
+
+import typer
+
+from vlm_run.errors import EngineError
+from vlm_run.server.arguments import api_keys
+
+
+def listen(args: Namespace) -> socket.socket:
+    """A socket bound to the server's address.
+
+    It is bound before the engine starts, so that an address in use is reported at once.
+
+    Raises:
+        EngineError: The address is in use or does not exist.
+    """
+    try:
+        if args.uds:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(args.uds)
+            return listener
+        ((family, _, _, _, address), *_) = socket.getaddrinfo(
+            args.host or "0.0.0.0", args.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return listener
+    except OSError as error:
+        where = args.uds or f"{args.host or '0.0.0.0'}:{args.port}"
+        raise EngineError(
+            f"cannot listen at {where}: {error.strerror or error}", hint="Choose another --host or --port."
+        ) from error
+
+
+def address_of(args: Namespace, listener: socket.socket) -> str:
+    """The URL that reaches the server from this machine."""
+    if args.uds:
+        return f"unix:{args.uds}"
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    scheme = "https" if args.ssl_keyfile and args.ssl_certfile else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def ready_message(address: str, args: Namespace) -> str:
+    """The model's name and URL, and a command that asks it about an image."""
+    name = args.served_model_name[0]
+    body = (
+        f'{{"model": "{name}", "messages": [{{"role": "user", "content": "What is in the picture?"}}], '
+        f'"images": ["{_EXAMPLE_IMAGE}"]}}'
+    )
+    where = f"--unix-socket {args.uds} http://localhost" if args.uds else address
+    key = "-H 'Authorization: Bearer KEY' " if api_keys(args) else ""
+    return (
+        f"{name} is served at {address}/v1\n"
+        f"  curl {where}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
+    )
+
+
+# A red square of 64 × 64 pixels.
+_EXAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAAA1BMVEXSHhjuWnsNAAAAD0lEQVR42mNgGAWjgHwA"
+    "AAJAAAHgTR1EAAAAAElFTkSuQmCC"
+)
+
+
+def warn_if_open(args: Namespace) -> None:
+    """Print a warning if other machines can reach the server and no API key is required."""
+    if args.uds or api_keys(args) or _is_loopback(args.host):
+        return
+    typer.secho(
+        f"WARNING: listening at {args.host or '0.0.0.0'} without --api-key: everyone who can reach this "
+        "machine can use the model.\n         Give --api-key, or --host 127.0.0.1.",
+        fg="yellow",
+        bold=True,
+        err=True,
+    )
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(host or "0.0.0.0").is_loopback
+    except ValueError:
+        return host == "localhost"
