@@ -138,7 +138,7 @@ def test_a_server_that_is_ended_while_it_starts_leaves_nothing_behind(how: signa
             time.sleep(0.05)
         process.send_signal(how)
         assert process.wait(60) == (0 if how == signal.SIGTERM else -how)
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=120)
     assert alive == []
 
 
