@@ -115,13 +115,13 @@ _ENGINE = (
     _seam(
         "vllm:SamplingParams",
         parameters="n temperature top_p top_k min_p repetition_penalty presence_penalty frequency_penalty "
-        "seed max_tokens stop stop_token_ids logprobs structured_outputs",
+        "seed max_tokens stop stop_token_ids logprobs structured_outputs output_kind",
         attributes="ignore_eos detokenize",
     ),
     _seam("vllm.sampling_params:StructuredOutputsParams", parameters="json choice"),
     _seam(
         "vllm.v1.engine.async_llm:AsyncLLM.from_vllm_config",
-        parameters="vllm_config usage_context enable_log_requests aggregate_engine_logging "
+        parameters="vllm_config usage_context stat_loggers enable_log_requests aggregate_engine_logging "
         "disable_log_stats client_addresses client_count client_index",
     ),
     _seam("vllm.v1.engine.async_llm:AsyncLLM.generate", parameters="prompt sampling_params request_id"),
@@ -132,7 +132,15 @@ _ENGINE = (
     _seam("vllm.v1.engine.exceptions:EngineDeadError"),
     _seam("vllm:exceptions"),
     _seam("vllm.exceptions:VLLMClientError", "vllm.exceptions:VLLMValidationError"),
-    _seam("vllm:RequestOutput", attributes="outputs finished"),
+    _seam("vllm.sampling_params:RequestOutputKind", attributes="DELTA FINAL_ONLY"),
+    _seam(
+        "vllm.v1.metrics.loggers:PrometheusStatLogger",
+        parameters="vllm_config engine_indexes",
+        overridden=True,
+        attributes="record record_sleep_state log_engine_initialized log",
+    ),
+    _seam("vllm.v1.metrics.stats:RequestStateStats", attributes="first_token_latency"),
+    _seam("vllm:RequestOutput", attributes="outputs finished metrics"),
     _seam("vllm:CompletionOutput", attributes="index text token_ids logprobs finish_reason"),
     _seam("vllm.logprobs:Logprob", attributes="logprob"),
     _seam("vllm.third_party:pynvml"),
