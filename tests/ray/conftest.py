@@ -26,7 +26,7 @@ def cluster() -> Iterator[Cluster]:
     ):
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.setenv("RAY_TMPDIR", directory)
-        head = {"num_cpus": 4, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+        head = {"num_cpus": 8, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
         running = Cluster(initialize_head=True, head_node_args=head)
         ray.init(address=running.address, log_to_driver=False, logging_level="error")
         rules.send_with_tests(rules)
@@ -51,6 +51,7 @@ def shared_replicas(cluster: Cluster, gate: Path) -> Iterator[Replicas]:
 def replicas(shared_replicas: Replicas, gate: Path) -> Iterator[Replicas]:
     """Two replicas that answer by a rule."""
     gate.unlink(missing_ok=True)
+    shared_replicas.wait(2)
     shared_replicas.deaths = 0
     yield shared_replicas
     gate.touch()

@@ -60,13 +60,13 @@ class Replicas:
         for _ in range(count):
             self._start()
 
-    def wait(self) -> None:
-        """Wait for the first replica to be ready.
+    def wait(self, count: int = 1) -> None:
+        """Wait for so many replicas to be ready; a batch begins with the first.
 
         Raises:
-            EngineError: It could not start.
+            EngineError: They could not start.
         """
-        while not self._running:
+        while len(self._running) < count:
             for _ in self._next_event(None, None):
                 pass
 
