@@ -1,4 +1,4 @@
-"""A real server on real vLLM with the demo model, and pictures to ask it about."""
+"""A real server on real vLLM with the demo model, and images to ask it about."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from PIL import Image
 
 from vlm_run_demo.drawing import COLOURS, Scene, Shape, paint
 
-from ..media.conftest import Server as PictureServer
+from ..media.conftest import Server as ImageServer
 
 START_SECONDS = 180
 SEED_MODELS = ("llava1_6-vicuna-13b-instruct", "phi3-vision-128k-instruct")
@@ -32,8 +32,8 @@ QUESTION = "How many red circles are there?"
 _READY = re.compile(r"is served at ((?:http://|unix:)\S+)/v1")
 
 
-def picture(red_circles: int) -> Image.Image:
-    """A picture with so many red circles and, up to four shapes, blue squares."""
+def draw(red_circles: int) -> Image.Image:
+    """An image with so many red circles and, up to four shapes, blue squares."""
     kinds = [("red", "circle")] * red_circles + [("blue", "square")] * (4 - red_circles)
     shapes = tuple(
         Shape(kind, colour, 24.0 + 36 * place, 64, 12.0, 0.0, COLOURS[colour])
@@ -42,10 +42,10 @@ def picture(red_circles: int) -> Image.Image:
     return paint(Scene(160, 128, (190, 190, 190), 0.3, (0, 0), shapes))
 
 
-def unique_picture(seed: int) -> tuple[str, str]:
-    """A picture that no other seed gives, as base64, and the number of its red circles."""
+def unique_image(seed: int) -> tuple[str, str]:
+    """An image that no other seed gives, as base64, and the number of its red circles."""
     count = seed % 5
-    image = picture(count)
+    image = draw(count)
     image.putpixel((0, 0), (seed % 256, seed // 256 % 256, 77))
     return base64_of(image), str(count)
 
@@ -161,15 +161,15 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 
 @pytest.fixture(scope="session")
 def server(start_server: StartServer) -> Server:
-    """The server that most tests share; it may fetch pictures from this machine."""
+    """The server that most tests share; it may fetch images from this machine."""
     names = [flag for name in (MODEL, *SEED_MODELS) for flag in ("--served-model-name", name)]
     tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
     return start_server("--allow-private-media", "--max_model_len", "2048", *names, "--", *tools)
 
 
 @pytest.fixture
-def pictures() -> Iterator[PictureServer]:
-    """A server of pictures on this machine."""
-    server = PictureServer()
+def image_server() -> Iterator[ImageServer]:
+    """A server of images on this machine."""
+    server = ImageServer()
     yield server
     server.close()

@@ -60,7 +60,7 @@ def test_parsers_of_a_file_are_known(tmp_path: Path) -> None:
         (["--chat-template", "{{ messages }}"], {}, "Give --chat-template before the `--`"),
         (["--headless"], {}, "--headless is not a flag for vLLM here"),
         (["--shutdown-timeout", "9"], {}, "Give --shutdown-timeout before the `--`"),
-        (["--tokenizer-mode", "mistral"], {}, "--tokenizer-mode mistral does not go with"),
+        (["--tokenizer-mode", "mistral"], {}, "--tokenizer-mode mistral cannot be used with"),
     ],
 )
 def test_what_vllm_does_not_take_is_an_error(flags: list[str], options: dict[str, Any], message: str) -> None:
@@ -88,6 +88,6 @@ def test_without_flags_no_file_may_be_named_and_every_public_host_may() -> None:
     assert policy.allowed_domains is None
 
 
-def test_a_local_path_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="is no folder"):
+def test_a_local_path_that_is_not_a_directory_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="is not a directory"):
         take_media_policy(arguments(allowed_local_media_path=str(tmp_path / "none")), {})

@@ -20,17 +20,17 @@ from safetensors.torch import save_file
 
 from vlm_run_demo import CHECKPOINT
 
-from .conftest import MODEL, Server, StartServer, unique_picture
+from .conftest import MODEL, Server, StartServer, unique_image
 
 ANSWER_TOKENS = 300
 
 
 def stream(server: Server, number: int) -> list[dict[str, Any]]:
-    """The chunks of a long answer about a picture."""
+    """The chunks of a long answer about an image."""
     body = {
         "model": MODEL,
         "messages": [{"role": "user", "content": "What is in the picture?"}],
-        "images": [unique_picture(number)[0]],
+        "images": [unique_image(number)[0]],
         "max_tokens": ANSWER_TOKENS,
         "ignore_eos": True,
         "stream": True,
@@ -106,10 +106,10 @@ def test_an_address_that_is_taken_is_an_error_at_once(server: Server, start_serv
 
 def test_several_api_processes_share_an_address_and_end_together(start_server: StartServer) -> None:
     server = start_server("--port", free_port(), "--", "--api-server-count", "2")
-    pictures = [unique_picture(number) for number in range(12)]
+    images = [unique_image(number) for number in range(12)]
     with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda picture: server.ask(images=[picture[0]]), pictures))
-    assert answers == [count for _, count in pictures]
+        answers = list(pool.map(lambda image: server.ask(images=[image[0]]), images))
+    assert answers == [count for _, count in images]
     for _ in range(5):
         assert "message 1, image 1" in server.refusal(images=["x"])
     # Whichever process answers, for all of them.
@@ -161,7 +161,7 @@ def test_a_lora_adapter_is_served_at_a_socket_of_the_file_system(
         transport=httpx.HTTPTransport(uds=str(socket_file)), base_url="http://localhost", timeout=120
     )
     assert [model["id"] for model in server.http.get("/v1/models").json()["data"]] == [MODEL, "odd"]
-    encoded, count = unique_picture(3)
+    encoded, count = unique_image(3)
     assert server.ask(images=[encoded]) == count
     odd = server.chat(images=[encoded], model="odd", max_tokens=8).json()
     assert odd["model"] == "odd"
@@ -186,7 +186,7 @@ def ask_and_interrupt(server: Server) -> None:
     assert server.process.wait(60) == 0
 
 
-def write_lora(folder: Path) -> None:
+def write_lora(directory: Path) -> None:
     """An adapter of random weights, large enough to change every answer."""
     text = json.loads((CHECKPOINT / "config.json").read_text())["text_config"]
     width = text["num_attention_heads"] * text["head_dim"]
@@ -199,10 +199,10 @@ def write_lora(folder: Path) -> None:
         for layer in range(text["num_hidden_layers"])
         for side, shape in sides.items()
     }
-    folder.mkdir()
-    save_file(weights, folder / "adapter_model.safetensors")
+    directory.mkdir()
+    save_file(weights, directory / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["o_proj"], "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (directory / "adapter_config.json").write_text(json.dumps(config))
 
 
 def free_port() -> str:

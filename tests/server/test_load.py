@@ -19,11 +19,11 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 
-from .conftest import MODEL, QUESTION, PictureServer, Server, unique_picture
+from .conftest import MODEL, QUESTION, ImageServer, Server, unique_image
 
 BAD: list[dict[str, Any]] = [
     {"images": ["aGVsbG8gd29ybGQh" * 4]},
-    {"images": [unique_picture(1)[0]] * 3},
+    {"images": [unique_image(1)[0]] * 3},
     {"images": [None]},
     {"content": "<image><image>Which?", "images": ["x"]},
 ]
@@ -31,9 +31,9 @@ CLIENTS = 64
 MALFORMED = 1000
 
 
-def test_64_clients_with_pictures_of_their_own_get_their_own_answers(server: Server) -> None:
+def test_64_clients_with_images_of_their_own_get_their_own_answers(server: Server) -> None:
     def ask(client: int) -> tuple[str, str]:
-        encoded, count = unique_picture(client)
+        encoded, count = unique_image(client)
         with httpx.Client(base_url=server.url, timeout=300) as http:
             body = {"model": MODEL, "temperature": 0, "stream": client % 3 == 0}
             form: dict[str, Any] = {"images": [encoded]}
@@ -78,7 +78,7 @@ def test_a_thousand_malformed_requests_meet_no_server_error(server: Server) -> N
         codes = list(pool.map(send, bodies))
     assert [(code, body) for code, body in zip(codes, bodies, strict=True) if code >= 500] == []
     assert sum(400 <= code < 500 for code in codes) > 0.9 * MALFORMED
-    encoded, count = unique_picture(12345)
+    encoded, count = unique_image(12345)
     assert server.ask(images=[encoded]) == count
 
 
@@ -179,7 +179,7 @@ def test_a_client_that_goes_away_before_the_answer_frees_its_engine_work(server:
 
 
 def test_a_client_that_goes_away_stops_the_fetching_of_its_images(
-    server: Server, pictures: PictureServer
+    server: Server, image_server: ImageServer
 ) -> None:
     asked, left = threading.Event(), threading.Event()
 
@@ -189,8 +189,8 @@ def test_a_client_that_goes_away_stops_the_fetching_of_its_images(
         if handler.connection.recv(1) == b"":
             left.set()
 
-    pictures.answers["/slow"] = hang
-    with asking(server, {**LONG, "images": [pictures.url("/slow")]}):
+    image_server.answers["/slow"] = hang
+    with asking(server, {**LONG, "images": [image_server.url("/slow")]}):
         assert asked.wait(10)
         assert not left.is_set()
     assert left.wait(5)

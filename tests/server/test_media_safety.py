@@ -1,6 +1,6 @@
-"""What a stranger may make the server do: fetch no private address, read no file, decode no bomb.
+"""Requests cannot make the server fetch private addresses, read files or decode bombs.
 
-The server runs in a small network of its own: its name server and its routes are set below.
+The server runs in a network of its own: name resolution and routes are set below.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from .conftest import MODEL, QUESTION, PictureServer, Server, StartServer, base64_of, picture, png
+from .conftest import MODEL, QUESTION, ImageServer, Server, StartServer, base64_of, draw, png
 
 KEY = "correct horse"
 NETWORK = """
@@ -55,22 +55,22 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder whose files requests may name; beside it lies a secret."""
-    folder = tmp_path_factory.mktemp("media") / "allowed"
-    folder.mkdir()
-    (folder / "two.png").write_bytes(png(picture(2)))
-    (folder.parent / "secret.png").write_bytes(png(picture(3)))
-    (folder / "link.png").symlink_to(folder.parent / "secret.png")
-    return folder
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory whose files requests may name; beside it lies a secret."""
+    directory = tmp_path_factory.mktemp("media") / "allowed"
+    directory.mkdir()
+    (directory / "two.png").write_bytes(png(draw(2)))
+    (directory.parent / "secret.png").write_bytes(png(draw(3)))
+    (directory / "link.png").symlink_to(directory.parent / "secret.png")
+    return directory
 
 
 @pytest.fixture(scope="module")
-def server(start_server: StartServer, folder: Path) -> Server:
-    """A server as strangers meet it, which prepares pictures in a process of its own."""
+def server(start_server: StartServer, directory: Path) -> Server:
+    """A server with the default protections, and one renderer process."""
     server = start_server(
         *("--api-key", KEY, "--api-key", "another", "--renderers", "1", "--shutdown-timeout", "1"),
-        *("--allowed-local-media-path", str(folder), "--media-timeout", "2"),
+        *("--allowed-local-media-path", str(directory), "--media-timeout", "2"),
         *("--max-image-mib", "1", "--max-image-pixels", "1000000", "--max-request-mib", "4"),
         prelude=NETWORK,
     )
@@ -104,45 +104,45 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("url", PRIVATE)
-def test_no_private_address_is_asked(server: Server, pictures: PictureServer, url: str) -> None:
-    pictures.at("/p.png", png(picture(2)))
-    refusal = server.refusal(images=[url.format(port=pictures.port)])
+def test_no_private_address_is_asked(server: Server, image_server: ImageServer, url: str) -> None:
+    image_server.at("/p.png", png(draw(2)))
+    refusal = server.refusal(images=[url.format(port=image_server.port)])
     assert refusal.startswith("message 1, image 1: ")
     assert "private or special address" in refusal
-    assert pictures.asked == []
+    assert image_server.asked == []
 
 
-def test_a_public_address_is_asked(server: Server, pictures: PictureServer) -> None:
-    pictures.at("/two.png", png(picture(2)))
-    assert server.ask(images=[pictures.url("/two.png", "public.test")]) == "2"
+def test_a_public_address_is_asked(server: Server, image_server: ImageServer) -> None:
+    image_server.at("/two.png", png(draw(2)))
+    assert server.ask(images=[image_server.url("/two.png", "public.test")]) == "2"
 
 
 @pytest.mark.parametrize(
     "target", ["http://127.0.0.1:{port}/p.png", "http://metadata.test/", "file:///etc/passwd"]
 )
-def test_no_redirect_leads_inside(server: Server, pictures: PictureServer, target: str) -> None:
-    pictures.at("/p.png", png(picture(2)))
-    pictures.redirect("/first", "/second")
-    pictures.redirect("/second", target.format(port=pictures.port))
-    refusal = server.refusal(images=[pictures.url("/first", "public.test")])
+def test_no_redirect_leads_inside(server: Server, image_server: ImageServer, target: str) -> None:
+    image_server.at("/p.png", png(draw(2)))
+    image_server.redirect("/first", "/second")
+    image_server.redirect("/second", target.format(port=image_server.port))
+    refusal = server.refusal(images=[image_server.url("/first", "public.test")])
     assert "private or special address" in refusal or "is not an http or https URL" in refusal
-    assert [path for path, _ in pictures.asked] == ["/first", "/second"]
+    assert [path for path, _ in image_server.asked] == ["/first", "/second"]
 
 
-def test_redirects_have_an_end(server: Server, pictures: PictureServer) -> None:
-    pictures.redirect("/round", "/round")
-    assert "redirects more than 5 times" in server.refusal(images=[pictures.url("/round", "public.test")])
+def test_redirects_have_an_end(server: Server, image_server: ImageServer) -> None:
+    image_server.redirect("/round", "/round")
+    assert "redirects more than 5 times" in server.refusal(images=[image_server.url("/round", "public.test")])
 
 
 def test_a_name_that_turns_private_after_the_check_is_not_asked(
-    server: Server, pictures: PictureServer
+    server: Server, image_server: ImageServer
 ) -> None:
-    pictures.at("/p.png", png(picture(2)))
-    server.refusal(images=[pictures.url("/p.png", "rebind.test")])
-    assert pictures.asked == []
+    image_server.at("/p.png", png(draw(2)))
+    server.refusal(images=[image_server.url("/p.png", "rebind.test")])
+    assert image_server.asked == []
 
 
-def test_a_slow_host_is_given_up_and_holds_up_nobody(server: Server, pictures: PictureServer) -> None:
+def test_a_slow_host_is_given_up_and_holds_up_nobody(server: Server, image_server: ImageServer) -> None:
     gone = threading.Event()
 
     def hang(handler: BaseHTTPRequestHandler) -> None:
@@ -150,29 +150,31 @@ def test_a_slow_host_is_given_up_and_holds_up_nobody(server: Server, pictures: P
 
     # Each its own, since those who wait for one URL share what is fetched.
     paths = [f"/slow/{number}" for number in range(40)]
-    pictures.answers |= dict.fromkeys(paths, hang)
-    server.ask(images=[base64_of(picture(2))])
+    image_server.answers |= dict.fromkeys(paths, hang)
+    server.ask(images=[base64_of(draw(2))])
     with ThreadPoolExecutor(40) as pool:
-        refusals = [pool.submit(server.refusal, images=[pictures.url(path, "public.test")]) for path in paths]
+        refusals = [
+            pool.submit(server.refusal, images=[image_server.url(path, "public.test")]) for path in paths
+        ]
         until = time.monotonic() + 10
-        while len(pictures.asked) < 40 and time.monotonic() < until:
+        while len(image_server.asked) < 40 and time.monotonic() < until:
             time.sleep(0.01)
         started = time.monotonic()
-        assert server.ask(images=[base64_of(picture(3))]) == "3"
+        assert server.ask(images=[base64_of(draw(3))]) == "3"
         assert time.monotonic() - started < 1.5
         assert not any(refusal.done() for refusal in refusals)
         assert all("took longer than 2 s" in refusal.result() for refusal in refusals)
     gone.set()
 
 
-def test_a_slow_name_server_holds_up_nobody(server: Server, pictures: PictureServer) -> None:
-    pictures.at("/two.png", png(picture(2)))
+def test_a_slow_name_server_holds_up_nobody(server: Server, image_server: ImageServer) -> None:
+    image_server.at("/two.png", png(draw(2)))
     with ThreadPoolExecutor(20) as pool:
         refusals = [
             pool.submit(server.refusal, images=[f"http://{number}.slow.test/p.png"]) for number in range(20)
         ]
         time.sleep(0.5)
-        assert server.ask(images=[pictures.url("/two.png", "public.test")]) == "2"
+        assert server.ask(images=[image_server.url("/two.png", "public.test")]) == "2"
         assert not any(refusal.done() for refusal in refusals)
         assert all("took longer than 2 s" in refusal.result() for refusal in refusals)
 
@@ -203,32 +205,32 @@ CONTENTS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize(("content", "message"), CONTENTS.values(), ids=CONTENTS)
 def test_what_is_fetched_is_limited(
-    server: Server, pictures: PictureServer, content: Callable[[], bytes], message: str
+    server: Server, image_server: ImageServer, content: Callable[[], bytes], message: str
 ) -> None:
-    pictures.at("/p", content())
-    assert message in server.refusal(images=[pictures.url("/p", "public.test")])
+    image_server.at("/p", content())
+    assert message in server.refusal(images=[image_server.url("/p", "public.test")])
 
 
-def test_the_first_frame_of_an_animation_is_used(server: Server, pictures: PictureServer) -> None:
+def test_the_first_frame_of_an_animation_is_used(server: Server, image_server: ImageServer) -> None:
     frames = io.BytesIO()
-    picture(2).save(frames, "GIF", save_all=True, append_images=[picture(3)])
+    draw(2).save(frames, "GIF", save_all=True, append_images=[draw(3)])
     assert (
-        server.ask(images=[pictures.at("/a.gif", frames.getvalue()).replace("127.0.0.1", "public.test")])
+        server.ask(images=[image_server.at("/a.gif", frames.getvalue()).replace("127.0.0.1", "public.test")])
         == "2"
     )
 
 
-def test_a_file_below_the_allowed_folder_may_be_named(server: Server, folder: Path) -> None:
-    assert server.ask(images=[str(folder / "two.png")]) == "2"
-    assert server.ask(f"<img>{(folder / 'two.png').as_uri()}</img>{QUESTION}") == "2"
+def test_a_file_below_the_allowed_folder_may_be_named(server: Server, directory: Path) -> None:
+    assert server.ask(images=[str(directory / "two.png")]) == "2"
+    assert server.ask(f"<img>{(directory / 'two.png').as_uri()}</img>{QUESTION}") == "2"
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "link.png", "x/../../secret.png", "../nonesuch.png"])
 def test_no_other_file_may_be_named_nor_its_existence_be_found_out(
-    server: Server, folder: Path, name: str
+    server: Server, directory: Path, name: str
 ) -> None:
-    assert "is not a file below the allowed folder" in server.refusal(images=[f"{folder}/{name}"])
-    assert "is not below the allowed folder" in server.refusal(images=[f"file://{folder}/{name}"])
+    assert "is not a file below the allowed folder" in server.refusal(images=[f"{directory}/{name}"])
+    assert "is not below the allowed folder" in server.refusal(images=[f"file://{directory}/{name}"])
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PictureServer, Server, picture, png
+from .conftest import ImageServer, Server, draw, png
 
 EXAMPLES = Path(__file__).parent / "examples"
-PICTURES = "http://modelscope-open.oss-cn-hangzhou.aliyuncs.com/images"
+EXAMPLE_IMAGES = "http://modelscope-open.oss-cn-hangzhou.aliyuncs.com/images"
 COMMENTED = {
     "use url": [],
     "use base64": [
@@ -34,11 +34,11 @@ COMMENTED = {
 
 
 @pytest.fixture
-def here(server: Server, pictures: PictureServer) -> dict[str, str]:
+def here(server: Server, image_server: ImageServer) -> dict[str, str]:
     """The page's addresses, and those of this test in their places."""
-    pictures.at("/images/cat.png", png(picture(1)))
-    pictures.at("/images/animal.png", png(picture(3)))
-    return {PICTURES: pictures.url("/images"), "http://localhost:8000": server.url}
+    image_server.at("/images/cat.png", png(draw(1)))
+    image_server.at("/images/animal.png", png(draw(3)))
+    return {EXAMPLE_IMAGES: image_server.url("/images"), "http://localhost:8000": server.url}
 
 
 def read(name: str, addresses: dict[str, str]) -> str:
@@ -69,7 +69,7 @@ def test_the_openai_examples_run(name: str, here: dict[str, str]) -> None:
 def test_the_openai_examples_other_ways_run(
     way: str, here: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "cat.png").write_bytes(png(picture(1)))
+    (tmp_path / "cat.png").write_bytes(png(draw(1)))
     monkeypatch.chdir(tmp_path)
     source = read("llava.txt", here)
     for line in COMMENTED[way]:

@@ -23,7 +23,7 @@ def serve(
     ] = None,
     model_type: opt.ModelType = None,
     model: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the weights.", rich_help_panel=opt.MODEL)
+        str | None, typer.Option(help="Directory or hub id of the weights.", rich_help_panel=opt.MODEL)
     ] = None,
     served_model_name: Annotated[
         list[str] | None,
@@ -90,7 +90,7 @@ def serve(
     ] = False,
     allowed_local_media_path: Annotated[
         Path | None,
-        typer.Option(help="Let requests name files below this folder.", rich_help_panel=_IMAGES),
+        typer.Option(help="Let requests name files below this directory.", rich_help_panel=_IMAGES),
     ] = None,
     media_timeout: Annotated[
         float, typer.Option(help="Seconds to fetch one image in.", rich_help_panel=_IMAGES)

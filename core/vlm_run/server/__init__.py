@@ -1,4 +1,4 @@
-"""The OpenAI-compatible server: vLLM's own application with the adapter in it.
+"""The OpenAI-compatible server: vLLM's own application, with prompts and images by the adapter.
 
 Importing this package imports neither vLLM nor FastAPI; its modules do.
 """

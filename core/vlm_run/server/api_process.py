@@ -21,7 +21,7 @@ from vlm_run.engine import vllm_seams
 from vlm_run.engine.vllm_internals import has_died, locate
 from vlm_run.media import MediaPolicy
 from vlm_run.server.listening import address_of, ready_message
-from vlm_run.server.logs import access_log, logger, name_requests_in_logs
+from vlm_run.server.request_logs import access_log, logger, name_requests_in_logs
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
@@ -72,8 +72,8 @@ def serve_at(listener: socket.socket, setup: Setup, client: Mapping[str, Any] | 
 
 
 async def _serve(listener: socket.socket, setup: Setup, client: Mapping[str, Any]) -> int:
-    from vlm_run.server.app import build, guarded
-    from vlm_run.server.engine import running_engine
+    from vlm_run.server.application import build, guarded
+    from vlm_run.server.serving_engine import running_engine
 
     args = setup.args
     async with running_engine(setup.adapter, args, setup.policy, setup.renderers, client) as engine:

@@ -1,4 +1,4 @@
-"""What the server is started with: the plugin's options, the command's, and vLLM's own flags on top."""
+"""vLLM's server arguments: the plugin's options, overridden by the command's and by vLLM's own flags."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlm_run.media import MediaPolicy
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
 
-# Where vLLM would look for pictures, if it were ever asked to fetch one: nowhere.
+# The only host from which vLLM itself may fetch images: one that cannot exist.
 _NOWHERE = "fetched-by-vlm-run.invalid"
 _UNSUPPORTED = {
     "shutdown_timeout": "Give --shutdown-timeout before the `--`.",
@@ -31,11 +31,11 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
 
     Args:
         adapter: The model.
-        options: In vLLM's names, on top of the plugin's.
-        flags: As on vLLM's own command line, on top of all.
+        options: Options under vLLM's names; they override the plugin's.
+        flags: Flags as on vLLM's own command line; they override everything else.
 
     Raises:
-        EngineError: vLLM is missing or out of range, or does not take an option or a flag.
+        EngineError: vLLM is missing or out of range, or does not accept an option or a flag.
     """
     check_serves(adapter.spec)
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -43,7 +43,7 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
     def refuse(message: str) -> NoReturn:
         raise EngineError(
             f"vLLM's server refuses its flags: {message}",
-            hint="`vllm serve --help=all` lists them; they stand behind `--`.",
+            hint="`vllm serve --help=all` lists them; they follow after `--`.",
         )
 
     parser = FlexibleArgumentParser(prog="vllm serve", add_help=False)
@@ -69,28 +69,28 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
         if getattr(args, name, None):
             raise EngineError(f"--{name.replace('_', '-')} is not a flag for vLLM here", hint=advice)
     if args.tokenizer_mode not in ("auto", "hf"):
-        raise EngineError(f"--tokenizer-mode {args.tokenizer_mode} does not go with the adapter's prompts")
+        raise EngineError(f"--tokenizer-mode {args.tokenizer_mode} cannot be used with the adapter's prompts")
     return args
 
 
 def take_media_policy(args: Namespace, limits: Mapping[str, Any]) -> MediaPolicy:
-    """The policy for pictures of requests, after which vLLM itself may fetch none.
+    """The media policy for the images of requests; afterwards vLLM itself may fetch none.
 
     Args:
-        args: vLLM's arguments. Its `allowed_media_domains` and `allowed_local_media_path` become
-            the policy's.
+        args: vLLM's server arguments. `allowed_media_domains` and `allowed_local_media_path` move from
+            there to the policy.
         limits: Further fields of `MediaPolicy`.
 
     Raises:
-        EngineError: The local path is no folder.
+        EngineError: The local path is not a directory.
     """
-    folder = args.allowed_local_media_path
-    if folder and not Path(folder).is_dir():
-        raise EngineError(f"--allowed-local-media-path {folder} is no folder")
+    directory = args.allowed_local_media_path
+    if directory and not Path(directory).is_dir():
+        raise EngineError(f"--allowed-local-media-path {directory} is not a directory")
     policy = MediaPolicy.for_server().model_copy(
         update={
-            "allow_local_files": bool(folder),
-            "allowed_local_path": Path(folder) if folder else None,
+            "allow_local_files": bool(directory),
+            "allowed_local_path": Path(directory) if directory else None,
             "allowed_domains": tuple(args.allowed_media_domains) if args.allowed_media_domains else None,
         }
     )
@@ -100,7 +100,7 @@ def take_media_policy(args: Namespace, limits: Mapping[str, Any]) -> MediaPolicy
 
 
 def import_parsers(args: Namespace) -> None:
-    """Let vLLM know the parsers of the files that its flags name; needed in each process."""
+    """Register the tool and reasoning parsers in the files that vLLM's flags name, in this process."""
     from vllm.reasoning import ReasoningParserManager
     from vllm.tool_parsers import ToolParserManager
 
@@ -111,7 +111,7 @@ def import_parsers(args: Namespace) -> None:
 
 
 def api_keys(args: Namespace) -> list[str]:
-    """The keys in force, vLLM's variable `VLLM_API_KEY` included."""
+    """The API keys that clients may send, including vLLM's environment variable `VLLM_API_KEY`."""
     from vllm import envs
 
     return [key for key in (args.api_key or [envs.VLLM_API_KEY]) if key]

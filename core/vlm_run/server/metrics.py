@@ -1,4 +1,4 @@
-"""What vlm-run measures, beside vLLM's own metrics at `/metrics`."""
+"""vlm-run's Prometheus metrics, exposed beside vLLM's own at `/metrics`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _RENDER_SECONDS = Histogram(
     "Decoding and processing the images of a request, and tokenizing its prompt.",
     buckets=_SECONDS,
 )
-_IMAGES = Counter("vlm_run:images", "Images handed to the engine.")
-_IMAGE_TOKENS = Counter("vlm_run:image_tokens", "Prompt tokens that images took up.")
-_CACHE_QUERIES = Counter("vlm_run:image_cache_queries", "Images looked up among those processed before.")
-_CACHE_HITS = Counter("vlm_run:image_cache_hits", "Images found among those processed before.")
-_REJECTIONS = Counter("vlm_run:rejected_requests", "Requests refused by vlm-run, by the error.", ["reason"])
+_IMAGES = Counter("vlm_run:images", "Images passed to the engine.")
+_IMAGE_TOKENS = Counter("vlm_run:image_tokens", "Prompt tokens that stand for images.")
+_CACHE_QUERIES = Counter("vlm_run:image_cache_queries", "Images looked up in the cache of processed images.")
+_CACHE_HITS = Counter("vlm_run:image_cache_hits", "Images found in the cache of processed images.")
+_REJECTIONS = Counter("vlm_run:rejected_requests", "Requests refused by vlm-run, by reason.", ["reason"])
 
 
 def count_rendered(rendered: Rendered) -> None:
-    """Count a request that is ready for the engine."""
+    """Record the images of a request that is ready for the engine."""
     _RENDER_SECONDS.observe(rendered.stages.decode + rendered.stages.process)
     _IMAGES.inc(len(rendered.image_tokens))
     _CACHE_QUERIES.inc(len(rendered.image_tokens))
@@ -36,7 +36,11 @@ def count_rendered(rendered: Rendered) -> None:
 
 
 def count_rejection(error: VlmRunError | str) -> None:
-    """Count a refused request; the reason is a word, or the error's class as in `context_overflow`."""
+    """Count a refused request.
+
+    Args:
+        error: The reason, or an error whose class gives it, as in `context_overflow`.
+    """
     name = error if isinstance(error, str) else type(error).__name__.removesuffix("Error")
     words = re.findall("[A-Z]?[a-z]+", name)
     _REJECTIONS.labels("_".join(words).lower()).inc()

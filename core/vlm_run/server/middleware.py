@@ -1,6 +1,6 @@
-"""What stands in front of every endpoint: request ids, the key, and a limit on the body's size.
+"""Middleware for every endpoint: request ids, API keys, and the limit on the request body.
 
-Plain ASGI, since Starlette's own base class would buffer streams and hide that a client went away.
+Plain ASGI, since Starlette's base class for middleware hides that a client has disconnected.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from http import HTTPStatus
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vlm_run.server.errors import error_response
-from vlm_run.server.logs import request_id
+from vlm_run.server.error_responses import error_response
 from vlm_run.server.metrics import count_rejection
+from vlm_run.server.request_logs import request_id
 
 _HEADER = "x-request-id"
-# What goes into log lines and into vLLM's own ids.
-_SOUND_ID = re.compile(r"[A-Za-z0-9._:/=+-]{1,128}")
-# For those who watch the server, and who have no key.
+# Safe in log lines and in vLLM's own ids.
+_VALID_ID = re.compile(r"[A-Za-z0-9._:/=+-]{1,128}")
+# For monitoring, which has no key.
 OPEN_PATHS = frozenset({"/health", "/ping", "/metrics", "/version", "/load"})
 
 
 class RequestIds:
-    """Gives each request an id: the client's `X-Request-Id` if it is sound, else a new one.
+    """Gives each request an id: the client's `X-Request-Id` if it is valid, else a new one.
 
-    It is in the answer's headers, in vLLM's `id` of the answer, and in every log line about it.
+    The id is in the response's headers, in the `id` that vLLM puts in the response, and in every log
+    line about the request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -41,7 +42,7 @@ class RequestIds:
             return
         headers = MutableHeaders(scope=scope)
         given = headers.get(_HEADER, "")
-        own = given if _SOUND_ID.fullmatch(given) else uuid.uuid4().hex
+        own = given if _VALID_ID.fullmatch(given) else uuid.uuid4().hex
         headers[_HEADER] = own
         request_id.set(own)
 
@@ -54,7 +55,7 @@ class RequestIds:
 
 
 class Keys:
-    """Asks for one of the keys as a bearer token, on every path but those for watching the server."""
+    """Requires one of the API keys as a bearer token, on every path except those for monitoring."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
@@ -79,13 +80,13 @@ class Keys:
     def _is_known(self, scope: Scope) -> bool:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         given = _digest(key.strip())
-        # Every key is compared, each in constant time.
+        # All keys are compared, each in constant time.
         known = [secrets.compare_digest(given, each) for each in self._keys]
         return scheme.lower() == "bearer" and any(known)
 
 
 class BodyLimit:
-    """Refuses a body of more than `max_bytes`."""
+    """Refuses a request body of more than `max_bytes`."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -111,7 +112,7 @@ class BodyLimit:
             return message
 
         async def send_limited(message: Message) -> None:
-            # FastAPI makes an error of its own of what stops it reading.
+            # FastAPI turns the exception that stops its reading into a response of its own.
             nonlocal refused
             if received <= self._max_bytes:
                 await send(message)

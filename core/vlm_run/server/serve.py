@@ -16,7 +16,7 @@ from vlm_run.plugins.cpu_dtype import DTYPE
 from vlm_run.server.api_process import Setup, serve_at
 from vlm_run.server.arguments import server_arguments, take_media_policy
 from vlm_run.server.listening import listen, warn_if_open
-from vlm_run.server.processes import serve_in_several
+from vlm_run.server.multi_process import serve_in_several
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter

@@ -103,12 +103,12 @@ def served(adapter: Adapter) -> Iterator[Callable[..., list[int]]]:
     from vllm.renderers import renderer_from_config
     from vllm.renderers.registry import RENDERER_REGISTRY
 
-    from vlm_run.server.renderer import serve_with
+    from vlm_run.server.chat_renderer import use_adapter_renderer
 
     config = adapter.vllm_config(dtype="float32", enforce_eager=True)
     before = dict(RENDERER_REGISTRY.renderers)
     try:
-        serve_with(adapter, MediaPolicy(), None)
+        use_adapter_renderer(adapter, MediaPolicy(), None)
         renderer = renderer_from_config(config)
     finally:
         RENDERER_REGISTRY.renderers.update(before)
@@ -136,7 +136,7 @@ def test_the_server_takes_bounds_of_a_part_and_of_the_request(
 
 
 def test_the_server_takes_no_other_option_of_the_processor(served: Callable[..., list[int]]) -> None:
-    from vlm_run.server.errors import Refusal
+    from vlm_run.server.error_responses import Refusal
 
     with pytest.raises(Refusal, match="'do_resize' in 'mm_processor_kwargs' cannot be given"):
         served(_image(64, 64), do_resize=False)

@@ -1,4 +1,4 @@
-"""The request's id in every log line that is about one."""
+"""Request ids in the log."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from contextvars import ContextVar
 from typing import Any
 
 logger = logging.getLogger("vllm.vlm_run")
-"""Below vLLM's, whose level and form it shares."""
+"""A child of vLLM's logger, whose level and format it shares."""
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""Of the request that is being answered here."""
+"""The id of the request that the current task handles; empty outside one."""
 
 _ACCESS = "uvicorn.access"
 
 
 def name_requests_in_logs() -> None:
-    """Put the request's id in front of the messages of all loggers of this process, from now on."""
+    """Prefix the messages of all loggers of this process with the request's id."""
     make = logging.getLogRecordFactory()
 
     def make_named(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
         own = request_id.get()
         record.request_id = own or "-"
-        # uvicorn's access lines are made of their arguments, not of a message.
+        # uvicorn formats access lines from their arguments, not from the message.
         if own and record.name != _ACCESS:
             record.msg = (
                 f"[{own}] {record.msg}" if record.args == () else f"[{own.replace('%', '%%')}] {record.msg}"
@@ -34,7 +34,7 @@ def name_requests_in_logs() -> None:
 
 
 def access_log(config: dict[str, Any]) -> dict[str, Any]:
-    """uvicorn's logging configuration with the request's id in its access lines."""
+    """Add the request's id to the access lines of uvicorn's logging configuration."""
     formatters = {**config["formatters"]}
     formatters["access"] = {
         **formatters["access"],

@@ -1,4 +1,4 @@
-"""The application: vLLM's own, with vlm-run's endpoints, errors and middleware."""
+"""The ASGI application: vLLM's, with vlm-run's endpoints, error responses and middleware."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vlm_run.adapter import Adapter
 from vlm_run.engine import vllm_seams
 from vlm_run.engine.vllm_internals import keep_server_of_dead_engine, locate
 from vlm_run.errors import VlmRunError
-from vlm_run.server import adapter_info, chat
+from vlm_run.server import adapter_endpoint, chat_endpoint
 from vlm_run.server.arguments import api_keys
-from vlm_run.server.engine import ServingEngine
-from vlm_run.server.errors import Refusal, answer_error, answer_http_error, answer_refusal
+from vlm_run.server.error_responses import Refusal, answer_error, answer_http_error, answer_refusal
 from vlm_run.server.middleware import BodyLimit, Keys, RequestIds
+from vlm_run.server.serving_engine import ServingEngine
 
 
 async def build(adapter: Adapter, engine: ServingEngine, args: Namespace) -> FastAPI:
-    """The application for a running engine.
+    """Build the application for a running engine.
 
     Args:
         adapter: The model.
@@ -33,8 +33,8 @@ async def build(adapter: Adapter, engine: ServingEngine, args: Namespace) -> Fas
     app: FastAPI = locate(vllm_seams.BUILD_APP)(args, tasks, engine.model_config)
     await locate(vllm_seams.INIT_APP_STATE)(engine, app.state, args, tasks)
     app.state.vlm_run = adapter
-    keep_server_of_dead_engine(app)  # until `vlm_run.server.serve` has noticed it and ends the server
-    _put_first(app, chat.router, adapter_info.router)
+    keep_server_of_dead_engine(app)  # `api_process` ends it a little later
+    _put_first(app, chat_endpoint.router, adapter_endpoint.router)
     app.add_exception_handler(VlmRunError, answer_error)
     app.add_exception_handler(Refusal, answer_refusal)
     app.add_exception_handler(HTTPException, answer_http_error)
@@ -44,7 +44,7 @@ async def build(adapter: Adapter, engine: ServingEngine, args: Namespace) -> Fas
 
 
 def guarded(app: ASGIApp, args: Namespace, *, max_body_bytes: int) -> ASGIApp:
-    """The application behind request ids, the keys in force, and a limit on one body's size."""
+    """Wrap the application in request ids, the check of API keys, and the limit on the body's size."""
     app = BodyLimit(app, max_body_bytes)
     if keys := api_keys(args):
         app = Keys(app, keys)
@@ -52,7 +52,7 @@ def guarded(app: ASGIApp, args: Namespace, *, max_body_bytes: int) -> ASGIApp:
 
 
 def _put_first(app: FastAPI, *routers: APIRouter) -> None:
-    """Let routers' endpoints go before vLLM's of the same paths, in the schema too."""
+    """Give routers' endpoints precedence over vLLM's for the same paths, in the OpenAPI schema too."""
     before = len(app.router.routes)
     for router in routers:
         app.include_router(router)
@@ -61,7 +61,7 @@ def _put_first(app: FastAPI, *routers: APIRouter) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            # Here the last of the same path wins.
+            # In the schema the last route for a path wins.
             routes = [*app.router.routes[len(own) :], *own]
             app.openapi_schema = get_openapi(title="vlm-run", version=app.version, routes=routes)
         return app.openapi_schema

@@ -1,4 +1,4 @@
-"""`/v1/chat/completions` with ms-swift's shorthands: OpenAI's and vLLM's request, and `images` beside it."""
+"""`POST /v1/chat/completions`: OpenAI's and vLLM's request, with ms-swift's field `images`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ router = APIRouter()
 
 @with_own_field_names
 class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
-    """vLLM's chat request, in which images may also be given as ms-swift's servers take them."""
+    """vLLM's chat request, which also accepts images in the form of ms-swift's servers."""
 
     images: list[str | None] | str | None = Field(
         default=None,
         description=(
-            "Images, each a URL, base64, a data URI, or a local path if the server allows it. They stand "
-            "for the `<image>` tags in the text of the messages; without tags they belong to the last "
-            "user message, or, with as many entries as the user has turns, to the turns in order, null "
-            "for a turn without an image. Text may also bring images of its own as `<img>URL</img>`."
+            "Images, each a URL, base64, a data URI, or a local path if the server allows it. They take the "
+            "places of the `<image>` tags in the messages' text. Without tags they belong to the last user "
+            "message, or, with one entry per user message, to these in order, null for a message without "
+            "an image. Text may also contain images as `<img>URL</img>`."
         ),
     )
 

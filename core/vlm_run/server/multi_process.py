@@ -15,7 +15,7 @@ from typing import Any
 from vlm_run.engine.vllm_internals import run_api_processes
 from vlm_run.server.api_process import Setup, serve_at
 from vlm_run.server.arguments import import_parsers
-from vlm_run.server.logs import logger
+from vlm_run.server.request_logs import logger
 
 
 def serve_in_several(setup: Setup) -> int:

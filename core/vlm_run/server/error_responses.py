@@ -1,4 +1,4 @@
-"""Errors of vlm-run as HTTP answers, in the shape of OpenAI's and vLLM's."""
+"""vlm-run's errors as HTTP responses, in the form of OpenAI's and vLLM's."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from vlm_run.errors import EngineError, RequestError, VlmRunError, printable
-from vlm_run.server.logs import logger
 from vlm_run.server.metrics import count_rejection
+from vlm_run.server.request_logs import logger
 
-_LOGGED = 500
+_MAX_LOGGED = 500
 
 
 class Refusal(ValueError):
-    """A request's error in a form that all of vLLM's endpoints, too, know as the client's fault.
+    """A `RequestError` that vLLM's own endpoints recognize as the client's fault.
 
-    Those of Anthropic's and Cohere's API catch every error, and answer 500 to what they do not know.
+    The endpoints of Anthropic's and Cohere's API catch every exception and respond to any but a
+    `ValueError` with status 500.
     """
 
     def __init__(self, error: RequestError) -> None:
@@ -27,44 +28,44 @@ class Refusal(ValueError):
 
 
 def refuse(error: RequestError) -> Refusal:
-    """What to raise towards vLLM for a request's error."""
-    _note(error)
+    """The exception to raise through vLLM for a request's error, which is counted and logged."""
+    _record(error)
     return Refusal(error)
 
 
 async def answer_refusal(_: Request, refusal: Exception) -> JSONResponse:
-    """The answer of an endpoint that lets a refusal pass."""
+    """Respond to a request whose refusal has passed through vLLM."""
     assert isinstance(refusal, Refusal)
-    return _answer(refusal.error)
+    return _response(refusal.error)
 
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:
-    """The answer to a request that met `error`: 400 where the request is at fault."""
+    """Respond to a request that failed with `error`: 400 where the request is at fault."""
     assert isinstance(error, VlmRunError)
-    _note(error)
-    return _answer(error)
+    _record(error)
+    return _response(error)
 
 
 async def answer_http_error(_: Request, error: Exception) -> JSONResponse:
-    """The answer where there is no such path, or not with such a method."""
+    """Respond to a request for an unknown path or with an unsupported method."""
     assert isinstance(error, HTTPException)
-    answer = error_response(HTTPStatus(error.status_code), error.detail)
-    answer.headers.update(error.headers or {})
-    return answer
+    response = error_response(HTTPStatus(error.status_code), error.detail)
+    response.headers.update(error.headers or {})
+    return response
 
 
-def _note(error: VlmRunError) -> None:
+def _record(error: VlmRunError) -> None:
     count_rejection(error)
-    # On one line: what a client wrote must not look like a line of another request.
-    logger.info("refused: %s", printable(str(error), _LOGGED))
+    # On one line: a client's text must not look like another log line.
+    logger.info("refused: %s", printable(str(error), _MAX_LOGGED))
 
 
-def _answer(error: VlmRunError) -> JSONResponse:
+def _response(error: VlmRunError) -> JSONResponse:
     return error_response(status_of(error), str(error), param=_parameter(error))
 
 
 def error_response(status: HTTPStatus, message: str, *, param: str | None = None) -> JSONResponse:
-    """An answer in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+    """A response in OpenAI's form: `{"error": {"message", "type", "param", "code"}}`."""
     kind = "".join(word.capitalize() for word in status.phrase.split())
     kind = kind if kind.endswith("Error") else f"{kind}Error"
     body = {"error": {"message": message, "type": kind, "param": param, "code": status.value}}
@@ -72,7 +73,7 @@ def error_response(status: HTTPStatus, message: str, *, param: str | None = None
 
 
 def status_of(error: VlmRunError) -> HTTPStatus:
-    """400 where the request is at fault, 503 where the engine is, 500 where a plugin is."""
+    """The HTTP status: 400 if the request is at fault, 503 if the engine is, 500 if a plugin is."""
     if isinstance(error, RequestError):
         return HTTPStatus.BAD_REQUEST
     if isinstance(error, EngineError):
@@ -81,7 +82,7 @@ def status_of(error: VlmRunError) -> HTTPStatus:
 
 
 def _parameter(error: VlmRunError) -> str | None:
-    """The field at fault, as OpenAI names it."""
+    """The name of the field at fault, as in OpenAI's `param`."""
     if not isinstance(error, RequestError):
         return None
     if error.message_index is not None:

@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 
 from vlm_run_demo import CHECKPOINT
 
-from .conftest import MODEL, QUESTION, PictureServer, Server, base64_of, picture, png
+from .conftest import MODEL, QUESTION, ImageServer, Server, base64_of, draw, png
 
-ONE, TWO, THREE = (base64_of(picture(count)) for count in (1, 2, 3))
+ONE, TWO, THREE = (base64_of(draw(count)) for count in (1, 2, 3))
 WHICH = "Which picture has more red circles?"
 
 
@@ -82,8 +82,8 @@ def test_null_stands_for_a_turn_without_an_image(server: Server) -> None:
     assert with_null["usage"]["prompt_tokens"] == in_parts["usage"]["prompt_tokens"]
 
 
-def test_a_picture_is_fetched_from_its_url(server: Server, pictures: PictureServer) -> None:
-    url = pictures.at("/two.png", png(picture(2)))
+def test_an_image_is_fetched_from_its_url(server: Server, image_server: ImageServer) -> None:
+    url = image_server.at("/two.png", png(draw(2)))
     assert server.ask(images=[url]) == "2"
     assert server.ask(f"<img>{url}</img>{QUESTION}") == "2"
     assert server.ask([{"type": "image_url", "image_url": {"url": url}}, text(QUESTION)]) == "2"
@@ -186,8 +186,8 @@ def test_an_overflow_says_what_each_image_takes(server: Server) -> None:
     assert "max_model_len, 2048" in refusal
 
 
-def test_a_picture_of_a_refused_request_is_answered_about_in_a_later_one(server: Server) -> None:
-    unseen = picture(3)
+def test_an_image_of_a_refused_request_is_answered_about_in_a_later_one(server: Server) -> None:
+    unseen = draw(3)
     unseen.putpixel((5, 5), (1, 2, 3))
     server.refusal("shapes " * 1600, images=[base64_of(unseen), TWO])
     assert server.ask(images=[base64_of(unseen)]) == "3"
@@ -318,19 +318,19 @@ def test_the_adapter_is_described_with_a_worked_example(server: Server) -> None:
     assert "too narrow" in narrow.json()["error"]["message"]
 
 
-def test_metrics_count_images_fetches_and_refusals(server: Server, pictures: PictureServer) -> None:
+def test_metrics_count_images_fetches_and_refusals(server: Server, image_server: ImageServer) -> None:
     def metrics() -> dict[str, float]:
         lines = server.http.get("/metrics").text.splitlines()
         pairs = [line.rsplit(" ", 1) for line in lines if line.startswith("vlm_run:")]
         return {name: float(value) for name, value in pairs}
 
     before = metrics()
-    fresh = picture(4)
+    fresh = draw(4)
     fresh.putpixel((9, 9), (9, 9, 9))
-    url = pictures.at("/fresh.png", png(fresh))
+    url = image_server.at("/fresh.png", png(fresh))
     assert [server.ask(images=[url]) for _ in range(2)] == ["4", "4"]
     server.ask(images=[base64_of(fresh)])  # nothing to fetch
-    server.refusal(images=[url, pictures.url("/missing.png")])
+    server.refusal(images=[url, image_server.url("/missing.png")])
     after = metrics()
     grown = {name: after[name] - before.get(name, 0) for name in after}
     assert grown["vlm_run:images_total"] == 3
@@ -374,7 +374,7 @@ def test_the_start_up_line_has_a_curl_that_works(server: Server) -> None:
     assert httpx.Response(200, content=done.stdout).json()["choices"][0]["message"]["content"]
 
 
-def test_bounds_on_images_are_refused_where_pictures_have_no_area(server: Server) -> None:
+def test_bounds_on_images_are_refused_where_images_have_no_area(server: Server) -> None:
     asked = [part(TWO), text(QUESTION)]
     refusal = server.refusal(asked, max_pixels=784)
     assert refusal.startswith("message 1, image 1: this model does not support min_pixels and max_pixels.")

@@ -1,8 +1,8 @@
-"""vLLM's renderer for chat messages with the adapter in it.
+"""vLLM's renderer of chat messages, replaced by one that renders with the adapter.
 
-vLLM makes its renderer itself, by a name in its registry; `serve_with` puts this one in the place of
-the one for Hugging Face tokenizers. Every endpoint that takes messages comes through here: the prompt
-is the adapter's, what a user wrote stays text, and pictures are fetched under vlm-run's own policy.
+vLLM creates its renderer by a name in its registry; `use_adapter_renderer` puts this one in place of the
+one for Hugging Face tokenizers. Every endpoint that accepts messages renders through it: the adapter
+renders the prompt, users' text never becomes control tokens, and images are fetched under vlm-run's policy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vllm.renderers.hf import HfRenderer
 
@@ -25,7 +25,7 @@ from vlm_run.media import MediaPolicy
 from vlm_run.prompts.conversation import Conversation
 from vlm_run.request import PIXEL_BOUNDS
 from vlm_run.server import metrics
-from vlm_run.server.errors import refuse
+from vlm_run.server.error_responses import refuse
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -36,31 +36,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What this process serves."""
+    """What this process serves.
+
+    Attributes:
+        adapter: The model.
+        policy: Which images may be fetched, and how large they may be.
+        pool: The renderer processes; None if requests are rendered in this process.
+    """
 
     adapter: Adapter
     policy: MediaPolicy
     pool: RendererPool | None
 
 
-_served: list[Served] = []
-
-
-def serve_with(adapter: Adapter, policy: MediaPolicy, pool: RendererPool | None) -> None:
-    """Let vLLM's next renderer in this process be the adapter's."""
-    _served[:] = [Served(adapter, policy, pool)]
+def use_adapter_renderer(adapter: Adapter, policy: MediaPolicy, pool: RendererPool | None) -> None:
+    """Have vLLM render with the adapter, in every renderer that it creates in this process from now on."""
+    AdapterRenderer.served = Served(adapter, policy, pool)
     replace_hf_renderer(AdapterRenderer)
 
 
 class AdapterRenderer(HfRenderer):  # type: ignore[misc]
-    """Renders chat messages with the adapter; everything else as vLLM does."""
+    """Renders chat messages with the adapter, and everything else as vLLM does.
+
+    Attributes:
+        served: What the renderers of this process render with. vLLM creates them and knows nothing of it.
+    """
+
+    served: ClassVar[Served | None] = None
 
     def __init__(self, config: VllmConfig, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
-        (self._served,) = _served
-        own = Renderer(self._served.adapter, self, self._served.policy)
-        self._front = RenderingFront(own, self._served.pool)
-        self._fetcher = Fetcher(self._served.policy, keep_bytes=0, timer=metrics.FETCH_SECONDS.time)
+        assert self.served is not None
+        own = Renderer(self.served.adapter, self, self.served.policy)
+        self._front = RenderingFront(own, self.served.pool)
+        self._fetcher = Fetcher(self.served.policy, keep_bytes=0, timer=metrics.FETCH_SECONDS.time)
 
     async def render_chat_async(
         self,
@@ -71,7 +80,10 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
         prompt_extras: Mapping[str, Any] | None = None,
         skip_mm_cache: bool = False,
     ) -> tuple[list[list[dict[str, Any]]], list[Any]]:
-        """vLLM's method of this name: conversations as vLLM keeps them, and the engine's inputs.
+        """Render conversations; overrides vLLM's method.
+
+        Returns:
+            The conversations in vLLM's form, and the engine's inputs.
 
         Raises:
             Refusal: A conversation, one of its images or its length is at fault.
@@ -88,7 +100,7 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
             )
         except RequestError as error:
             raise refuse(error) from None
-        return [_as_vllm_keeps_it(each) for each in parsed], list(inputs)
+        return [_in_vllm_form(each) for each in parsed], list(inputs)
 
     async def _render(self, conversation: Conversation, tok_params: Any, cache_salt: str | None) -> Any:
         arrived = time.time()
@@ -109,7 +121,7 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
 
 
 def _refuse_own_options(params: Any) -> None:
-    """Refuse what would render a prompt in another way than the adapter's."""
+    """Refuse options by which a request would change how the adapter renders its prompt."""
     if params.chat_template is not None:
         raise RequestError(
             "'chat_template' cannot be given in a request", hint="Start the server with --chat-template."
@@ -120,12 +132,12 @@ def _refuse_own_options(params: Any) -> None:
 
 
 def _pixel_bounds(processor_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The bounds on the area of a request's images, all that it may tell vLLM's processor."""
+    """The request's bounds on the area of its images, the only processor options that it may set."""
     for name in processor_kwargs:
         if name not in PIXEL_BOUNDS:
             raise RequestError(
                 f"'{name}' in 'mm_processor_kwargs' cannot be given in a request",
-                hint=f"Known: {', '.join(PIXEL_BOUNDS)}. Others: `-- --mm-processor-kwargs` at the start.",
+                hint=f"Known: {', '.join(PIXEL_BOUNDS)}. Others: `vlm-run serve … -- --mm-processor-kwargs`.",
             )
     return dict(processor_kwargs)
 
@@ -140,17 +152,20 @@ def _conversation(messages: Sequence[Mapping[str, Any]], params: Any) -> Convers
 
 
 def _without_tags(message: Any) -> Any:
-    """A message whose text is text: shorthands are read where a request comes in, and only there."""
-    if not isinstance(message, Mapping):  # one of OpenAI's Harmony format, which vLLM takes for gpt-oss
+    """The message with its text in a content part, where tags such as `<image>` are plain text.
+
+    Only the chat endpoint reads such shorthands, when the request arrives.
+    """
+    if not isinstance(message, Mapping):  # of OpenAI's Harmony format, which vLLM accepts for gpt-oss
         return message
     content = message.get("content")
     if isinstance(content, str):
         return {**message, "content": [{"type": "text", "text": content}]} if content else message
-    # pydantic hands lists on as iterators that can be read once.
+    # pydantic passes lists on as iterators that can be read only once.
     return message if content is None else {**message, "content": list(content)}
 
 
-def _as_vllm_keeps_it(conversation: Conversation) -> list[dict[str, Any]]:
+def _in_vllm_form(conversation: Conversation) -> list[dict[str, Any]]:
     return [{"role": message.role, "content": message.written} for message in conversation.messages]
 
 

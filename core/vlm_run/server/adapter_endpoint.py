@@ -1,4 +1,4 @@
-"""`GET /v1/adapter`: what is served, by which plugin, and what a picture costs."""
+"""`GET /v1/adapter`: the model, its plugin, and the image tokens of an example image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vlm_run.prompts.conversation import Conversation
 
 router = APIRouter()
 
-Side = Annotated[int, Query(ge=1, le=100_000, description="Of a picture, in pixels.")]
+Side = Annotated[int, Query(ge=1, le=100_000, description="Size of the example image in pixels.")]
 _QUESTION = "What is in the picture?"
 
 
 @router.get("/v1/adapter")
 async def adapter_info(request: Request, width: Side = 640, height: Side = 480) -> dict[str, Any]:
-    """The model type, its plugin and limits, and the prompt for a picture of a given size."""
+    """Describe the model type, its plugin and limits, and the prompt for an image of a given size."""
     state = request.app.state
     adapter: Adapter = state.vlm_run
     config = state.vllm_config.model_config

@@ -1,4 +1,4 @@
-"""vLLM's engine with the model type's own ends of an answer."""
+"""vLLM's engine for a server, with the model type's stop conditions."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from vlm_run.engine.vllm_internals import client_addresses, set_api_process
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
 from vlm_run.prompts.tokenize import stop_conditions
-from vlm_run.server.renderer import serve_with
+from vlm_run.server.chat_renderer import use_adapter_renderer
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
 
 
 class ServingEngine(AsyncLLM):  # type: ignore[misc]
-    """vLLM's engine; every answer also ends where the model type's answers do.
+    """vLLM's engine; every answer also ends at the model type's stop conditions.
 
     Attributes:
-        stop_token_ids: Of the model type's stops, those that are one token.
-        stop_strings: The others.
+        stop_token_ids: The model type's stop strings that are a single token.
+        stop_strings: Its other stop strings.
     """
 
     stop_token_ids: Sequence[int] = ()
     stop_strings: Sequence[str] = ()
 
     def generate(self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any) -> Any:
-        """vLLM's method of this name."""
+        """Generate as vLLM's engine does, with the model type's stop conditions added."""
         return super().generate(prompt, self._with_stop(sampling_params), *args, **kwargs)
 
     def _with_stop(self, params: SamplingParams) -> SamplingParams:
@@ -60,15 +60,15 @@ async def running_engine(
     renderers: int | None,
     client: Mapping[str, Any],
 ) -> AsyncIterator[ServingEngine]:
-    """The engine, and the processes that prepare pictures for it, until the block ends.
+    """Run the engine and its renderer processes until the block ends.
 
     Args:
         adapter: The model.
         args: vLLM's server arguments.
-        policy: What images may be fetched, and how large they may be.
-        renderers: Processes that prepare requests with images; None for as many as the machine's
-            cores suggest, 0 for none.
-        client: Where the engine is, if another process has started it; in vLLM's form.
+        policy: Which images may be fetched, and how large they may be.
+        renderers: Processes that prepare requests with images; None for a default by the number of
+            CPU cores, 0 for none.
+        client: How to reach the engine if another process has started it, in vLLM's form.
 
     Raises:
         EngineError: vLLM could not start.
@@ -85,7 +85,7 @@ async def running_engine(
     pool = start_renderer_pool(served, config, policy, size)
     engine: ServingEngine | None = None
     try:
-        serve_with(served, policy, pool)
+        use_adapter_renderer(served, policy, pool)
         engine = await _start(config, options, client)
         engine.stop_token_ids, engine.stop_strings = stop_conditions(engine.get_tokenizer(), served.spec.stop)
         yield engine
@@ -110,7 +110,7 @@ async def _start(config: Any, options: AsyncEngineArgs, client: Mapping[str, Any
         )
     except Exception as error:
         raise EngineError(
-            f"vLLM could not start: {type(error).__name__}: {error}", hint="Its own log, above, says why."
+            f"vLLM could not start: {type(error).__name__}: {error}", hint="See vLLM's log above."
         ) from error
-    await engine.reset_mm_cache()  # which the profiling run filled
+    await engine.reset_mm_cache()  # filled by the profiling run
     return engine
