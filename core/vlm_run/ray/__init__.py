@@ -1,6 +1,7 @@
-"""vlm-run on Ray: batches over several engines, and Ray Data.
+"""vlm-run on Ray: batches over several engines, Ray Data, and Ray Serve.
 
     ds.map_batches(vlm_run.ray.Infer, fn_constructor_args=("qwen2_5-vl-7b-instruct",), ...)
+    serve.run(vlm_run.ray.deployment("qwen2_5-vl-7b-instruct", replicas=2))
 
 Needs `pip install 'vlm-run[ray]'`. Importing this package does not import Ray; its modules do.
 """
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlm_run.ray.data import Infer as Infer
+    from vlm_run.ray.serve import deployment as deployment
 
-_HOME = {"Infer": "data"}
+_HOME = {"Infer": "data", "deployment": "serve"}
 
 __all__ = sorted(_HOME)  # noqa: PLE0605  (one list of names, not two)
 

@@ -169,6 +169,25 @@ def share_of(options: Mapping[str, Any], replicas: int, cluster: Sequence[Node])
     return Share(cpus=max(1.0, most // each), memory=weights + _cache_bytes(options))
 
 
+def part_of_node(share: Share, cluster: Sequence[Node]) -> float:
+    """The part of its node that one replica has, from 0 to 1: by GPUs where it has some."""
+    parts = [
+        max(share.cpus / node.resources["CPU"], share.gpus / max(node.resources.get("GPU", 0.0), 1.0))
+        for node in cluster
+        if share.fits(node.resources) and node.resources.get("CPU")
+    ]
+    return min(1.0, max(parts, default=1.0))
+
+
+def share_cores(part: float) -> None:
+    """Keep vLLM from binding this process's threads to cores, where other replicas share the node.
+
+    vLLM's build for CPUs binds every engine to the same cores. Ray tells OpenMP how many threads to use.
+    """
+    if part < 1 and computes_on_cpus():
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
+
 def check_room(share: Share, replicas: int, cluster: Sequence[Node]) -> None:
     """Raise if the cluster cannot hold the replicas, however busy it is now.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vlm_run.errors import EngineError, PluginError
 from vlm_run.media import MediaPolicy
-from vlm_run.ray.cluster import installed, version_differences
+from vlm_run.ray.cluster import installed, share_cores, version_differences
 from vlm_run.request import Request, Sampling
 from vlm_run.response import Response
 
@@ -70,6 +70,7 @@ class EngineRecipe:
                 f"this node's packages differ from the driver's: {differences}",
                 hint="Install the same versions on all nodes.",
             )
+        share_cores(self.share)
         return _EngineAnswerer(self)
 
 

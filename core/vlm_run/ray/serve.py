@@ -1,0 +1,349 @@
+"""vlm-run's server as a deployment of Ray Serve, and `vlm-run serve --replicas`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import typer
+from ray import serve as ray_serve
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vlm_run.errors import EngineError
+from vlm_run.ray.cluster import (
+    Share,
+    check_nodes,
+    check_room,
+    joined,
+    nodes,
+    part_of_node,
+    share_cores,
+    share_of,
+)
+from vlm_run.ray.proxy import ENVIRONMENT
+from vlm_run.registry import Registry
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+    from vlm_run.adapter import Adapter
+    from vlm_run.server.api_process import Setup
+
+APPLICATION = "vlm-run"
+"""The application's name in Ray Serve."""
+_ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+_WATCH_SECONDS = 0.5
+_HEALTH_SECONDS = 5.0
+# What vLLM runs at a time where its options do not say; the rest waits in its queue, not in Ray's.
+_USUAL_MAX_NUM_SEQS = 128
+_UNSUPPORTED = {
+    "uds": "Ray Serve listens at --host and --port.",
+    "enable_ssl_refresh": "Restart the server for new certificates.",
+    "ssl_ca_certs": "Check clients' certificates in a reverse proxy.",
+}
+
+
+class ServerReplica:
+    """The server's application around an engine of its own; one replica of the deployment.
+
+    Args:
+        setup: What to serve.
+        share: The part of a node's cores that this replica has for renderers, from 0 to 1.
+    """
+
+    def __init__(self, setup: Setup, share: float) -> None:
+        self._setup = setup
+        self._share = share
+        self._open = AsyncExitStack()
+        self._engine: Any = None
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Start the engine and build the application; Ray Serve calls this once."""
+        # As vLLM's own command does, and as the renderer processes need.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        from vlm_run.engine.renderer_pool import default_pool_size
+        from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
+        from vlm_run.server.app import build, guarded
+        from vlm_run.server.arguments import import_parsers
+        from vlm_run.server.engine import running_engine
+        from vlm_run.server.logs import name_requests_in_logs
+
+        os.environ[DIES_WITH_PARENT] = "1"
+        share_cores(self._share)
+        setup = self._setup
+        import_parsers(setup.args)
+        name_requests_in_logs()
+        renderers = setup.renderers
+        if renderers is None:
+            renderers = int(default_pool_size() * self._share)
+        running = running_engine(setup.adapter, setup.args, setup.policy, renderers, {})
+        self._engine = await self._open.enter_async_context(running)
+        self._watch = asyncio.create_task(_exit_when_dead(self._engine))
+        app = await build(setup.adapter, self._engine, setup.args)
+        return _Named(guarded(app, setup.args, max_body_bytes=setup.max_body_bytes))
+
+    async def check_health(self) -> None:
+        """Raise if the engine is dead; Ray Serve calls this again and again."""
+        from vlm_run.engine.vllm_internals import has_died
+
+        if self._engine is None or has_died(self._engine):
+            raise EngineError("the vLLM engine has died")
+
+    async def __del__(self) -> None:
+        """Stop the engine, after the last request of this replica."""
+        if self._engine is not None:
+            self._watch.cancel()
+            await self._open.aclose()
+
+
+async def _exit_when_dead(engine: Any) -> None:
+    """End the process soon after its engine, so that Ray Serve replaces it before health checks fail."""
+    from vlm_run.engine.vllm_internals import has_died
+
+    while not has_died(engine):
+        await asyncio.sleep(_WATCH_SECONDS)
+    os._exit(1)
+
+
+class _Named:
+    """Says in each answer which replica gave it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._name = ray_serve.get_replica_context().replica_id.unique_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-replica"] = self._name
+            await send(message)
+
+        await self._app(scope, receive, send_named)
+
+
+def deployment(
+    model: str | Path | Adapter,
+    *,
+    replicas: int = 1,
+    min_replicas: int | None = None,
+    max_replicas: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    flags: Sequence[str] = (),
+    media: Mapping[str, Any] | None = None,
+    renderers: int | None = None,
+    shutdown_seconds: float = 30.0,
+    max_body_bytes: int = 256 * 1024**2,
+    share: Share | None = None,
+    version: str | None = None,
+) -> Application:
+    """An application for Ray Serve that serves a model as `vlm-run serve` does.
+
+    >>> serve.run(vlm_run.ray.deployment("qwen2_5-vl-7b-instruct", replicas=2))  # doctest: +SKIP
+
+    Its answers say in `X-Replica` which replica gave them. Requests with the same `X-Session-Id` go to
+    the same replica; `vlm_run.ray.proxy` sets it by the request's first image.
+
+    Args:
+        model: A model type, repository or directory, or an adapter from `Registry.load`.
+        replicas: Engines, each with the GPUs that the options name.
+        min_replicas: With `max_replicas`, Ray Serve adds and removes replicas by their load.
+        max_replicas: See `min_replicas`.
+        options: Options of vLLM's server under its own names; they override the plugin's.
+        flags: vLLM's own command-line flags; they override everything else.
+        media: Fields of `MediaPolicy`, except those for which vLLM has flags.
+        renderers: Processes per replica that prepare images; None for a share of the node's cores.
+        shutdown_seconds: How long a replica that is removed may finish its requests.
+        max_body_bytes: Largest request body.
+        share: What a replica takes of its node; by default by the options.
+        version: Changes when replicas must be replaced though nothing else has changed.
+
+    Raises:
+        EngineError: vLLM does not know an option, or Ray Serve does not support it.
+        VlmRunError: The model is unknown.
+    """
+    from vlm_run.server.api_process import Setup
+    from vlm_run.server.arguments import api_keys, server_arguments, take_media_policy
+
+    adapter = Registry.load(model) if isinstance(model, (str, Path)) else model
+    args = server_arguments(adapter, options or {}, flags)
+    for name, advice in _UNSUPPORTED.items():
+        if getattr(args, name, None):
+            raise EngineError(f"--{name.replace('_', '-')} cannot be used with several replicas", hint=advice)
+    if (args.api_server_count or 1) > 1:
+        raise EngineError("--api-server-count cannot be used with several replicas", hint="Add replicas.")
+    # Replicas do not have this process's environment.
+    args.api_key = api_keys(args) or None
+    policy = take_media_policy(args, media or {})
+    setup = Setup(adapter, args, policy, renderers, shutdown_seconds, max_body_bytes)
+    share = share or Share(gpus=share_of(vars(args), replicas, ()).gpus)
+    at_once = args.max_num_seqs or _USUAL_MAX_NUM_SEQS
+    scaling: dict[str, Any] = {"num_replicas": replicas}
+    if max_replicas is not None:
+        bounds = {"min_replicas": min_replicas or 1, "max_replicas": max_replicas}
+        scaling = {"autoscaling_config": AutoscalingConfig(target_ongoing_requests=at_once, **bounds)}
+    configured = ray_serve.deployment(
+        ray_serve.ingress()(ServerReplica),
+        name=args.served_model_name[0],
+        version=version,
+        ray_actor_options=share.options(),
+        max_ongoing_requests=2 * at_once,
+        health_check_period_s=_HEALTH_SECONDS,
+        graceful_shutdown_timeout_s=shutdown_seconds,
+        graceful_shutdown_wait_loop_s=0.5,
+        request_router_config=RequestRouterConfig(request_router_class=_ROUTER),
+        **scaling,
+    )
+    return configured.bind(setup, part_of_node(share, nodes() if ray.is_initialized() else ()))
+
+
+def serve(
+    adapter: Adapter,
+    *,
+    replicas: int,
+    min_replicas: int | None = None,
+    max_replicas: int | None = None,
+    address: str | None = None,
+    verbose: bool = False,
+    options: Mapping[str, Any] | None = None,
+    flags: Sequence[str] = (),
+    **more: Any,
+) -> int:
+    """Serve with several replicas until SIGTERM or SIGINT; SIGHUP replaces them one after the other.
+
+    Args:
+        adapter: The model.
+        replicas: Engines.
+        min_replicas: See `deployment`.
+        max_replicas: See `deployment`.
+        address: Of a Ray cluster; None starts one on this machine.
+        verbose: Whether what replicas print is shown here.
+        options: Options of vLLM's server under its own names; they override the plugin's.
+        flags: vLLM's own command-line flags; they override everything else.
+        more: As for `deployment`.
+
+    Returns:
+        The process's exit code.
+
+    Raises:
+        VlmRunError: An option is unknown, the cluster cannot be joined or lacks something, the address
+            is in use, or the replicas could not start.
+    """
+    from vlm_run.server.arguments import server_arguments
+    from vlm_run.server.listening import ready_message, warn_if_open
+
+    args = server_arguments(adapter, options or {}, flags)
+    warn_if_open(args)
+    with joined(address, log_to_driver=verbose):
+        cluster = nodes()
+        least = replicas if max_replicas is None else min_replicas or 1
+        share = share_of(vars(args), max(least, max_replicas or 0), cluster)
+        check_room(share, least, cluster)
+        check_nodes(share, cluster, [args.model] if os.path.exists(args.model) else [])
+        host, port = _start_proxies(args)
+
+        def deploy(version: int) -> None:
+            application = deployment(
+                adapter,
+                replicas=replicas,
+                min_replicas=min_replicas,
+                max_replicas=max_replicas,
+                options=options,
+                flags=flags,
+                share=share,
+                version=str(version),
+                **more,
+            )
+            try:
+                ray_serve.run(application, name=APPLICATION)
+            except RuntimeError as error:
+                raise EngineError(f"the replicas could not start: {_failure(error)}") from None
+
+        with _signals() as wait:
+            try:
+                deploy(version := 0)
+                scheme = "https" if args.ssl_keyfile else "http"
+                shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+                typer.echo(ready_message(f"{scheme}://{shown}:{port}", args), err=True)
+                while wait() == signal.SIGHUP:
+                    typer.echo("replacing the replicas", err=True)
+                    deploy(version := version + 1)
+                    typer.echo("the replicas are replaced", err=True)
+                typer.echo("stopping: running requests may finish, new ones are refused", err=True)
+            finally:
+                ray_serve.delete(APPLICATION)
+                if address is None:
+                    ray_serve.shutdown()
+    return 0
+
+
+def _start_proxies(args: Any) -> tuple[str, int]:
+    """Start Ray Serve with its proxies at the server's address, unless it runs already."""
+    host, port = args.host or "0.0.0.0", args.port
+    if ray_serve.status().proxies:
+        typer.secho(
+            "note: Ray Serve runs on this cluster already, and keeps its own address. Image affinity and "
+            "retry hints need its proxies to be started by vlm-run; see docs/ray.md.",
+            fg="yellow",
+            err=True,
+        )
+        return host, port
+    try:
+        with closing(socket.socket()) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            port = listener.getsockname()[1]
+    except OSError as error:
+        raise EngineError(
+            f"cannot listen at {host}:{port}: {error.strerror or error}",
+            hint="Choose another --host or --port.",
+        ) from error
+    certificate = {"ssl_keyfile": args.ssl_keyfile, "ssl_certfile": args.ssl_certfile}
+    ray_serve.start(
+        proxy_location="EveryNode",
+        http_options={"host": host, "port": port, **{key: each for key, each in certificate.items() if each}},
+        controller_options={"runtime_env": {"env_vars": ENVIRONMENT}},
+    )
+    return host, port
+
+
+def _failure(error: RuntimeError) -> str:
+    """The last lines that a replica left, as far as Ray Serve tells."""
+    found = ray_serve.status().applications.get(APPLICATION)
+    messages = [each.message for each in found.deployments.values() if each.message] if found else []
+    lines = [line.strip() for line in (messages[0] if messages else str(error)).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else "no reason is known"
+
+
+@contextmanager
+def _signals() -> Any:
+    """A function that waits for SIGTERM, SIGINT or SIGHUP and returns which came."""
+    came: list[int] = []
+    woken = threading.Event()
+
+    def note(number: int, _: Any) -> None:
+        came.append(number)
+        woken.set()
+
+    before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+
+    def wait() -> int:
+        woken.wait()
+        woken.clear()
+        return came.pop()
+
+    yielded: Callable[[], int] = wait
+    try:
+        yield yielded
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
