@@ -73,10 +73,10 @@ class ServerReplica:
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         from vlm_run.engine.renderer_pool import default_pool_size
         from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
-        from vlm_run.server.app import build, guarded
+        from vlm_run.server.application import build, guarded
         from vlm_run.server.arguments import import_parsers
-        from vlm_run.server.engine import running_engine
-        from vlm_run.server.logs import name_requests_in_logs
+        from vlm_run.server.request_logs import name_requests_in_logs
+        from vlm_run.server.serving_engine import running_engine
 
         os.environ[DIES_WITH_PARENT] = "1"
         share_cores(self._share)
