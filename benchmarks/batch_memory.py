@@ -20,11 +20,11 @@ from pathlib import Path
 import psutil
 
 from vlm_run import Registry, Request, Response, Sampling
-from vlm_run.batch.columns import Reading
-from vlm_run.batch.data import open_data
 from vlm_run.batch.metrics import Metrics
 from vlm_run.batch.results import ResultFile
-from vlm_run.batch.run import Answering, Progress, run_batch, summarize, unfinished
+from vlm_run.batch.row import RowFormat
+from vlm_run.batch.run import Answering, Progress, run_batch, summarize, unfinished_rows
+from vlm_run.batch.sources import open_dataset
 
 POINTS = 10
 
@@ -43,8 +43,8 @@ class NoEngine:
 def measure(engine: Answering, data_file: Path, out: Path, rows: int) -> None:
     """Run a batch and print this process's resident memory after every tenth of the rows."""
     me = psutil.Process()
-    data = open_data(str(data_file))
-    reading = Reading(data.folder)
+    data = open_dataset(str(data_file))
+    reading = RowFormat(data.directory)
 
     def report(progress: Progress) -> None:
         if progress.done % (rows // POINTS) == 0:
@@ -54,7 +54,7 @@ def measure(engine: Answering, data_file: Path, out: Path, rows: int) -> None:
     started = time.perf_counter()
     with ResultFile(out, {}) as results:
         progress = run_batch(
-            engine, unfinished(data, reading, results), results, Sampling(max_tokens=4), report=report
+            engine, unfinished_rows(data, reading, results), results, Sampling(max_tokens=4), report=report
         )
         print(f"{progress.rows_per_second:,.0f} rows/s")
         summary = summarize(results, progress, Metrics())

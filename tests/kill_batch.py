@@ -100,16 +100,16 @@ class DistantEngine:
 
 def run_victim(address: str, data_name: str, out: str, ordered: bool) -> None:
     """Run the batch as the command does."""
-    from vlm_run.batch.columns import Reading
-    from vlm_run.batch.data import open_data
     from vlm_run.batch.results import ResultFile
-    from vlm_run.batch.run import describe_run, run_batch, unfinished
+    from vlm_run.batch.row import RowFormat
+    from vlm_run.batch.run import describe_run, run_batch, unfinished_rows
+    from vlm_run.batch.sources import open_dataset
 
-    data = open_data(data_name)
-    reading = Reading(data.folder)
-    run = describe_run(Registry.load(MODEL), data, reading, Sampling(), {})
+    dataset = open_dataset(data_name)
+    row_format = RowFormat(dataset.directory)
+    run = describe_run(Registry.load(MODEL), dataset, row_format, Sampling(), {})
     with ResultFile(Path(out), run) as results:
-        rows = unfinished(data, reading, results)
+        rows = unfinished_rows(dataset, row_format, results)
         run_batch(DistantEngine(address), rows, results, Sampling(), ordered=ordered)
 
 

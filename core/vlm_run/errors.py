@@ -121,3 +121,23 @@ class ContextOverflowError(RequestError):
 
 class EngineError(VlmRunError):
     """The engine cannot start, has died, or was given an unknown option."""
+
+
+def as_request_error(error: Exception) -> VlmRunError:
+    """Return an exception that one request caused as an error of that request.
+
+    This is the boundary around each request: whatever a library raises while the request is read,
+    rendered or submitted fails that request alone, with the cause in words.
+
+    >>> as_request_error(UnicodeError("no such codec")).cause
+    'the request cannot be served (UnicodeError: no such codec)'
+    """
+    if isinstance(error, VlmRunError):
+        return error
+    if isinstance(error, RecursionError):
+        return RequestError("the request is nested too deeply")
+    if isinstance(error, MemoryError):
+        return RequestError("there is not enough memory for the request")
+    reason = printable(" ".join(str(error).split()), 300)
+    named = ": ".join(filter(None, [type(error).__name__, reason]))
+    return RequestError(f"the request cannot be served ({named})")

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from vlm_run.errors import ConversationError, RequestError, did_you_mean
+from vlm_run.errors import ConversationError, RequestError, did_you_mean, printable
 from vlm_run.prompts.conversation import Conversation
+from vlm_run.prompts.text import check_encodable
 
 PIXEL_BOUNDS = ("min_pixels", "max_pixels")
 """Request fields that bound the area of its images, for models that resize images by area."""
@@ -18,34 +28,62 @@ _QUERY_KEYS = ("query", "history", "images", "system")
 
 
 class Sampling(BaseModel):
-    """Sampling parameters, under vLLM's names; `max_new_tokens` is accepted for `max_tokens`.
+    """Sampling parameters, in vLLM's names; `max_new_tokens` is accepted for `max_tokens`.
 
-    The defaults are greedy: the same request gives the same answer.
+    The defaults are greedy, so that the same request gives the same answer. Values that vLLM would not take
+    are refused, as is text that cannot be encoded in UTF-8.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     max_tokens: int | None = Field(
-        default=None, ge=1, validation_alias=AliasChoices("max_tokens", "max_new_tokens")
+        default=None, ge=1, le=_INT64, validation_alias=AliasChoices("max_tokens", "max_new_tokens")
     )
-    """Maximum number of tokens in the answer; None allows as many as fit in the context."""
+    """Maximum number of tokens in the answer; None for all that fit in the context."""
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    top_k: int = Field(default=0, ge=-1)
-    """0 considers all tokens; so does -1, which older versions of vLLM and ms-swift use."""
+    top_k: int = Field(default=0, ge=-1, le=_INT32)
+    """Number of tokens considered; 0, or -1 as in earlier versions of vLLM, for all."""
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
-    repetition_penalty: float = Field(default=1.0, gt=0.0)
+    repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    """Strings at which the answer ends, in addition to those of the model type."""
-    n: int = Field(default=1, ge=1)
+    seed: int | None = Field(default=None, ge=-_INT64 - 1, le=_INT64)
+    stop: tuple[_StopString, ...] = ()
+    """Strings at which the answer ends, in addition to the model type's; one string is accepted alone."""
+    n: int = Field(default=1, ge=1, le=_MAX_ANSWERS)
     """Number of answers to one request."""
     json_schema: Mapping[str, Any] | None = None
-    """The answer is JSON that matches this schema, through vLLM's structured output."""
-    choice: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """The answer is one of these strings, through vLLM's structured output."""
+    """A JSON schema that the answer follows, by vLLM's structured outputs."""
+    choice: tuple[_StopString, ...] | None = Field(default=None, min_length=1)
+    """Answers to choose from, by vLLM's structured outputs."""
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _read_stop(cls, value: Any) -> Any:
+        if value is None:
+            return ()
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("stop", "json_schema", "choice")
+    @classmethod
+    def _check_text(cls, value: Any) -> Any:
+        try:
+            check_encodable(value, "the value")
+        except ConversationError as error:
+            raise ValueError(error.cause) from None
+        return value
+
+    @field_validator("json_schema")
+    @classmethod
+    def _check_schema(cls, value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"the schema is not JSON: {error}") from None
+        if _depth(value) > _MAX_SCHEMA_DEPTH:
+            raise ValueError(f"the schema is nested more than {_MAX_SCHEMA_DEPTH} levels deep")
+        return value
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -57,14 +95,14 @@ class Sampling(BaseModel):
 
     @classmethod
     def parse(cls, value: Sampling | Mapping[str, Any] | None, defaults: Sampling | None = None) -> Sampling:
-        """Sampling parameters from an instance or a mapping, or the defaults for None.
+        """Read sampling parameters.
 
         Args:
-            value: The parameters.
-            defaults: Values for what the mapping does not name, instead of the class's defaults.
+            value: Sampling parameters, a mapping of them, or None for the defaults.
+            defaults: Defaults of the parameters that a mapping does not name, in place of the class's.
 
         Raises:
-            RequestError: `value` is not a mapping, a name is unknown, or a value is out of range.
+            RequestError: The value is not a mapping, a name is unknown, or a parameter is out of range.
         """
         if value is None:
             return defaults or cls()
@@ -83,7 +121,12 @@ class Sampling(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+            faults = [
+                ": ".join(
+                    filter(None, [".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")])
+                )
+                for each in error.errors(include_input=False, include_url=False)
+            ]
             raise RequestError(f"invalid sampling parameters: {'; '.join(faults)}") from None
 
 
@@ -141,6 +184,19 @@ def _check_keys(fields: Mapping[str, Any], known: list[str] | tuple[str, ...], w
     for key in fields:
         if key not in known:
             raise RequestError(
-                f"unknown {what} '{key}'",
+                f"unknown {what} '{printable(str(key))}'",
                 hint=did_you_mean(str(key), known) or f"Known: {', '.join(known)}.",
             )
+
+
+def _depth(value: Any) -> int:
+    """Return how deeply a value as JSON knows it is nested."""
+    depth, level = 0, [value]
+    while level := [
+        inner
+        for item in level
+        if isinstance(item, (Mapping, list, tuple))
+        for inner in (item.values() if isinstance(item, Mapping) else item)
+    ]:
+        depth += 1
+    return depth

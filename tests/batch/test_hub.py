@@ -28,17 +28,17 @@ dataset_info:
 FILES = {"README.md": CARD, "train.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS)}
 READ = """
 import json, sys
-from vlm_run.batch.data import open_data
+from vlm_run.batch.sources import open_dataset
 from vlm_run.errors import VlmRunError
 
 for name in sys.argv[1:]:
     try:
-        data = open_data(name, seed=3 if "#" in name else None)
+        data = open_dataset(name, seed=3 if "#" in name else None)
     except VlmRunError as error:
         print(json.dumps(str(error)))
         continue
     rows, again = ([row for _, row in data.rows()] for _ in range(2))
-    print(json.dumps([rows, again, data.identity, data.total, data.folder]))
+    print(json.dumps([rows, again, data.identity, data.total, data.directory]))
 """
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from vlm_run import Engine, Request, Sampling
-from vlm_run.batch import ResultFile, Row, open_data, run_batch
-from vlm_run.batch.columns import Reading
+from vlm_run.batch import ResultFile, Row, open_dataset, run_batch
 from vlm_run.batch.metrics import Metrics
-from vlm_run.batch.run import Progress, summarize, unfinished
+from vlm_run.batch.row import RowFormat
+from vlm_run.batch.run import Progress, summarize, unfinished_rows
 from vlm_run.errors import RequestError
 from vlm_run_demo.showcase import draw
 
@@ -39,11 +39,11 @@ def data(tmp_path: Path) -> Path:
 
 
 def run(engine: Engine, data: Path, out: Path, **how: Any) -> tuple[Progress, list[dict[str, Any]]]:
-    found = open_data(str(data))
-    reading = Reading(found.folder)
+    found = open_dataset(str(data))
+    reading = RowFormat(found.directory)
     retry_errors = how.pop("retry_errors", False)
     with ResultFile(out, {}, retry_errors=retry_errors) as results:
-        progress = run_batch(engine, unfinished(found, reading, results), results, Sampling(), **how)
+        progress = run_batch(engine, unfinished_rows(found, reading, results), results, Sampling(), **how)
     return progress, [json.loads(line) for line in out.read_text().splitlines()]
 
 
@@ -82,9 +82,9 @@ def test_a_failed_row_is_tried_again_and_goes_to_its_place(
 
 
 def test_the_summary_is_of_the_whole_file(engine: Engine, data: Path, tmp_path: Path) -> None:
-    found = open_data(str(data))
+    found = open_dataset(str(data))
     with ResultFile(tmp_path / "out.jsonl", {}) as results:
-        rows = unfinished(found, Reading(found.folder), results)
+        rows = unfinished_rows(found, RowFormat(found.directory), results)
         summary = summarize(results, run_batch(engine, rows, results, Sampling()), Metrics())
     assert (summary.rows, summary.failed, summary.kept) == (len(TURNS) + 4, 3, 0)
     assert summary.metrics == {"references": len(TURNS) + 1, "exact_match": 1.0}

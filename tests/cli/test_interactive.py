@@ -17,7 +17,7 @@ from typing import Any
 import pexpect
 import pytest
 
-from vlm_run.batch.columns import Reading, read_row
+from vlm_run.batch.row import RowFormat, read_row
 from vlm_run.cli import interactive
 from vlm_run_demo.showcase import draw
 
@@ -102,7 +102,7 @@ def test_pictures_are_added_at_any_point_and_belong_to_their_turn(session: Any, 
     assert [query for query, _ in saved["history"]] == ["Who are you?", "<image>How many shapes are there?"]
     assert saved["query"] == "And circles?"
     assert saved["images"] == [str(folder / "p.png")]
-    row = read_row(0, saved, Reading())  # as `--val_dataset` does
+    row = read_row(0, saved, RowFormat())  # as `--val_dataset` does
     assert row.request is not None, row.error
     assert row.request.conversation.images == (str(folder / "p.png"),)
 

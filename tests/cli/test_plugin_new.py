@@ -51,7 +51,7 @@ def test_it_refuses_to_overwrite(tmp_path: Path) -> None:
     again = run("acme", cwd=tmp_path)
     assert again.returncode == 2
     assert again.stderr == (
-        "error: vlm-run-acme exists and is not empty. Choose another folder with --directory.\n"
+        "error: vlm-run-acme exists and is not empty. Choose another directory with --directory.\n"
     )
 
 

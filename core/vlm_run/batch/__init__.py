@@ -1,14 +1,14 @@
-"""Batches: rows of a data set through an engine into a result file that loses none.
+"""Batches: answers the rows of a dataset into a result file, without losing any.
 
-`data` reads sources, `columns` turns what a row holds into a request, `results` keeps the file,
-`run` feeds the engine, `metrics` compares answers with references.
+`sources` reads datasets, `row` turns a row's columns into a request, `run` feeds the engine, `results` keeps
+the result file, and `metrics` compares answers with references.
 """
 
 from __future__ import annotations
 
-from vlm_run.batch.columns import Row
-from vlm_run.batch.data import Data, open_data
 from vlm_run.batch.results import ResultFile
+from vlm_run.batch.row import Row, RowFormat
 from vlm_run.batch.run import Summary, run_batch
+from vlm_run.batch.sources import Dataset, open_dataset
 
-__all__ = ["Data", "ResultFile", "Row", "Summary", "open_data", "run_batch"]
+__all__ = ["Dataset", "ResultFile", "Row", "RowFormat", "Summary", "open_dataset", "run_batch"]

@@ -1,6 +1,6 @@
-"""Answers against references: exact match, and what established libraries count.
+"""Metrics that compare answers with references: exact match, and those of established libraries.
 
-Each adds up row by row, so that memory stays flat. A row that failed is not scored.
+Scores are accumulated row by row, in constant memory. Rows that failed are not scored.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class _Score(Protocol):
 
 
 class Metrics:
-    """Scores over all rows with a reference; where a row has several, the best one counts.
+    """Scores over all rows with a reference; of several references, the best match counts.
 
     Args:
-        names: Of `NAMES`; exact match is always among them.
+        names: Names of metrics from `NAMES`, in addition to exact match.
 
     Raises:
         VlmRunError: A name is unknown, or its library is not installed.
@@ -33,18 +33,18 @@ class Metrics:
         for name in wanted:
             if name not in _KINDS:
                 raise VlmRunError(f"unknown metric '{name}'", hint=f"Known: {', '.join(NAMES)}.")
-        self._kinds = [_made(name) for name in wanted]
+        self._kinds = [_create(name) for name in wanted]
         self._rows = 0
 
     def add(self, answer: str, reference: str | list[str]) -> None:
-        """Score one row."""
+        """Add the answer of one row."""
         references = [reference] if isinstance(reference, str) else list(reference)
         self._rows += 1
         for kind in self._kinds:
             kind.add(answer, references)
 
     def scores(self) -> dict[str, float]:
-        """Each from 0 to 1, BLEU from 0 to 100 as is its custom; none without references."""
+        """Return the scores: from 0 to 1, BLEU from 0 to 100 as usual; empty without references."""
         if not self._rows:
             return {}
         found = {"references": float(self._rows)}
@@ -55,7 +55,7 @@ class Metrics:
 
 @dataclass(slots=True)
 class _Mean:
-    """The mean of what a function finds for each row."""
+    """The mean of a score per row."""
 
     score: Callable[[str, list[str]], dict[str, float]]
     sums: dict[str, float] = field(default_factory=dict)
@@ -71,12 +71,12 @@ class _Mean:
 
 
 class _Bleu:
-    """Corpus BLEU by sacrebleu, from the counts of each row."""
+    """Corpus BLEU of sacrebleu, from the counts of each row."""
 
     def __init__(self) -> None:
         from sacrebleu.metrics.bleu import BLEU
 
-        self._bleu: Any = BLEU(effective_order=True)  # for rows; the corpus is scored without
+        self._bleu: Any = BLEU(effective_order=True)  # for single rows; the corpus score does not use it
         self._counts = [0] * 4
         self._totals = [0] * 4
         self._lengths = [0, 0]
@@ -126,7 +126,7 @@ _KINDS: dict[str, Callable[[], _Score]] = {
 NAMES = tuple(_KINDS)
 
 
-def _made(name: str) -> _Score:
+def _create(name: str) -> _Score:
     try:
         return _KINDS[name]()
     except ImportError as error:

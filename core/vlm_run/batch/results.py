@@ -1,8 +1,8 @@
-"""The result file: one JSON line a row, which survives a kill at any moment.
+"""The result file: one JSON line per row, which survives a kill at any moment.
 
-Beside OUT.jsonl stands OUT.jsonl.run.json, which says of what run it is. A row is done if its line
-is whole. A line is one `write`, so that a killed process loses none that it wrote; `fsync` follows
-within a second, for the machine that loses its power.
+The manifest OUT.jsonl.run.json beside OUT.jsonl describes the run that it belongs to. A row is finished if
+its line is complete. A line is one `write`, so that a killed process loses no line that it wrote; `fsync`
+follows within a second, in case the machine loses power.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from typing import Any, BinaryIO, Self
 from vlm_run.errors import VlmRunError
 
 SYNC_INTERVAL_S = 1.0
-"""Longest time for which a written line may be lost to a power failure."""
+"""How long a written line can be lost to a power failure."""
 _FORMAT = 1
 
 
 class ResultFile:
-    """Opened for one run at a time.
+    """A result file, opened by one run at a time.
 
     Args:
-        path: Of the file. Its folder is created.
-        run: What the answers depend on; a file that another run began is refused.
-        retry_errors: Take the rows that failed for not done.
+        path: The file. Its directory is created.
+        run: What the answers depend on; the file of a run that differs is refused.
+        retry_errors: Whether rows that failed count as unfinished.
 
     Attributes:
-        kept: How many rows were done when the file was opened.
+        path: The file.
+        kept: Number of rows that were finished when the file was opened.
 
     Raises:
-        VlmRunError: Another process writes to it, it is of another run, or it is no result file.
+        VlmRunError: Another process writes to the file, it belongs to another run, or it is not a result
+            file.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any], *, retry_errors: bool = False) -> None:
@@ -44,14 +46,14 @@ class ResultFile:
         self._done = bytearray()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._manifest = open(_manifest_path(path), "a+b")  # noqa: SIM115  (held while this object is)
+            self._manifest = open(_manifest_path(path), "a+b")  # noqa: SIM115  (open as long as this object)
         except OSError as error:
             raise VlmRunError(f"{path} cannot be written: {error.strerror}") from None
         try:
             self._lock()
             self._check_run(run)
             if path.exists():
-                self._take_up(retry_errors)
+                self._resume(retry_errors)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         except BaseException:
             self._manifest.close()
@@ -60,19 +62,22 @@ class ResultFile:
         self._unsynced = threading.Event()
         self._closing = threading.Event()
         self._failed_sync: OSError | None = None
-        _sync_folder(path.parent)
-        self._syncer = threading.Thread(target=self._sync_again_and_again, name="result file", daemon=True)
+        _sync_directory(path.parent)
+        self._syncer = threading.Thread(target=self._sync_periodically, name="result file", daemon=True)
         self._syncer.start()
 
     def has(self, number: int) -> bool:
-        """Whether the row of this number is done."""
+        """Whether the row with this number is finished."""
         return number < len(self._done) and self._done[number] == 1
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Add a row's line; `line["row"]` is its number.
+        """Write the line of a row.
+
+        Args:
+            line: The line; `line["row"]` is the row's number.
 
         Raises:
-            VlmRunError: The file system does not take it, or it has been written before.
+            VlmRunError: The file cannot be written, or has the row already.
         """
         number = line["row"]
         if self.has(number):
@@ -85,13 +90,13 @@ class ResultFile:
         except OSError as error:
             raise VlmRunError(
                 f"{self.path} cannot be written: {error.strerror}",
-                hint="Make room, and run the same command again to go on.",
+                hint="Free some space, and run the same command again to resume.",
             ) from error
         _mark(self._done, number)
         self._unsynced.set()
 
     def put_in_order(self) -> None:
-        """Sort the lines by their rows' numbers, if they are not sorted: rows were retried or unordered."""
+        """Sort the lines by row, if rows were retried or written as they finished."""
         numbers, offsets = array("Q"), array("Q")
         for line, offset, _ in _lines(self.path):
             numbers.append(line["row"])
@@ -102,24 +107,24 @@ class ResultFile:
         with self.path.open("rb") as old:
 
             def in_order() -> Iterator[bytes]:
-                for place in order:
-                    old.seek(offsets[place])
+                for index in order:
+                    old.seek(offsets[index])
                     yield old.readline()
 
             self._replace(in_order())
         with self.path.open("ab") as new:
-            os.dup2(new.fileno(), self._file.fileno())  # what is written and synced goes there from now on
+            os.dup2(new.fileno(), self._file.fileno())  # later writes go to the new file
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """What the file holds, line by line."""
+        """Yield the lines of the file."""
         for line, _, _ in _lines(self.path):
             yield line
 
     def close(self) -> None:
-        """Sync and let another run have it. Safe to call twice.
+        """Sync and close the file. Safe to call twice.
 
         Raises:
-            VlmRunError: The last lines may not survive a power failure.
+            VlmRunError: The last lines could not be synced.
         """
         if self._manifest.closed:
             return
@@ -148,7 +153,7 @@ class ResultFile:
         except OSError:
             raise VlmRunError(
                 f"another process is writing to {self.path}",
-                hint="Wait for it, or give another --result-path.",
+                hint="Wait for it, or choose another --result-path.",
             ) from None
 
     def _check_run(self, run: Mapping[str, Any]) -> None:
@@ -158,12 +163,12 @@ class ResultFile:
         try:
             begun = json.loads(content)
         except ValueError:
-            # Synced before the first row is written: torn or missing, there is no row to lose.
+            # It is synced before the first row is written: if it is incomplete, there are no rows to lose.
             if has_rows:
                 beside = _manifest_path(self.path).name
                 raise VlmRunError(
-                    f"{self.path} exists without {beside}, which says of what run it is",
-                    hint="Give another --result-path.",
+                    f"{self.path} exists without {beside}, which describes the run that it belongs to",
+                    hint="Choose another --result-path.",
                 ) from None
         else:
             now = json.loads(json.dumps({"format": _FORMAT, **run}, default=str))
@@ -172,21 +177,21 @@ class ResultFile:
                 return
             if has_rows:
                 raise VlmRunError(
-                    f"{self.path} was begun by another run: {'; '.join(changes[:4])}",
-                    hint="Give another --result-path, or delete the file to begin anew.",
+                    f"{self.path} belongs to another run: {'; '.join(changes[:4])}",
+                    hint="Choose another --result-path, or delete the file to start over.",
                 )
         self._manifest.truncate(0)
         self._manifest.write(json.dumps({"format": _FORMAT, **run}, indent=1, default=str).encode() + b"\n")
         self._manifest.flush()
         os.fsync(self._manifest.fileno())
 
-    def _take_up(self, retry_errors: bool) -> None:
-        """Note the rows that are done, and cut off a line that a killed run left torn."""
+    def _resume(self, retry_errors: bool) -> None:
+        """Mark the finished rows, and remove an incomplete line at the end of the file."""
         end, failed = 0, 0
         for line, _, after in _lines(self.path):
             if self.has(line["row"]):
                 raise VlmRunError(
-                    f"{self.path} has row {line['row']} twice", hint="Give another --result-path."
+                    f"{self.path} has row {line['row']} twice", hint="Choose another --result-path."
                 )
             if retry_errors and "error" in line:
                 failed += 1
@@ -200,16 +205,16 @@ class ResultFile:
                 self._replace(line for line in old if "error" not in json.loads(line))
 
     def _replace(self, lines: Iterator[bytes]) -> None:
-        """Put a new file in the old one's place at one stroke."""
+        """Replace the file atomically."""
         new = self.path.with_name(f"{self.path.name}.new")
         with new.open("wb") as file:
             file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, self.path)
-        _sync_folder(self.path.parent)
+        _sync_directory(self.path.parent)
 
-    def _sync_again_and_again(self) -> None:
+    def _sync_periodically(self) -> None:
         while not self._closing.is_set():
             self._unsynced.wait()
             self._unsynced.clear()
@@ -225,10 +230,10 @@ class ResultFile:
 
 
 def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """Each whole line with its offset and the next one's.
+    """Yield each complete line with its offset and the next line's.
 
     Raises:
-        VlmRunError: A line before the last is no result.
+        VlmRunError: A line before the last is not a result.
     """
     with path.open("rb") as file:
         offset = 0
@@ -238,8 +243,8 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
                 if _is_last(file):
                     return
                 raise VlmRunError(
-                    f"{path} is damaged at byte {offset}: no row's result stands there",
-                    hint="Give another --result-path.",
+                    f"{path} is damaged at byte {offset}: the line there is not a result",
+                    hint="Choose another --result-path.",
                 )
             yield line, offset, offset + len(raw)
             offset += len(raw)
@@ -263,7 +268,7 @@ def _is_last(file: BinaryIO) -> bool:
 def _encoded(line: Mapping[str, Any]) -> bytes:
     try:
         return (json.dumps(line, ensure_ascii=False, default=str) + "\n").encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON has an escape for
+    except UnicodeEncodeError:  # a lone surrogate, which only a JSON escape can represent
         return (json.dumps(line, default=str) + "\n").encode()
 
 
@@ -274,7 +279,7 @@ def _mark(done: bytearray, number: int) -> None:
 
 
 def _changes(begun: Any, now: Any, name: str = "") -> Iterator[str]:
-    """What differs, in words."""
+    """Describe the differences."""
     if isinstance(begun, dict) and isinstance(now, dict):
         for key in sorted({*begun, *now}):
             yield from _changes(begun.get(key), now.get(key), f"{name}.{key}" if name else key)
@@ -291,8 +296,8 @@ def _manifest_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.run.json")
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

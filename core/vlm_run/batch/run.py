@@ -1,7 +1,8 @@
-"""Feeds an engine with rows and writes what it answers, in the rows' order or as it comes."""
+"""Sends rows to an engine and writes its answers, in the order of the rows or as they finish."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,20 +10,21 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vlm_run.batch.columns import Reading, Row, read_row
 from vlm_run.batch.metrics import Metrics
 from vlm_run.batch.results import ResultFile
+from vlm_run.batch.row import Row, RowFormat, read_row
+from vlm_run.batch.unused_columns import UnusedColumns
 from vlm_run.errors import EngineError, VlmRunError
 from vlm_run.request import Request, Sampling
 from vlm_run.response import Response
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
-    from vlm_run.batch.data import Data
+    from vlm_run.batch.sources import Dataset
 
-# Rows taken beyond the oldest that is not answered: what is answered waits in memory for its turn.
+# Maximum distance between the oldest unanswered row and the newest: answers in between wait in memory.
 _WINDOW = 4096
-# Engine options that change answers; the others change how fast they come.
+# Engine options that change answers; the others change throughput only.
 _ANSWER_OPTIONS = (
     *("dtype", "quantization", "max_model_len", "mm_processor_kwargs", "limit_mm_per_prompt"),
     *("hf_overrides", "revision", "tokenizer", "seed", "trust_remote_code", "reasoning_parser"),
@@ -30,17 +32,25 @@ _ANSWER_OPTIONS = (
 
 
 class Answering(Protocol):
-    """What of an `Engine` a batch needs."""
+    """The part of an `Engine` that a batch needs."""
 
     def as_completed(
         self, requests: Iterable[Request], sampling: Sampling, *, window: int | None = None
     ) -> Iterator[tuple[int, Response]]:
-        """Responses as they finish, each with the number of its request."""
+        """Yield responses as they finish, each with the number of its request."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run has come, of the rows that it had to do."""
+    """The progress of a run, over the rows that it answers itself.
+
+    Attributes:
+        done: Number of rows with a result.
+        failed: Number of these that have an error.
+        prompt_tokens: Tokens of their prompts.
+        completion_tokens: Tokens of their answers.
+        started: When the run began, by `time.perf_counter`.
+    """
 
     done: int = 0
     failed: int = 0
@@ -50,34 +60,34 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the run began."""
+        """Seconds since the run began."""
         return time.perf_counter() - self.started
 
     @property
     def rows_per_second(self) -> float:
-        """Over the whole run."""
+        """Rows per second, over the whole run."""
         return self.done / max(self.seconds, 1e-9)
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens of answers, over the whole run."""
+        """Answer tokens per second, over the whole run."""
         return self.completion_tokens / max(self.seconds, 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a result file holds when a run is over.
+    """The content of a result file at the end of a run.
 
     Attributes:
-        rows: In the file.
-        failed: Of these, how many have an error.
-        kept: Of these, how many an earlier run had done.
-        seconds: That this run took, without the engine's start.
-        rows_per_second: Of this run.
-        tokens_per_second: Of this run, tokens of answers.
-        prompt_tokens: Of all rows in the file.
-        completion_tokens: Of all rows in the file.
-        metrics: Scores against the references of all rows that have one.
+        rows: Number of rows in the file.
+        failed: Number of rows with an error.
+        kept: Number of rows that an earlier run had finished.
+        seconds: Duration of this run, without the engine's start.
+        rows_per_second: Throughput of this run, in rows.
+        tokens_per_second: Throughput of this run, in answer tokens.
+        prompt_tokens: Prompt tokens of all rows in the file.
+        completion_tokens: Answer tokens of all rows in the file.
+        metrics: Scores of all rows that have a reference.
     """
 
     rows: int
@@ -93,12 +103,20 @@ class Summary:
 
 def describe_run(
     adapter: Adapter,
-    data: Data,
-    reading: Reading,
+    dataset: Dataset,
+    row_format: RowFormat,
     sampling: Sampling,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the answers depend on: a result file goes on only under the same."""
+    """Describe everything that the answers depend on; a result file is only resumed if it is the same.
+
+    Args:
+        adapter: The model.
+        dataset: The dataset.
+        row_format: How its rows are read.
+        sampling: Sampling parameters of rows that have none of their own.
+        options: Engine options on top of the adapter's.
+    """
     template = Path(adapter.spec.chat_template)
     kwargs = adapter.engine_kwargs(**options)
     return {
@@ -110,32 +128,46 @@ def describe_run(
             "options": {name: kwargs[name] for name in _ANSWER_OPTIONS if kwargs.get(name) is not None},
         },
         "data": {
-            **data.identity,
-            "mapping": dict(reading.mapping or {}),
-            "prompt": reading.prompt,
-            "system": reading.system,
+            **dataset.identity,
+            "mapping": dict(row_format.mapping or {}),
+            "prompt": row_format.prompt,
+            "system": row_format.system,
         },
         "sampling": sampling.model_dump(mode="json"),
     }
 
 
-def unfinished(data: Data, reading: Reading, results: ResultFile) -> Iterator[Row]:
-    """The rows that are not done, as they are read.
+def unfinished_rows(
+    dataset: Dataset,
+    row_format: RowFormat,
+    results: ResultFile,
+    note: Callable[[str], None] = lambda text: None,
+) -> Iterator[Row]:
+    """Read the rows that have no result yet.
+
+    Args:
+        dataset: The dataset.
+        row_format: How its rows are read.
+        results: The result file.
+        note: Called once for each column that looks as if it should be used and is not.
 
     Raises:
-        VlmRunError: The data cannot be read on.
+        VlmRunError: The dataset cannot be read any further.
     """
+    unused = UnusedColumns(row_format.mapping or {})
     number = -1
     try:
-        for number, columns in data.rows():
+        for number, columns in dataset.rows():
+            for text in unused.check(columns):
+                note(text)
             if not results.has(number):
-                yield read_row(number, columns, reading)
+                yield read_row(number, columns, row_format)
     except VlmRunError:
         raise
-    except Exception as error:  # what a library raises at data that it cannot read
+    except Exception as error:  # whatever a library raises when a source breaks off
         raise VlmRunError(
-            f"{data.name} cannot be read beyond row {number + 1}: {error}",
-            hint="What is answered is kept; run the same command again to go on.",
+            f"{dataset.name} cannot be read beyond row {number + 1}: {error}",
+            hint="Finished rows are kept; run the same command again to resume.",
         ) from error
 
 
@@ -148,32 +180,35 @@ def run_batch(
     ordered: bool = True,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
-    """Answer rows and write a line for each.
+    """Answer rows, and write a line for each.
+
+    A row that is malformed, or whose request fails, costs its own line only.
 
     Args:
-        engine: That answers; a bad row fails alone.
-        rows: Read as the engine has room for them.
-        results: Where the lines go.
-        sampling: For rows that bring no sampling parameters of their own.
-        ordered: Whether lines are written in the rows' order, or as rows finish.
+        engine: The engine that answers.
+        rows: The rows; they are read as the engine has room for them.
+        results: The result file.
+        sampling: Sampling parameters of rows that have none of their own.
+        ordered: Whether lines are written in the order of the rows, or as the rows finish.
         report: Called after each row.
 
     Raises:
-        EngineError: The engine has died; what was answered is kept.
-        VlmRunError: The data cannot be read on, or the file cannot be written.
+        EngineError: The engine has died; finished rows are kept.
+        VlmRunError: The dataset cannot be read any further, or the result file cannot be written.
     """
     progress = Progress()
     asked: dict[int, tuple[int, Row]] = {}
-    waiting: dict[int, dict[str, Any]] = {}
-    places = _Places()
+    waiting: dict[int, dict[str, Any]] = {}  # lines by the position of their rows
+    next_position = 0
 
-    def finish(place: int, row: Row, response: Response | None) -> None:
+    def finish(position: int, row: Row, response: Response | None) -> None:
+        nonlocal next_position
         line = result_line(row, response)
         if ordered:
-            waiting[place] = line
-            while places.next in waiting:
-                results.write(waiting.pop(places.next))
-                places.next += 1
+            waiting[position] = line
+            while next_position in waiting:
+                results.write(waiting.pop(next_position))
+                next_position += 1
         else:
             results.write(line)
         progress.done += 1
@@ -186,38 +221,32 @@ def run_batch(
 
     def requests() -> Iterator[Request]:
         number = 0
-        for place, row in enumerate(rows):
+        for position, row in enumerate(rows):
             if row.request is None:
-                finish(place, row, None)
+                finish(position, row, None)
                 continue
-            asked[number] = (place, row)
+            asked[number] = (position, row)
             number += 1
             yield row.request
 
     answers = engine.as_completed(requests(), sampling, window=_WINDOW if ordered else None)
     try:
         for number, response in answers:
-            place, row = asked.pop(number)
-            finish(place, row, response)
+            position, row = asked.pop(number)
+            finish(position, row, response)
     except (KeyboardInterrupt, EngineError):
-        # What waits for an older row is done too; the run that goes on sorts the file.
-        for place in sorted(waiting):
-            results.write(waiting[place])
+        # Lines that wait for an older row are finished too; the run that resumes sorts the file.
+        for position in sorted(waiting):
+            results.write(waiting[position])
         raise
     if ordered:
         results.put_in_order()
     return progress
 
 
-@dataclass(slots=True)
-class _Places:
-    next: int = 0
-    """The place of the row whose line is written next."""
-
-
 def result_line(row: Row, response: Response | None) -> dict[str, Any]:
-    """The line of a row; `response` is None where the row could not be asked."""
-    line: dict[str, Any] = {"row": row.number, "id": row.id, "request": row.shown}
+    """Return the line of a row; `response` is None if the row is malformed."""
+    line: dict[str, Any] = {"row": row.number, "id": row.id, "request": row.record}
     if row.reference is not None:
         line["reference"] = row.reference
     error = row.error if response is None else response.error
@@ -233,7 +262,7 @@ def result_line(row: Row, response: Response | None) -> dict[str, Any]:
 
 
 def summarize(results: ResultFile, progress: Progress, metrics: Metrics) -> Summary:
-    """Read the result file through: of a run that was resumed, too, it is the whole that counts."""
+    """Summarize the whole result file, including the rows of earlier runs."""
     rows = failed = prompt_tokens = completion_tokens = 0
     seconds, rates = progress.seconds, (progress.rows_per_second, progress.tokens_per_second)
     for line in results.lines():
@@ -258,12 +287,12 @@ def summarize(results: ResultFile, progress: Progress, metrics: Metrics) -> Summ
     )
 
 
-def _weights(folder: Path) -> str | None:
-    """Of a checkpoint folder, its files' names, sizes and times; a hub's repository is named by `source`."""
-    if not folder.is_dir():
+def _weights(directory: Path) -> str | None:
+    """Identify the files of a checkpoint directory; None for a repository on the hub."""
+    if not os.path.isdir(directory):
         return None
     digest = blake2b(digest_size=16)
-    for file in sorted(folder.iterdir()):
-        facts = file.stat()
-        digest.update(f"{file.name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    for file in sorted(directory.iterdir()):
+        status = file.stat()
+        digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The command `vlm-run`: one file a command, heavy imports inside the commands."""
+"""The command `vlm-run`: one module per command, with heavy imports inside the functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    # `--model_type` is `--model-type`, as in ms-swift.
+    # `--model_type` means `--model-type`, as in ms-swift.
     context_settings={
         "token_normalize_func": lambda token: token.replace("_", "-"),
         "help_option_names": ["-h", "--help"],
@@ -31,7 +31,7 @@ app.command("demo")(demo.demo)
 app.command("verify")(verify.verify)
 app.command("bench")(bench.bench)
 
-plugin = typer.Typer(help="Write a plugin of your own, and check it.", no_args_is_help=True)
+plugin = typer.Typer(help="Write a plugin, and check it.", no_args_is_help=True)
 plugin.command("new")(plugin_new.new)
 plugin.command("check")(plugin_check.check)
 app.add_typer(plugin, name="plugin")
@@ -47,7 +47,7 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def main() -> None:
-    """Run the command; an error is one line on standard error and exit code 2."""
+    """Run the command; an error is printed as one line on standard error, with exit code 2."""
     try:
         app()
     except VlmRunError as error:

@@ -1,4 +1,4 @@
-"""`vlm-run infer --val_dataset`: a data set through the engine into a result file."""
+"""`vlm-run infer --val_dataset`: answers a dataset into a result file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import dataclasses
 import itertools
 import json
 import re
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,75 +17,142 @@ from vlm_run.errors import VlmRunError
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
-    from vlm_run.batch.run import Progress, Summary
+    from vlm_run.batch.run import Summary
     from vlm_run.engine import Engine
     from vlm_run.request import Sampling
 
 SOME_FAILED = 3
-"""The exit code where a row failed."""
-# Where the progress cannot be redrawn, a line of it is printed this often.
-_LINE_INTERVAL_S = 30.0
+"""The exit code if a row failed."""
+_DATASET = "Dataset"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOptions:
-    """What the command's options say about a batch."""
+    """Which dataset is answered, and how.
 
-    data: str
-    result_path: Path | None
-    subset: str | None
-    split: str | None
-    mapping: list[str]
-    prompt: str | None
-    system: str | None
-    seed: int | None
-    metrics: list[str]
-    retry_errors: bool
-    unordered: bool
-    as_json: bool
+    Attributes:
+        val_dataset: A file, a directory or a name on the Hugging Face hub; None for no batch.
+        result_path: The result file.
+        subset: Subset of a dataset that has several.
+        split: Split of a dataset that has several.
+        encoding: Encoding of a text file that is not in UTF-8.
+        mapping: Meanings of columns, each as COLUMN=NAME.
+        prompt: The question of rows that have none.
+        metric: Metrics beside exact match.
+        retry_errors: Whether rows that failed in an earlier run are answered again.
+        unordered: Whether rows are written as they finish, not in the dataset's order.
+    """
+
+    val_dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA[#N]",
+            help="JSONL, JSON, CSV or Parquet file, directory of images, or Hugging Face dataset; "
+            "#N takes N rows.",
+            rich_help_panel=_DATASET,
+        ),
+    ] = None
+    result_path: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.jsonl",
+            help="Result file, one line per row; the same command resumes it.",
+            rich_help_panel=_DATASET,
+        ),
+    ] = None
+    subset: Annotated[str | None, typer.Option(help="Subset of the dataset.", rich_help_panel=_DATASET)] = (
+        None
+    )
+    split: Annotated[str | None, typer.Option(help="Split of the dataset.", rich_help_panel=_DATASET)] = None
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of a text file that is not in UTF-8.", rich_help_panel=_DATASET),
+    ] = None
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="COLUMN=NAME",
+            help="Use COLUMN as query, response, images …; repeatable.",
+            rich_help_panel=_DATASET,
+        ),
+    ] = None
+    prompt: Annotated[
+        str | None, typer.Option(help="Question of rows that have none.", rich_help_panel=_DATASET)
+    ] = None
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="rouge, bleu or anls, beside exact_match; repeatable.", rich_help_panel=_DATASET),
+    ] = None
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Answer failed rows again.", rich_help_panel=_DATASET)
+    ] = False
+    unordered: Annotated[
+        bool, typer.Option("--unordered", help="Write rows as they finish.", rich_help_panel=_DATASET)
+    ] = False
 
 
-def answer_data_set(
+def answer_dataset(
     adapter: Adapter,
     start: Callable[[bool], Engine],
     sampling: Sampling,
     engine_options: dict[str, Any],
     options: BatchOptions,
+    *,
+    system: str | None,
+    seed: int | None,
+    as_json: bool,
 ) -> None:
-    """Answer what is left of a data set, and print a summary.
+    """Answer the rows of a dataset that have no result yet, and print a summary.
 
     Args:
         adapter: The model.
-        start: Starts the engine; told whether rows may name files of this machine.
-        sampling: For rows that bring no sampling parameters of their own.
-        engine_options: On top of the plugin's.
-        options: The rest.
+        start: Starts the engine; its argument says whether rows may name local files.
+        sampling: Sampling parameters of rows that have none of their own.
+        engine_options: Engine options on top of the adapter's.
+        options: The dataset, and how it is answered.
+        system: The system message of rows that have none.
+        seed: With `#N`, draws the rows at random.
+        as_json: Whether the summary is printed as JSON.
 
     Raises:
-        typer.Exit: 3 if rows failed.
+        VlmRunError: The dataset cannot be read, or the result file belongs to another run.
+        typer.Exit: Code 3 if a row failed.
     """
-    from vlm_run.batch.columns import Reading
-    from vlm_run.batch.data import open_data
     from vlm_run.batch.metrics import Metrics
     from vlm_run.batch.results import ResultFile
-    from vlm_run.batch.run import Progress, describe_run, run_batch, summarize, unfinished
+    from vlm_run.batch.row import RowFormat
+    from vlm_run.batch.run import Progress, describe_run, run_batch, summarize, unfinished_rows
+    from vlm_run.batch.sources import open_dataset
+    from vlm_run.cli.progress import show_progress
 
-    metrics, mapping = Metrics(options.metrics), _mapping(options.mapping)
-    data = open_data(options.data, subset=options.subset, split=options.split, seed=options.seed)
-    reading = Reading(data.folder, mapping, options.prompt, options.system, sampling)
-    path = options.result_path or default_result_path(options.data, adapter.spec.model_type)
-    run = describe_run(adapter, data, reading, sampling, engine_options)
+    assert options.val_dataset is not None
+    metrics, mapping = Metrics(options.metric or ()), _parse_mapping(options.mapping or [])
+    dataset = open_dataset(
+        options.val_dataset,
+        subset=options.subset,
+        split=options.split,
+        seed=seed,
+        encoding=options.encoding,
+    )
+    row_format = RowFormat(
+        dataset.directory, mapping, options.prompt, system, sampling, text_only=dataset.text_only
+    )
+    path = options.result_path or default_result_path(options.val_dataset, adapter.spec.model_type)
+    run = describe_run(adapter, dataset, row_format, sampling, engine_options)
+    for note in dataset.notes:
+        _print_note(note)
     with ResultFile(path, run, retry_errors=options.retry_errors) as results:
-        rows = unfinished(data, reading, results)
+        rows = unfinished_rows(dataset, row_format, results, _print_note)
         first = next(rows, None)
         progress = Progress()
         if first is None and not results.kept:
-            raise VlmRunError(f"{options.data} has no rows")
+            raise VlmRunError(f"{options.val_dataset} has no rows")
         if first is not None:
-            left = None if data.total is None else max(data.total - results.kept, 1)
+            remaining = None if dataset.total is None else max(dataset.total - results.kept, 1)
             if results.kept:
-                typer.echo(f"{path}: {results.kept:,} rows are done, going on.", err=True)
-            with start(data.folder is not None) as engine, _shown(left) as report:
+                typer.echo(f"{path}: resuming after {results.kept:,} finished rows.", err=True)
+            with start(dataset.directory is not None) as engine, show_progress(remaining) as report:
                 try:
                     progress = run_batch(
                         engine,
@@ -100,102 +164,55 @@ def answer_data_set(
                     )
                 except KeyboardInterrupt:
                     typer.echo(
-                        f"\nInterrupted. {path} keeps what is done; run the same again to go on.", err=True
+                        f"\nInterrupted. {path} keeps the finished rows; run the same command "
+                        "again to resume.",
+                        err=True,
                     )
                     raise
         elif not options.unordered:
             results.put_in_order()
         summary = summarize(results, progress, metrics)
-    _print(summary, path, options.as_json)
+    _print(summary, path, as_json)
     if summary.failed:
         raise typer.Exit(SOME_FAILED)
 
 
-def default_result_path(data: str, model_type: str) -> Path:
-    """In the current folder, so that the same command finds it again."""
-    stem = Path(data.rstrip("/")).name
+def default_result_path(dataset: str, model_type: str) -> Path:
+    """Return the result file in the working directory that the same command always uses.
+
+    >>> default_result_path("data/questions.jsonl#100", "qwen2-vl-7b-instruct")
+    PosixPath('questions-100.qwen2-vl-7b-instruct.jsonl')
+    """
+    stem = Path(dataset.rstrip("/")).name
     for suffix in (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"):
         stem = stem.replace(suffix, "")
     return Path(f"{re.sub(r'[^A-Za-z0-9._-]+', '-', stem) or 'data'}.{model_type}.jsonl")
 
 
-def _mapping(assignments: list[str]) -> dict[str, str]:
-    from vlm_run.batch.columns import NAMES
+def _parse_mapping(assignments: list[str]) -> dict[str, str]:
+    from vlm_run.batch.row import COLUMNS
 
     mapping = {}
     for assignment in assignments:
         column, equals, name = assignment.rpartition("=")
-        if not equals or not column or name not in NAMES:
+        if not equals or not column or name not in COLUMNS:
             raise VlmRunError(
-                f"--map {assignment} does not name a column's meaning",
-                hint=f"Write --map COLUMN=NAME, where NAME is one of {', '.join(NAMES)}.",
+                f"--map {assignment} does not map a column to a known name",
+                hint=f"Write --map COLUMN=NAME, where NAME is one of {', '.join(COLUMNS)}.",
             )
         mapping[column] = name
     return mapping
 
 
-@contextmanager
-def _shown(total: int | None) -> Iterator[Callable[[Progress], None]]:
-    """A progress bar on standard error, or now and then a line where there is no terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _line_now_and_then(total)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    with Bar(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("[red]{task.fields[failed]}[/] failed"),
-        TextColumn("{task.fields[rows]:.1f} rows/s"),
-        TextColumn("{task.fields[tokens]:.0f} tokens/s"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as bar:
-        task = bar.add_task("rows", total=total, failed=0, rows=0.0, tokens=0.0)
-
-        def report(progress: Progress) -> None:
-            bar.update(
-                task,
-                completed=progress.done,
-                failed=progress.failed,
-                rows=progress.rows_per_second,
-                tokens=progress.tokens_per_second,
-            )
-
-        yield report
-
-
-def _line_now_and_then(total: int | None) -> Callable[[Progress], None]:
-    last = time.monotonic()
-
-    def report(progress: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _LINE_INTERVAL_S:
-            last = time.monotonic()
-            whole = left = ""
-            if total is not None:
-                whole = f" of {total:,}"
-                left = f", {(total - progress.done) / progress.rows_per_second / 60:.0f} min left"
-            print(
-                f"{progress.done:,}{whole} rows, {progress.failed:,} failed, "
-                f"{progress.rows_per_second:.1f} rows/s, {progress.tokens_per_second:.0f} tokens/s{left}",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    return report
+def _print_note(text: str) -> None:
+    typer.secho(f"note: {text}", fg="yellow", err=True)
 
 
 def _print(summary: Summary, path: Path, as_json: bool) -> None:
     if as_json:
-        said = {"result_path": str(path), **dataclasses.asdict(summary)}
-        typer.echo(json.dumps(said, ensure_ascii=False))
+        typer.echo(json.dumps({"result_path": str(path), **dataclasses.asdict(summary)}, ensure_ascii=False))
         return
-    kept = f" ({summary.kept:,} of them by an earlier run)" if summary.kept else ""
+    kept = f" ({summary.kept:,} of them in an earlier run)" if summary.kept else ""
     typer.echo(f"{summary.rows - summary.failed:,} rows answered, {summary.failed:,} failed{kept}")
     typer.echo(
         f"{summary.seconds:,.1f} s, {summary.rows_per_second:,.1f} rows/s, "
@@ -205,5 +222,5 @@ def _print(summary: Summary, path: Path, as_json: bool) -> None:
     for name, score in summary.metrics.items():
         typer.echo(f"{name}: {score:g}")
     if summary.failed:
-        typer.echo("Try the failed rows again with --retry-errors.")
+        typer.echo("Retry the failed rows with --retry-errors.")
     typer.echo(f"Results: {path}")

@@ -1,4 +1,4 @@
-"""`vlm-run bench`: images per second beside plain vLLM, offline or served, on the same requests."""
+"""`vlm-run bench`: throughput beside plain vLLM, offline or served, on the same requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_run.cli.options import engine_options
+from vlm_run.cli.options import AsJson, LoadOptions, MaxTokens, Verbose, expand_option_groups
 from vlm_run.cli.output import print_table, quieten_model_libraries
 from vlm_run.errors import EngineError, VlmRunError
 
@@ -20,62 +20,57 @@ if TYPE_CHECKING:
     from vlm_run.bench.load import Load, Result
 
 
+@expand_option_groups
 def bench(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="Model type, or a folder with weights.")],
-    size: Annotated[
-        str, typer.Option(metavar="WIDTHxHEIGHT", help="Of the pictures, in pixels.")
-    ] = "672x672",
-    count: Annotated[int, typer.Option(min=1, help="Of pictures, no two the same.")] = 256,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", "--max-new-tokens", min=1, help="Of an answer.")
-    ] = 8,
-    renderers: Annotated[
-        int | None, typer.Option(min=0, help="Renderer processes; by default by the cores.")
+    load: LoadOptions,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", help="Model type, or a checkpoint directory.")
     ] = None,
-    served: Annotated[bool, typer.Option("--served", help="Compare the servers, not the engines.")] = False,
+    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Image size in pixels.")] = "672x672",
+    count: Annotated[int, typer.Option(min=1, help="Number of images, all different.")] = 256,
+    max_tokens: MaxTokens = 8,
+    renderers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Renderer processes. Defaults to a number that suits the cores."),
+    ] = None,
+    served: Annotated[
+        bool, typer.Option("--served", help="Compare the servers instead of the engines.")
+    ] = False,
     clients: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Of a server, at a time; repeatable. By default 1, 8 and 64."),
+        typer.Option(min=1, help="Concurrent clients of a server; repeatable. Defaults to 1, 8 and 64."),
     ] = None,
     api_servers: Annotated[
         int | None,
-        typer.Option(min=2, help="Also measure vLLM's server with so many API processes."),
+        typer.Option(min=2, help="Also measure vLLM's server with this many API processes."),
     ] = None,
     rounds: Annotated[
         int,
-        typer.Option(
-            min=1, help="More than one are asked of all sides in turns, each with a part of the memory."
-        ),
+        typer.Option(min=1, help="With more than one, the sides run together and are measured in turns."),
     ] = 1,
     load_format: Annotated[
-        str, typer.Option(help="`dummy` fills the model with random numbers; `auto` loads weights.")
+        str, typer.Option(help="`dummy` uses random weights; `auto` loads the checkpoint's.")
     ] = "dummy",
-    model: Annotated[str | None, typer.Option(help="Folder or hub id of the weights.")] = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Any option of vLLM's engine, for both; repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    verbose: Annotated[bool, typer.Option(help="Show vLLM's own log, and tracebacks.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Compare vlm-run with plain vLLM: same model, engine options and pictures.
+    """Compare the throughput of vlm-run and plain vLLM on the same model, engine options and images.
 
     vlm-run bench qwen2-vl-2b-instruct --size 1344x1008
 
-    Beside `LLM.generate`, or with --served beside vLLM's own server. Two servers, or the two sides of
-    several rounds, share a GPU: give each a part with --engine gpu_memory_utilization=0.4.
+    Compares with `LLM.generate`, or with --served with vLLM's own server. Two servers, or the two sides
+    of several rounds, share a GPU: give each a fraction with --engine gpu_memory_utilization=0.4.
     """
     if not verbose:
         quieten_model_libraries()
     from vlm_run.bench.load import Load
     from vlm_run.engine.versions import check_serves, vllm_version
-    from vlm_run.registry import Registry
 
-    width, height = _pixels(size)
-    options = {"load_format": load_format, **engine_options(engine or [])}
-    adapter = Registry.load(name, checkpoint=model)
-    check_serves(adapter.spec)  # before the processes that would each find out
-    load = Load(
+    width, height = _parse_size(size)
+    options = {"load_format": load_format, **load.engine_options()}
+    adapter = load.load(load.name_alone(words))
+    check_serves(adapter.spec)  # before starting processes that would each fail
+    workload = Load(
         width,
         height,
         count,
@@ -90,7 +85,7 @@ def bench(
         "model_type": adapter.spec.model_type,
         "size": [width, height],
         "options": options,
-        "results": _results(adapter, load, served),
+        "results": _results(adapter, workload, served),
         "vllm": str(vllm_version()),
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)),
@@ -102,22 +97,22 @@ def bench(
         print_report(report)
 
 
-def _results(adapter: Adapter, load: Load, served: bool) -> list[dict[str, Any]]:
-    """Each side, with what vlm-run made of the same load as a multiple of it."""
+def _results(adapter: Adapter, workload: Load, served: bool) -> list[dict[str, Any]]:
+    """Measure each side, and compute vlm-run's throughput as a multiple of it."""
     if served:
         from vlm_run.bench.served import compare
     else:
         from vlm_run.bench.offline import compare
     try:
-        results = compare(adapter, load)
+        results = compare(adapter, workload)
     except EngineError as error:
         if Path(adapter.source).is_dir():
             raise
         raise EngineError(
             error.cause,
-            hint=f"{adapter.source} was looked for on the hub. Without one, give a folder with --model; "
-            "`python benchmarks/checkpoints.py FOLDER`, in vlm-run's repository, writes some with real "
-            "dimensions and no weights.",
+            hint=f"{adapter.source} was looked for on the Hugging Face hub. Without access to it, give a "
+            "directory with --model; `python benchmarks/checkpoints.py DIRECTORY`, in vlm-run's repository, "
+            "writes checkpoints with real dimensions and no weights.",
         ) from error
     first: dict[int | None, Result] = {}
     rows = []
@@ -133,14 +128,15 @@ def _results(adapter: Adapter, load: Load, served: bool) -> list[dict[str, Any]]
     return rows
 
 
-def _pixels(size: str) -> tuple[int, int]:
+def _parse_size(size: str) -> tuple[int, int]:
     width, _, height = size.partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise VlmRunError(f"--size {size} is no size", hint="Write --size WIDTHxHEIGHT, as in 672x672.")
+        raise VlmRunError(f"--size {size} is not a size", hint="Write --size WIDTHxHEIGHT, as in 672x672.")
     return int(width), int(height)
 
 
 def print_report(report: dict[str, Any]) -> None:
+    """Print the results as a table."""
     stages = ("fetch", "decode", "process", "engine", "waiting")
     rows = report["results"]
     print_table(
@@ -167,7 +163,7 @@ def print_report(report: dict[str, Any]) -> None:
     )
     width, height = report["size"]
     typer.echo(
-        f"\n{report['model_type']}, {rows[0]['images']} pictures of {width}×{height}, "
+        f"\n{report['model_type']}, {rows[0]['images']} images of {width}×{height}, "
         f"vLLM {report['vllm']}, {report['cores']} cores, {report['date']}."
     )
 

@@ -1,4 +1,4 @@
-"""`vlm-run demo`: draw a picture and ask the demo model about it."""
+"""`vlm-run demo`: draws an image and asks the demo model about it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from vlm_run.errors import VlmRunError
 
 
 def demo(
-    picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("demo-picture.png"),
-    seed: Annotated[int, typer.Option(help="Another seed, another picture.")] = 7,
-    verbose: Annotated[bool, typer.Option(help="Show vLLM's own log, and tracebacks.")] = False,
+    image: Annotated[
+        Path, typer.Option("--image", "--picture", help="File that the image is written to.")
+    ] = Path("demo-image.png"),
+    seed: Annotated[int, typer.Option(help="Seed of the random image.")] = 7,
+    verbose: Annotated[bool, typer.Option(help="Show vLLM's log and full tracebacks.")] = False,
 ) -> None:
-    """Draw a picture and ask a small model three questions about it, with real vLLM."""
+    """Draw an image and ask a small model three questions about it, with real vLLM."""
     try:
         from vlm_run_demo.showcase import draw
     except ImportError as error:
@@ -24,9 +26,9 @@ def demo(
     from vlm_run.cli.output import starting
     from vlm_run.registry import Registry
 
-    image, turns = draw(seed)
-    image.save(picture)
-    typer.echo(f"Drew {picture} ({image.width} × {image.height} pixels).")
+    drawing, turns = draw(seed)
+    drawing.save(image)
+    typer.echo(f"Drew {image} ({drawing.width} × {drawing.height} pixels).")
     started = time.perf_counter()
     adapter = Registry.load("demo-llava")
     with starting("demo-llava", verbose, adapter.dtype_note()):
@@ -34,9 +36,9 @@ def demo(
     with engine:
         typer.echo(f"Loaded demo-llava in {time.perf_counter() - started:.1f} s.")
         for turn in turns:
-            (response,) = engine.infer([{"query": turn.question, "images": [str(picture)]}])
+            (response,) = engine.infer([{"query": turn.question, "images": [str(image)]}])
             response.raise_for_error()
-            verdict = "right" if response.response == turn.answer else f"wrong, it is {turn.answer}"
+            verdict = "right" if response.response == turn.answer else f"wrong, the answer is {turn.answer}"
             typer.echo(f"\n{turn.question}\n  {response.response} ({verdict})")
             typer.secho(
                 f"  {response.seconds:.2f} s, {response.usage.prompt_tokens} prompt tokens, "

@@ -1,4 +1,4 @@
-"""`vlm-run models`: the model types of all installed plugins."""
+"""`vlm-run models`: lists the model types of all installed plugins."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     stub: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Let editors that look there complete ModelType; see the docs."),
+        typer.Option(
+            metavar="DIRECTORY", help="Write a stub file there, with which editors complete ModelType."
+        ),
     ] = None,
 ) -> None:
     """List the model types that installed plugins serve."""
@@ -63,13 +65,13 @@ def models(
     )
 
 
-def _write_stub(folder: Path) -> None:
+def _write_stub(directory: Path) -> None:
     from vlm_run.swift.model_type import write_stub
 
     try:
-        typer.echo(f"Written: {write_stub(folder)}")
+        typer.echo(f"Wrote {write_stub(directory)}")
     except OSError as error:
-        raise VlmRunError(f"{folder} cannot be written to: {error.strerror}") from None
+        raise VlmRunError(f"{directory} cannot be written to: {error.strerror}") from None
 
 
 def _weights(spec: ModelSpec) -> str:

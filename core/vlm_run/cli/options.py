@@ -1,8 +1,12 @@
-"""Options that several commands have, and what is made of them."""
+"""Options that several commands share, and how they select and configure a model."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -16,102 +20,200 @@ if TYPE_CHECKING:
 MODEL = "Model"
 ENGINE = "Engine"
 
-ModelType: TypeAlias = Annotated[
-    str | None, typer.Option(help="The model type, in place of MODEL.", rich_help_panel=MODEL)
-]
-ChatTemplate: TypeAlias = Annotated[
-    Path | None, typer.Option(help="Jinja file in place of the model's own.", rich_help_panel=MODEL)
-]
-InferBackend: TypeAlias = Annotated[str, typer.Option(help="Only vllm.", rich_help_panel=MODEL)]
-TrustRemoteCode: TypeAlias = Annotated[
-    bool, typer.Option(help="Run code that comes with the weights.", rich_help_panel=MODEL)
-]
-Config: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE.yaml",
-        help="Engine options, as for `vllm serve --config`; flags go before them.",
-        rich_help_panel=ENGINE,
-    ),
-]
-MaxModelLen: TypeAlias = Annotated[
-    int | None, typer.Option(help="Prompt and answer together, in tokens.", rich_help_panel=ENGINE)
-]
-MaxImages: TypeAlias = Annotated[
-    int | None, typer.Option(help="Images in one conversation.", rich_help_panel=ENGINE)
-]
-MinPixels: TypeAlias = Annotated[
-    int | None, typer.Option(help="Enlarge smaller images (Qwen-VL).", rich_help_panel=ENGINE)
-]
-MaxPixels: TypeAlias = Annotated[
-    int | None, typer.Option(help="Shrink larger images (Qwen-VL).", rich_help_panel=ENGINE)
-]
-TensorParallelSize: TypeAlias = Annotated[
-    int | None, typer.Option(help="GPUs to spread the model over.", rich_help_panel=ENGINE)
-]
-EngineOptions: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE", help="Any option of vLLM's engine; repeatable.", rich_help_panel=ENGINE
-    ),
-]
 AllowPrivateMedia: TypeAlias = Annotated[
     bool, typer.Option(help="Fetch images from private addresses too.", rich_help_panel=ENGINE)
 ]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MaxTokens: TypeAlias = Annotated[
+    int, typer.Option("--max-tokens", "--max-new-tokens", min=1, help="Maximum number of tokens per answer.")
+]
+Verbose: TypeAlias = Annotated[bool, typer.Option(help="Show vLLM's log and full tracebacks.")]
 
 
-def check_backend(name: str) -> None:
-    """Raise `VlmRunError` for any backend of ms-swift's but vLLM."""
-    if name != "vllm":
-        raise VlmRunError(f"unknown --infer-backend '{name}'", hint="vlm-run has one: vllm.")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """The options of every command that loads a model.
 
-
-def name_and_question(words: list[str], model_type: str | None, model: str | None) -> tuple[str, str | None]:
-    """The model type (or checkpoint) and the question, from what was typed in which place."""
-    rest = list(words)
-    name = model_type or (rest.pop(0) if rest else None) or model
-    if name is None:
-        raise VlmRunError("no model is given", hint="`vlm-run models` lists the model types.")
-    if len(rest) > 1:
-        raise VlmRunError(f"more than one question is given: {rest[1]!r}", hint="Put the question in quotes.")
-    return name, rest[0] if rest else None
-
-
-def load(
-    name: str,
-    *,
-    checkpoint: str | None,
-    chat_template: Path | None,
-    config: Path | None,
-    **limits: int | None,
-) -> Adapter:
-    """The adapter that the options of a command ask for.
-
-    Raises:
-        VlmRunError: One of them cannot be.
+    Attributes:
+        model_type: The model type, in place of the command's first argument.
+        model: Where the weights come from instead of the plugin's own source.
+        chat_template: A Jinja file in place of the model's own template.
+        infer_backend: ms-swift's option; only `vllm` is accepted.
+        trust_remote_code: Whether code that comes with the weights may run.
+        config: A YAML file with engine options.
+        max_model_len: Context length in tokens.
+        max_images: Maximum number of images in one conversation.
+        min_pixels: Minimum area to which images are enlarged.
+        max_pixels: Maximum area to which images are shrunk.
+        tensor_parallel_size: Number of GPUs that the model is split across.
+        engine: Further engine options, each as NAME=VALUE.
     """
-    from pydantic import ValidationError
 
-    from vlm_run.registry import Registry
-    from vlm_run.specs import Limits
+    model_type: Annotated[
+        str | None, typer.Option(help="Model type, in place of MODEL.", rich_help_panel=MODEL)
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(help="Directory or Hugging Face id of the weights.", rich_help_panel=MODEL),
+    ] = None
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(help="Jinja file to use in place of the model's template.", rich_help_panel=MODEL),
+    ] = None
+    infer_backend: Annotated[
+        str, typer.Option(help="Accepted for ms-swift; only vllm.", rich_help_panel=MODEL)
+    ] = "vllm"
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Run code that comes with the weights.", rich_help_panel=MODEL)
+    ] = False
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.yaml",
+            help="Engine options, as for `vllm serve --config`; flags take precedence.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
+    max_model_len: Annotated[
+        int | None,
+        typer.Option(help="Context length in tokens, for prompt and answer.", rich_help_panel=ENGINE),
+    ] = None
+    max_images: Annotated[
+        int | None, typer.Option(help="Maximum number of images per conversation.", rich_help_panel=ENGINE)
+    ] = None
+    min_pixels: Annotated[
+        int | None,
+        typer.Option(help="Enlarge images to at least this area (Qwen-VL).", rich_help_panel=ENGINE),
+    ] = None
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(help="Shrink images to at most this area (Qwen-VL).", rich_help_panel=ENGINE),
+    ] = None
+    tensor_parallel_size: Annotated[
+        int | None, typer.Option(help="Number of GPUs to split the model across.", rich_help_panel=ENGINE)
+    ] = None
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Any engine option of vLLM; repeatable.", rich_help_panel=ENGINE
+        ),
+    ] = None
 
-    try:
-        allowed = Limits(**limits)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = "".join(f"--{str(place).replace('_', '-')} {fault['input']}: " for place in fault["loc"])
-        raise VlmRunError(where + fault["msg"].removeprefix("Value error, ")) from None
-    return Registry.load(
-        name,
-        checkpoint=checkpoint,
-        chat_template=chat_template,
-        limits=allowed,
-        config=_configuration(config) if config else None,
-    )
+    def name_and_text(self, words: list[str] | None) -> tuple[str, str | None]:
+        """Split a command's positional arguments into the model and a text, usually a question.
+
+        Args:
+            words: The positional arguments.
+
+        Returns:
+            A model type or checkpoint, and the text if there is one.
+
+        Raises:
+            VlmRunError: No model is given, or more than one text.
+        """
+        rest = list(words or [])
+        name = self.model_type or (rest.pop(0) if rest else None) or self.model
+        if name is None:
+            raise VlmRunError("no model is given", hint="`vlm-run models` lists the model types.")
+        if len(rest) > 1:
+            raise VlmRunError(
+                f"more than one question is given: {rest[1]!r}", hint="Put the question in quotes."
+            )
+        return name, rest[0] if rest else None
+
+    def name_alone(self, words: list[str] | None) -> str:
+        """Return the model that a command's positional arguments name; no text may follow.
+
+        Raises:
+            VlmRunError: No model is given, or something else follows.
+        """
+        name, surplus = self.name_and_text(words)
+        if surplus is not None:
+            raise VlmRunError(
+                f"unexpected argument '{surplus}'", hint="`serve` takes flags for vLLM after `--`."
+            )
+        return name
+
+    def load(self, name: str) -> Adapter:
+        """Load the adapter for a model type or checkpoint.
+
+        Raises:
+            VlmRunError: An option has an invalid value, or no plugin serves the model.
+        """
+        if self.infer_backend != "vllm":
+            raise VlmRunError(
+                f"unknown --infer-backend '{self.infer_backend}'", hint="vlm-run has only vllm."
+            )
+        from pydantic import ValidationError
+
+        from vlm_run.registry import Registry
+        from vlm_run.specs import Limits
+
+        try:
+            limits = Limits(
+                max_images=self.max_images,
+                max_model_len=self.max_model_len,
+                min_pixels=self.min_pixels,
+                max_pixels=self.max_pixels,
+            )
+        except ValidationError as error:
+            fault = error.errors()[0]
+            option = "".join(f"--{str(name).replace('_', '-')} {fault['input']}: " for name in fault["loc"])
+            raise VlmRunError(option + fault["msg"].removeprefix("Value error, ")) from None
+        return Registry.load(
+            name,
+            checkpoint=self.model,
+            chat_template=self.chat_template,
+            limits=limits,
+            config=_read_config(self.config) if self.config else None,
+        )
+
+    def engine_options(self) -> dict[str, Any]:
+        """Return the engine options: those of `--engine`, then the flags that have one of their own."""
+        flags = {
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "trust_remote_code": self.trust_remote_code or None,
+        }
+        return {
+            **_parse_assignments(self.engine or []),
+            **{name: value for name, value in flags.items() if value is not None},
+        }
 
 
-def engine_options(assignments: list[str], **flags: Any) -> dict[str, Any]:
-    """NAME=VALUE pairs, and on top of them flags that are not None; a value that is JSON is read as JSON."""
+def expand_option_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter of a command that is annotated with a dataclass by the dataclass's fields.
+
+    Typer has no groups of options that several commands share. The command receives the dataclass.
+    """
+    own = inspect.signature(command, eval_str=True)
+    groups: dict[str, tuple[Callable[..., Any], list[str]]] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in own.parameters.values():
+        group: Any = parameter.annotation
+        if not is_dataclass(group):
+            parameters.append(parameter)
+            continue
+        fields = inspect.signature(group, eval_str=True).parameters
+        groups[parameter.name] = (group, list(fields))
+        parameters += fields.values()
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        grouped = {
+            name: group(**{field: given.pop(field) for field in fields})
+            for name, (group, fields) in groups.items()
+        }
+        command(**grouped, **given)
+
+    # Typer reads a command's options from both.
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """Parse NAME=VALUE pairs; a value that is valid JSON is read as JSON, any other as text."""
     options: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
@@ -119,12 +221,12 @@ def engine_options(assignments: list[str], **flags: Any) -> dict[str, Any]:
             raise VlmRunError(f"--engine {assignment} has no value", hint="Write --engine NAME=VALUE.")
         try:
             options[name.replace("-", "_")] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[name.replace("-", "_")] = value
-    return {**options, **{name: value for name, value in flags.items() if value is not None}}
+    return options
 
 
-def _configuration(file: Path) -> dict[str, Any]:
+def _read_config(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
@@ -133,5 +235,5 @@ def _configuration(file: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise VlmRunError(f"--config {file} cannot be read: {reason}") from None
     if not (isinstance(options, dict) and all(isinstance(name, str) for name in options)):
-        raise VlmRunError(f"--config {file} is no mapping of engine options", hint="Write NAME: VALUE.")
+        raise VlmRunError(f"--config {file} is not a mapping of engine options", hint="Write NAME: VALUE.")
     return {name.replace("-", "_"): value for name, value in options.items()}

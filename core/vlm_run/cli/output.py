@@ -1,4 +1,4 @@
-"""Tables, and a place for vLLM's own output while it starts."""
+"""Tables, and where vLLM's own output goes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import typer
 from vlm_run.errors import EngineError
 
 RULE = "-" * 50
-"""Between answers."""
+"""The line between answers."""
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns of text, ready for `grep` and `awk`; rich would take longer to import than to print."""
+    """Print columns of text, suitable for `grep` and `awk`, without the cost of importing rich."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for number, row in enumerate([header, *rows]):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -28,8 +28,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def quieten_model_libraries(level: str = "ERROR") -> None:
-    """Let vLLM log from `level` on, and transformers errors alone; what the user has set stays."""
-    # Read as they are imported, here and in vLLM's processes.
+    """Set vLLM's log level, and let transformers log errors only, unless the environment says otherwise."""
+    # The libraries read these when they are imported, here and in vLLM's processes.
     vllm_logs_to_standard_error()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", level)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -37,19 +37,19 @@ def quieten_model_libraries(level: str = "ERROR") -> None:
 
 
 def vllm_logs_to_standard_error() -> None:
-    """Standard output is for answers, and vLLM may warn as late as at its end."""
+    """Send vLLM's log to standard error, since standard output is for answers."""
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
 
 
 @contextlib.contextmanager
 def starting(model_type: str, verbose: bool, note: str | None = None) -> Iterator[None]:
-    """A progress line while an engine starts; what vLLM and its processes print goes to a file.
+    """Show a spinner while the block starts an engine, and send vLLM's output to a log file.
 
-    Its processes keep writing there. If the start fails, the error says where the file is.
+    vLLM's processes write to that file for as long as they run. If the start fails, the error names it.
 
     Args:
-        model_type: What is loaded.
-        verbose: Let everything be printed instead, the note among it, which the engine logs.
+        model_type: The model type to show.
+        verbose: Whether vLLM's output is shown instead, which includes the note.
         note: A line to print first.
     """
     if verbose:
@@ -69,8 +69,8 @@ def starting(model_type: str, verbose: bool, note: str | None = None) -> Iterato
         line = f"Loading {model_type} …"
         if not console.is_terminal:
             console.print(line)
-        # Nothing is redirected: vLLM's log would hold on to rich's stand-in for standard error.
-        turning = Live(
+        # vLLM's logger would keep a reference to the stream that rich puts in place of standard error.
+        spinner = Live(
             Spinner("dots", line),
             console=console,
             transient=True,
@@ -78,26 +78,26 @@ def starting(model_type: str, verbose: bool, note: str | None = None) -> Iterato
             redirect_stderr=False,
         )
         try:
-            with turning if console.is_terminal else contextlib.nullcontext():
+            with spinner if console.is_terminal else contextlib.nullcontext():
                 yield
         except EngineError as error:
             root = _root_cause(Path(log.name).read_text(encoding="utf-8", errors="replace"))
             if root is None:
                 raise
-            raise EngineError(root, hint=f"vLLM's own output is in {log.name}.") from error
+            raise EngineError(root, hint=f"vLLM's output is in {log.name}.") from error
     log.close()
-    os.unlink(log.name)  # its processes go on writing to it, unseen
+    os.unlink(log.name)  # vLLM's processes keep it open
 
 
 def _root_cause(log: str) -> str | None:
-    """The first error that one of vLLM's processes met; what the others say follows from it."""
+    """Return the first error in a log of vLLM; later ones are usually its consequences."""
     errors = re.findall(r"\] (\w+(?:Error|Exception): .*)", log)
     return errors[0].rstrip(". ") if errors else None
 
 
 @contextlib.contextmanager
 def _standard_streams_to(log: IO[str]) -> Iterator[IO[str]]:
-    """Send file descriptors 1 and 2 to a file, and yield what was standard error."""
+    """Redirect file descriptors 1 and 2 to a file, and yield the former standard error."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept_out, kept_err = os.dup(1), os.dup(2)

@@ -1,4 +1,4 @@
-"""`vlm-run plugin check`: the conformance suite on an installed plugin."""
+"""`vlm-run plugin check`: runs the conformance suite on an installed plugin."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ _OUTCOMES = ("passed", "failed", "skipped")
 
 
 def check(
-    distribution: Annotated[str, typer.Argument(help="The installed plugin, for example vlm-run-llava.")],
+    distribution: Annotated[
+        str, typer.Argument(help="Distribution name of the plugin, for example vlm-run-llava.")
+    ],
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
             metavar="MODEL_TYPE=DIRECTORY",
-            help="Compare with a checkpoint folder, weights not needed; repeatable.",
+            help="Compare with a checkpoint, whose weights are not needed; repeatable.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check that an installed plugin does what vlm-run expects; exit code 1 if it does not.
+    """Check that an installed plugin fulfils the contract; exit code 1 if it does not.
 
     vlm-run plugin check vlm-run-llava --checkpoint llava1_5-7b-instruct=./llava-1.5-7b-hf
     """
-    folders = dict(map(_folder, checkpoint or []))
+    directories = dict(map(_parse_checkpoint, checkpoint or []))
     quieten_model_libraries()
-    # What plugins and model libraries print must not come between the results.
+    # Keep what plugins and model libraries print out of the results.
     with contextlib.redirect_stdout(sys.stderr):
-        results = _run(distribution, folders)
+        results = _run(distribution, directories)
     if as_json:
         typer.echo(json.dumps([_row(result) for result in results], indent=2, ensure_ascii=False))
     else:
@@ -48,18 +50,18 @@ def check(
         raise typer.Exit(1)
 
 
-def _folder(assignment: str) -> tuple[str, Path]:
-    model_type, equals, folder = assignment.partition("=")
+def _parse_checkpoint(assignment: str) -> tuple[str, Path]:
+    model_type, equals, directory = assignment.partition("=")
     if not equals:
         raise VlmRunError(
-            f"--checkpoint {assignment} names no folder", hint="Write --checkpoint MODEL_TYPE=DIRECTORY."
+            f"--checkpoint {assignment} names no directory", hint="Write --checkpoint MODEL_TYPE=DIRECTORY."
         )
-    if not (Path(folder) / "config.json").is_file():
-        raise VlmRunError(f"{folder} is no checkpoint folder: it has no config.json")
-    return model_type, Path(folder)
+    if not (Path(directory) / "config.json").is_file():
+        raise VlmRunError(f"{directory} is not a checkpoint directory: it has no config.json")
+    return model_type, Path(directory)
 
 
-def _run(distribution: str, folders: dict[str, Path]) -> list[Result]:
+def _run(distribution: str, directories: dict[str, Path]) -> list[Result]:
     from vlm_run.plugins.discovery import PluginWarning
     from vlm_run.testing.subject import LeftOutError, find_plugin
     from vlm_run.testing.suite import Result, run_suite
@@ -70,7 +72,7 @@ def _run(distribution: str, folders: dict[str, Path]) -> list[Result]:
             subject = find_plugin(distribution)
         except LeftOutError as error:
             return [Result("is_usable", None, "failed", str(error))]
-    return list(run_suite(subject, folders))
+    return list(run_suite(subject, directories))
 
 
 def _row(result: Result) -> dict[str, str | None]:
@@ -83,15 +85,15 @@ def _row(result: Result) -> dict[str, str | None]:
 
 
 def _print(results: list[Result]) -> None:
-    """A row for each check and what came of it; model types of which the same is true share one."""
+    """Print a row per check and result; model types with the same result share one."""
     groups: dict[str, dict[tuple[str, str], list[str]]] = {}
     for result in results:
         group = groups.setdefault(result.check, {})
         group.setdefault((result.outcome, result.detail), []).append(result.model_type or "")
     rows = [
-        [check.replace("_", " "), outcome, detail if len(group) == 1 else _naming(of, detail)]
+        [check.replace("_", " "), outcome, _detail(detail, model_types, len(group) > 1)]
         for check, group in groups.items()
-        for (outcome, detail), of in group.items()
+        for (outcome, detail), model_types in group.items()
     ]
     print_table(["check", "result", "detail"], rows)
     counts = [sum(result.outcome == outcome for result in results) for outcome in _OUTCOMES]
@@ -100,5 +102,6 @@ def _print(results: list[Result]) -> None:
     )
 
 
-def _naming(model_types: list[str], detail: str) -> str:
-    return ": ".join(filter(None, [", ".join(model_types), detail]))
+def _detail(detail: str, model_types: list[str], named: bool) -> str:
+    """Return the last column: the detail, after the model types if others have another result."""
+    return ": ".join(filter(None, [", ".join(model_types) if named else "", detail]))

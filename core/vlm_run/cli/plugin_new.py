@@ -1,4 +1,4 @@
-"""`vlm-run plugin new`: the package of a new plugin."""
+"""`vlm-run plugin new`: writes the package of a new plugin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import typer
 def new(
     name: Annotated[str, typer.Argument(help="Short name of the model family, for example acme-vl.")],
     model_type: Annotated[
-        str | None, typer.Option(help="Name users type for the first model. Default: the plugin's name.")
+        str | None,
+        typer.Option(help="Model type of the first model, which users type. Default: the plugin's name."),
     ] = None,
     architecture: Annotated[
         str | None,
@@ -25,16 +26,16 @@ def new(
     placeholder: Annotated[
         str | None,
         typer.Option(
-            help="What stands for a picture in its prompt; {index} is its number. Default: <image>."
+            help="Image placeholder in the prompt; {index} is the image's number. Default: <image>."
         ),
     ] = None,
     directory: Annotated[
-        Path | None, typer.Option(help="Where the package goes. Default: ./vlm-run-NAME.")
+        Path | None, typer.Option(help="Directory of the package. Default: ./vlm-run-NAME.")
     ] = None,
 ) -> None:
-    """Write a new plugin: a package that installs and passes its own tests as it is.
+    """Write a new plugin: a package that can be installed and passes its own tests.
 
-    On a terminal, asks for what is left out; elsewhere the defaults are taken.
+    On a terminal, asks for the options that are left out; elsewhere, uses their defaults.
 
         vlm-run plugin new acme-vl --hf-id acme/vl-7b
     """
@@ -47,13 +48,13 @@ def new(
         model_type=model_type,
         architecture=architecture or _ask("Architecture", "LlavaForConditionalGeneration"),
         hf_id=hf_id or _ask("Hugging Face repository", f"{name}/{model_type}"),
-        placeholder=placeholder or _ask("Placeholder of a picture", "<image>"),
+        placeholder=placeholder or _ask("Image placeholder", "<image>"),
     )
-    folder = directory or Path(plugin.distribution)
-    for path in scaffold.write(plugin, folder):
+    target = directory or Path(plugin.distribution)
+    for path in scaffold.write(plugin, target):
         typer.echo(f"wrote {path}")
     typer.secho("\nNext:", bold=True)
-    typer.echo(f"  cd {shlex.quote(str(folder))}\n  pip install -e '.[test]'\n  pytest")
+    typer.echo(f"  cd {shlex.quote(str(target))}\n  pip install -e '.[test]'\n  pytest")
     typer.echo(f"  vlm-run plugin check {plugin.distribution}")
 
 

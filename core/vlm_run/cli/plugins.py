@@ -1,4 +1,4 @@
-"""`vlm-run plugins`: what is installed, and what is wrong with it."""
+"""`vlm-run plugins`: lists the installed plugins and their problems."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from vlm_run.plugins.discovery import BrokenPlugin, Plugin, Plugins
 
 SLOW_S = 2.0
-"""A plugin whose import takes longer is reported: every command waits for it."""
+"""A plugin that takes longer to import is reported, since every command waits for it."""
 
 
 def plugins(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the installed plugins, and what is wrong with them.
+    """List the installed plugins and their problems.
 
-    `ok`; `slow`: it takes long to import; `failing`: one of its hooks raises, so that its models,
-    or some of what they do, will not work; `broken`: it, or one model type of it, was left out.
+    The status is `ok`; `slow` if the plugin takes long to import; `failing` if one of its hooks raises,
+    so that some features of its models do not work; `broken` if the plugin, or a model type of it, could
+    not be loaded.
     """
     from vlm_run.plugins.discovery import PluginWarning, installed_plugins
 
     with warnings.catch_warnings():
-        # The same is about to be printed.
+        # The table says the same.
         warnings.simplefilter("ignore", PluginWarning)
         found = installed_plugins()
     with contextlib.redirect_stdout(sys.stderr):
@@ -41,7 +42,7 @@ def plugins(
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     print_table(
-        ["plugin", "version", "status", "model types, or what is wrong"],
+        ["plugin", "version", "status", "model types or problem"],
         sorted([row["plugin"], row["version"], row["status"], _remark(row)] for row in rows),
     )
 
@@ -53,7 +54,7 @@ def _row(found: Plugins, plugin: Plugin) -> dict[str, Any]:
     status = "failing" if causes else "ok"
     if plugin.seconds > SLOW_S:
         status = "failing" if causes else "slow"
-        causes = [*causes, f"its import takes {plugin.seconds:.1f} s, for which every command waits"]
+        causes = [*causes, f"its import takes {plugin.seconds:.1f} s, which every command waits for"]
     return {
         "plugin": plugin.name,
         "version": plugin.version,
@@ -74,6 +75,6 @@ def _broken_row(broken: BrokenPlugin) -> dict[str, Any]:
 
 
 def _remark(row: dict[str, Any]) -> str:
-    """In one line: exceptions may have several."""
+    """Return the last column on one line; the text of an exception may have several."""
     count = len(row["model_types"])
     return " ".join((row["cause"] or f"{count} model type{'' if count == 1 else 's'}").split())

@@ -1,4 +1,4 @@
-"""`vlm-run verify`: how far vLLM's answers are from those of transformers on the same weights."""
+"""`vlm-run verify`: compares vLLM's answers with those of transformers on the same weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_run.cli.options import engine_options
+from vlm_run.cli.options import AsJson, LoadOptions, MaxTokens, Verbose, expand_option_groups
 from vlm_run.cli.output import print_table, starting
 from vlm_run.errors import RequestError, VlmRunError
 
@@ -16,25 +16,23 @@ if TYPE_CHECKING:
     from vlm_run.verify.drift import Report
 
 
+@expand_option_groups
 def verify(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="Model type, or a folder with weights.")],
+    load: LoadOptions,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", help="Model type, or a checkpoint directory.")
+    ] = None,
     requests: Annotated[
         Path | None,
-        typer.Option(help="JSON lines, each a request as in Python, in place of the built-in ones."),
+        typer.Option(help="JSON Lines file of requests to use in place of the built-in ones."),
     ] = None,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", "--max-new-tokens", min=1, help="Most tokens in an answer.")
-    ] = 64,
+    max_tokens: MaxTokens = 64,
     min_agreement: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Exit code 1 if fewer tokens agree, from 0 to 1.")
+        float | None,
+        typer.Option(min=0, max=1, help="Exit with code 1 if a smaller fraction of the tokens agrees."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id of the weights.")] = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Any option of vLLM's engine; repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    verbose: Annotated[bool, typer.Option(help="Show vLLM's own log, and tracebacks.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Compare vLLM's greedy answers with transformers, token by token, on the same weights.
 
@@ -42,14 +40,13 @@ def verify(
     """
     from vlm_run.engine.tracing import dtype_of, trace
     from vlm_run.engine.versions import check_serves
-    from vlm_run.registry import Registry
     from vlm_run.verify.drift import judge, standard_requests
     from vlm_run.verify.reference import check_reference
 
-    options = engine_options(engine or [])
-    adapter = Registry.load(name, checkpoint=model)
+    options = load.engine_options()
+    adapter = load.load(load.name_alone(words))
     asked = _read(requests) if requests else standard_requests(adapter.spec.max_images)
-    check_serves(adapter.spec)  # before transformers, which comes with vLLM
+    check_serves(adapter.spec)  # before importing transformers, which comes with vLLM
     with starting(adapter.spec.model_type, verbose, adapter.dtype_note(**options)):
         check_reference(adapter)
         running = adapter.engine(**options)
@@ -67,7 +64,7 @@ def verify(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Requests by the number of their line."""
+    """Read requests from a JSON Lines file, keyed by line number."""
     from vlm_run.request import Request
 
     try:
@@ -80,15 +77,15 @@ def _read(file: Path) -> dict[str, Any]:
             continue
         try:
             found[f"line {number}"] = Request.parse(json.loads(line))
-        except (ValueError, RequestError) as error:
-            raise VlmRunError(f"line {number} of {file} is no request: {error}") from None
+        except (ValueError, RecursionError, RequestError) as error:
+            raise VlmRunError(f"line {number} of {file} is not a request: {error}") from None
     if not found:
-        raise VlmRunError(f"{file} has no requests", hint="Give one JSON object a line.")
+        raise VlmRunError(f"{file} has no requests", hint="Write one JSON object per line.")
     return found
 
 
 def _print(report: Report) -> None:
-    said = report.to_dict()
+    content = report.to_dict()
     print_table(
         ["prompt", "tokens", "agree", "first divergence", "largest log-probability difference"],
         [
@@ -99,21 +96,21 @@ def _print(report: Report) -> None:
                 "none" if row["first_divergence"] is None else f"token {row['first_divergence'] + 1}",
                 f"{row['largest_logprob_difference']:.4f}",
             ]
-            for row in said["prompts"]
+            for row in content["prompts"]
         ],
     )
-    total = said["summary"]
+    total = content["summary"]
     typer.echo(
         f"\n{total['agreement']:.2%} of {total['tokens']} tokens agree; {total['diverging_prompts']} of "
         f"{total['prompts']} answers diverge; log-probabilities differ by at most "
         f"{total['largest_logprob_difference']:.4f}, {total['mean_logprob_difference']:.4f} on average."
     )
-    versions = ", ".join(f"{name} {version}" for name, version in said["versions"].items())
-    typer.echo(f"{said['model_type']} in {said['dtype']}: {versions}.")
-    for row in said["prompts"]:
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    typer.echo(f"{content['model_type']} in {content['dtype']}: {versions}.")
+    for row in content["prompts"]:
         if not row["same_prompt"]:
             typer.secho(
-                f"note: transformers makes other token ids of the prompt '{row['prompt']}'",
+                f"note: transformers tokenizes the prompt '{row['prompt']}' differently",
                 fg="yellow",
                 err=True,
             )

@@ -1,7 +1,8 @@
-"""Sampling parameters as vLLM takes them."""
+"""Sampling parameters in vLLM's form."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +17,22 @@ if TYPE_CHECKING:
 def sampling_params(
     sampling: Sampling, *, room: int, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], **more: Any
 ) -> SamplingParams:
-    """The parameters of one request.
+    """Return the parameters of one request.
 
     Args:
-        sampling: What was asked for.
-        room: Tokens that the prompt leaves in the context.
-        tokenizer: The checkpoint's.
-        stop: Where answers of the model type end, beside the caller's own stops.
-        more: In vLLM's names.
+        sampling: The parameters that the caller set.
+        room: Number of tokens that the prompt leaves in the context.
+        tokenizer: The checkpoint's tokenizer.
+        stop: Strings that end answers of the model type, in addition to the caller's.
+        more: Further parameters in vLLM's names.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
     structured = None
     if sampling.json_schema is not None:
-        structured = StructuredOutputsParams(json=dict(sampling.json_schema))
+        # As text, since vLLM could not send integers of more than 64 bits to its engine otherwise.
+        structured = StructuredOutputsParams(json=json.dumps(sampling.json_schema))
     elif sampling.choice is not None:
         structured = StructuredOutputsParams(choice=list(sampling.choice))
     ids, strings = stop_conditions(tokenizer, (*stop, *sampling.stop))

@@ -11,4 +11,7 @@ if TYPE_CHECKING:
 ImageSource: TypeAlias = "str | bytes | Path | Image.Image"
 """A URL, a path, base64 text, a data URI, encoded bytes, or a decoded image."""
 
-__all__ = ["ImageSource", "Path"]
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Suffixes of file names that are taken for images."""
+
+__all__ = ["IMAGE_SUFFIXES", "ImageSource", "Path"]

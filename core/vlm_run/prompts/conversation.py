@@ -18,20 +18,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from vlm_run.errors import ConversationError
 from vlm_run.media.source import ImageSource
 from vlm_run.prompts.message import (
-    SLOT,
     Image,
     Message,
     Part,
+    Slot,
     Text,
-    check_bounds,
+    read_bounds,
     read_message,
     text_parts,
 )
+from vlm_run.prompts.text import check_encodable
 
 __all__ = ["Conversation", "Image", "Message", "Part", "Text", "with_image_parts"]
 
@@ -75,6 +76,7 @@ class Conversation:
         """
         parsed = tuple(_parsed(messages, images))
         _check_end(parsed, continued)
+        check_encodable(tools, "'tools'")
         return cls(parsed, tuple(tools or ()), continued)
 
     @classmethod
@@ -142,7 +144,7 @@ class Conversation:
         Raises:
             ConversationError: A bound is not a positive integer, or `min_pixels` exceeds `max_pixels`.
         """
-        check_bounds(min_pixels, max_pixels, "the request")
+        min_pixels, max_pixels = read_bounds(min_pixels, max_pixels, "the request")
         return self.with_images(
             lambda image: (
                 replace(image, min_pixels=min_pixels, max_pixels=max_pixels)
@@ -245,7 +247,7 @@ def _parsed(
         images = [images]  # type: ignore[list-item]
     if not parsed:
         raise ConversationError("the conversation has no messages")
-    if any(part.source is SLOT for message in parsed for part in message.parts if isinstance(part, Image)):
+    if any(_is_slot(part) for message in parsed for part in message.parts):
         return _fill_slots(parsed, images)
     return _give_to_turns(parsed, images)
 
@@ -266,38 +268,46 @@ def _check_end(messages: Sequence[Message], continued: bool) -> None:
         )
 
 
+def _is_slot(part: Part) -> bool:
+    return isinstance(part, Image) and isinstance(part.source, Slot)
+
+
 def _fill_slots(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:
-    """The messages with the k-th `<image>` tag replaced by the k-th image that is not None."""
+    """Give the images that are not None to the slots, in order or by the indices that all slots name."""
     given = [image for image in images if image is not None]
-    used = 0
-    filled = []
-    for index, message in enumerate(messages):
-        parts: list[Part] = []
-        for part in message.parts:
-            if not (isinstance(part, Image) and part.source is SLOT):
-                parts.append(part)
-                continue
-            if used == len(given):
-                tags = sum(
-                    isinstance(other, Image) and other.source is SLOT
-                    for each in messages
-                    for other in each.parts
-                )
-                raise ConversationError(
-                    f"<image> tag {used + 1} of {tags} has no image: {len(given)} given",
-                    hint="Give one image for each tag.",
-                    message_index=index,
-                )
-            parts.append(Image(given[used]))
-            used += 1
-        filled.append(replace(message, parts=tuple(parts)))
-    if used < len(given):
+    slots = [
+        (index, cast(Image, part))
+        for index, message in enumerate(messages)
+        for part in message.parts
+        if _is_slot(part)
+    ]
+    if len(slots) > len(given):
         raise ConversationError(
-            f"{len(given)} images are given, but the text has {used} <image> tag{'s' if used != 1 else ''}",
-            hint="Give one image for each tag, or write no tags.",
-            image_index=used,
+            f"<image> tag {len(given) + 1} of {len(slots)} has no image: {len(given)} given",
+            hint="Give one image for each tag.",
+            message_index=slots[len(given)][0],
         )
-    return filled
+    if len(slots) < len(given):
+        raise ConversationError(
+            f"{len(given)} images are given, but the text has {len(slots)} <image> "
+            f"tag{'s' if len(slots) != 1 else ''}",
+            hint="Give one image for each tag, or write no tags.",
+            image_index=len(slots),
+        )
+    indices = [cast(Slot, slot.source).index for _, slot in slots]
+    if all(type(index) is int for index in indices) and sorted(indices) == list(range(len(given))):
+        given = [given[index] for index in indices]
+    ordered = iter(given)
+    return [
+        replace(
+            message,
+            parts=tuple(
+                replace(cast(Image, part), source=next(ordered)) if _is_slot(part) else part
+                for part in message.parts
+            ),
+        )
+        for message in messages
+    ]
 
 
 def _give_to_turns(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from vlm_run.errors import ConversationError
 from vlm_run.media.source import ImageSource
+from vlm_run.prompts.text import check_encodable
 
 ROLES = ("system", "user", "assistant", "tool")
 _ALIASES = {"developer": "system"}  # OpenAI's newer name
 # Other fields of OpenAI's messages, which some chat templates use.
 _FIELDS = ("name", "tool_calls", "tool_call_id")
+# A template may leave the images of a tool out; `Adapter.render_prompt` refuses them then.
+_ROLES_WITH_IMAGES = ("user", "tool")
+# The types of parts, and the keys that hold their content.
+_TEXT_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_IMAGE_KEYS = {
+    "image": ("image", "url", "path", "base64", "bytes"),
+    "image_url": ("image_url",),
+    "input_image": ("image_url",),
+}
+_SOURCE_KEYS = (*_IMAGE_KEYS["image"], "image_url", "input_image", "image_file", "file_id", "data", "source")
 
 _TAG = re.compile(r"(?P<image><image>)\n?|<img>(?P<source>.*?)</img>\n?", re.DOTALL)
 
@@ -61,12 +72,13 @@ class Message:
 
 
 def read_message(index: int, message: Mapping[str, Any], read_image_tags: bool) -> Message:
-    """Parse a message in OpenAI's form; its `<image>` tags become slots to fill.
+    """Read a message in OpenAI's form; images that are given beside the messages become slots.
 
     Args:
-        index: Index of the message in the conversation, for errors.
+        index: The message's index in the conversation, for errors.
         message: A mapping with `role` and `content`.
-        read_image_tags: Whether `<image>` is a tag if the content is a string.
+        read_image_tags: Whether images are given beside the messages, so that `<image>` in a string and
+            an image part without a source stand for one of them.
 
     Raises:
         ConversationError: The message is malformed.
@@ -80,56 +92,106 @@ def read_message(index: int, message: Mapping[str, Any], read_image_tags: bool) 
             f"unknown role {role!r}", hint=f"Known: {', '.join(ROLES)}.", message_index=index
         )
     fields = {name: message[name] for name in _FIELDS if message.get(name) is not None}
-    if content is None and "tool_calls" in fields:
+    for name, value in fields.items():
+        check_encodable(value, f"'{name}'", index)
+    if content is None and role == "assistant":  # one that only called tools, or was cut off at once
         content = ""
     if isinstance(content, str):
+        check_encodable(content, "the text", index)
         parts = _read_tags(content, read_image_tags, index) if role == "user" else text_parts(content)
         return Message(role, tuple(parts), content, fields)
     if isinstance(content, (bytes, Mapping)) or not isinstance(content, Sequence):
         raise ConversationError("'content' must be a string or a list of parts", message_index=index)
-    parts = [_part(index, number, part) for number, part in enumerate(content, 1)]
-    if role != "user" and any(isinstance(part, Image) for part in parts):
+    parts = [
+        read
+        for number, part in enumerate(content, 1)
+        if (read := _read_part(part, role, read_image_tags, index, number)) is not None
+    ]
+    if role not in _ROLES_WITH_IMAGES and any(isinstance(part, Image) for part in parts):
         raise ConversationError(f"a message of role '{role}' cannot contain images", message_index=index)
     written = "".join(part.text for part in parts if isinstance(part, Text))
     return Message(role, tuple(parts), written, fields)
 
 
-def _part(index: int, number: int, part: Any) -> Part:
+def _read_part(part: Any, role: str, read_slots: bool, index: int, number: int) -> Part | None:
+    """Read a part; None for one that is not part of the prompt."""
     if isinstance(part, str):
+        check_encodable(part, "the text", index)
         return Text(part)
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind in ("text", "input_text") and isinstance(part.get("text"), str):
-        return Text(part["text"])
-    if kind in ("image_url", "input_image"):
-        source = part.get("image_url")
-        source = source.get("url") if isinstance(source, Mapping) else source
-    elif kind == "image":
-        source = next((part[key] for key in ("image", "url", "path", "base64") if key in part), None)
-    else:
+    if kind == "thinking" and role == "assistant":
+        return None  # the reasoning behind an earlier answer
+    text = part.get(_TEXT_KEYS[kind]) if isinstance(kind, str) and kind in _TEXT_KEYS else None
+    if isinstance(text, str):
+        check_encodable(text, "the text", index)
+        return Text(text)
+    if kind not in _IMAGE_KEYS:
         raise ConversationError(
             f"part {number} has the unknown type {kind!r}" if kind else f"part {number} has no type",
             hint="Known: text, image_url, image.",
             message_index=index,
         )
-    if source is None:
-        raise ConversationError(f"part {number} of type '{kind}' has no image", message_index=index)
-    bounds = part.get("min_pixels"), part.get("max_pixels")
-    check_bounds(*bounds, f"part {number}", message_index=index)
-    return Image(source, *bounds)
+    bounds = read_bounds(
+        part.get("min_pixels"), part.get("max_pixels"), f"part {number}", message_index=index
+    )
+    source = _read_source(part)
+    if source is not None:
+        return Image(source, *bounds)
+    if read_slots and kind == "image" and is_empty_image(part):
+        return Image(cast(Any, Slot(part.get("index"))), *bounds)
+    raise ConversationError(f"part {number} of type '{kind}' has no image", message_index=index)
 
 
-def check_bounds(low: Any, high: Any, what: str, message_index: int | None = None) -> None:
-    """Raise `ConversationError` unless `low` and `high` are valid bounds on an area; None is no bound."""
+def is_empty_image(part: Mapping[str, Any]) -> bool:
+    """Whether an image part stands for an image that is given beside the messages.
+
+    That is, it is of type `image`, as in Hugging Face's messages, and no key that could hold a source
+    has a value; keys such as `text` and `index`, which datasets add, may have one.
+    """
+    return part.get("type") == "image" and all(part.get(key) is None for key in _SOURCE_KEYS)
+
+
+def _read_source(part: Mapping[str, Any]) -> Any:
+    """Return the source of an image part; None if it has none."""
+    keys = _IMAGE_KEYS[part["type"]]
+    source = next((part[key] for key in keys if part.get(key) is not None), None)
+    if isinstance(source, Mapping):  # as OpenAI nests it, and as Hugging Face's datasets write images
+        source = next((source[key] for key in ("url", "bytes", "path") if source.get(key) is not None), None)
+    return source
+
+
+def read_bounds(
+    low: Any, high: Any, what: str, message_index: int | None = None
+) -> tuple[int | None, int | None]:
+    """Read bounds on the area of an image.
+
+    Args:
+        low: `min_pixels`; None for no bound. A float is accepted if it is a whole number.
+        high: `max_pixels`, likewise.
+        what: What they bound, for errors.
+        message_index: The message that they belong to, for errors.
+
+    Returns:
+        The bounds in pixels.
+
+    Raises:
+        ConversationError: One is not an area, or the lower bound is above the upper one.
+    """
+    areas: list[int | None] = []
     for name, value in (("min_pixels", low), ("max_pixels", high)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        area = int(value) if isinstance(value, float) and value.is_integer() else value
+        if area is not None and (not isinstance(area, int) or isinstance(area, bool) or area < 1):
             raise ConversationError(
                 f"'{name}' of {what} is not an area in pixels: {value!r}", message_index=message_index
             )
+        areas.append(area)
+    low, high = areas
     if low is not None and high is not None and low > high:
         raise ConversationError(
             f"'min_pixels' of {what}, {low}, is greater than its 'max_pixels', {high}",
             message_index=message_index,
         )
+    return low, high
 
 
 def text_parts(content: str) -> list[Part]:
@@ -137,11 +199,15 @@ def text_parts(content: str) -> list[Part]:
     return [Text(content)] if content else []
 
 
+@dataclass(frozen=True, slots=True)
 class Slot:
-    """Stands in for the source of an `<image>` tag until its image is known."""
+    """The place of an image that is given beside the messages.
 
+    Attributes:
+        index: The image's index, if the part names one.
+    """
 
-SLOT: Any = Slot()
+    index: Any = None
 
 
 def _read_tags(content: str, read_image_tags: bool, index: int) -> list[Part]:
@@ -153,7 +219,7 @@ def _read_tags(content: str, read_image_tags: bool, index: int) -> list[Part]:
         parts += text_parts(content[position : tag.start()])
         position = tag.end()
         if tag["image"]:
-            parts.append(Image(SLOT))
+            parts.append(Image(cast(Any, Slot())))
             continue
         source = tag["source"].strip()
         if not source:

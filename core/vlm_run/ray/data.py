@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vlm_run.batch.columns import Reading, read_row
+from vlm_run.batch.row import RowFormat, read_row
 from vlm_run.batch.run import result_line
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
@@ -71,7 +71,7 @@ class Infer:
         **options: Any,
     ) -> None:
         self._sampling = Sampling.parse(sampling)
-        self._reading = Reading(None, mapping, prompt, system, self._sampling)
+        self._row_format = RowFormat(None, mapping, prompt, system, self._sampling)
         adapter = Registry.load(model, checkpoint=checkpoint, limits=limits)
         self._engine = adapter.engine(policy=policy, renderers=renderers, **options)
 
@@ -84,7 +84,7 @@ class Infer:
         names = list(batch)
         size = len(batch[names[0]]) if names else 0
         rows = [
-            read_row(number, {name: plain(batch[name][number]) for name in names}, self._reading)
+            read_row(number, {name: plain(batch[name][number]) for name in names}, self._row_format)
             for number in range(size)
         ]
         asked = [row.request for row in rows if row.request is not None]

@@ -9,7 +9,7 @@ from vlm_run.registry import Registry
 __all__ = ["ModelType", "write_stub"]
 
 _STUB = """\
-# Written by `vlm-run models --stub`, from the plugins that are installed; run it again after others are.
+# Written by `vlm-run models --stub` for the installed plugins; run it again after installing others.
 from typing import Literal
 
 class _ModelTypes(type):
@@ -23,7 +23,7 @@ class ModelType(metaclass=_ModelTypes):
 
 
 class _ModelTypes(type):
-    """Looks model types up when they are asked for, so that a plugin's are there once it is installed."""
+    """Looks up model types on access, so that those of newly installed plugins are found."""
 
     def __getattr__(cls, name: str) -> str:
         if name.startswith("__"):
@@ -42,8 +42,8 @@ class _ModelTypes(type):
 class ModelType(metaclass=_ModelTypes):
     """The model types of all installed plugins as attributes, each a string.
 
-    IPython, Jupyter and `dir` see them; for editors that only read code, `vlm-run models --stub`
-    writes them down.
+    IPython, Jupyter and `dir` list them. For editors that only read source code, `vlm-run models --stub`
+    writes a stub file.
 
     >>> ModelType.demo_llava
     'demo-llava'
@@ -51,17 +51,20 @@ class ModelType(metaclass=_ModelTypes):
 
     @classmethod
     def get_model_name_list(cls) -> list[str]:
-        """All model types, sorted."""
+        """Return all model types, sorted."""
         return Registry.model_types()
 
 
-def write_stub(folder: Path) -> Path:
-    """Write down `ModelType` as it is now, for editors and type checkers that look into `folder`.
+def write_stub(directory: Path) -> Path:
+    """Write a stub file of `ModelType` for editors and type checkers.
+
+    Args:
+        directory: Where they look for stub files.
 
     Returns:
-        The file, `vlm_run/model_type.pyi` below the folder.
+        The file, `vlm_run/model_type.pyi` in the directory.
     """
-    file = folder / "vlm_run" / "model_type.pyi"
+    file = directory / "vlm_run" / "model_type.pyi"
     file.parent.mkdir(parents=True, exist_ok=True)
     attributes = [f'    {name}: Literal["{value}"]\n' for name, value in _model_types().items()]
     file.write_text(_STUB.format(attributes="".join(attributes)), encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_run.batch.columns import Reading, Row, read_row
+from vlm_run.batch.row import Row, RowFormat, read_row
 from vlm_run.prompts.conversation import Conversation
 from vlm_run.request import Request, Sampling
 
@@ -20,7 +20,7 @@ ASKED = Conversation.from_query("How many?", images=["/data/a.png"])
 
 
 def read(columns: dict[str, Any], **how: Any) -> Row:
-    return read_row(0, columns, Reading(FOLDER, **how))
+    return read_row(0, columns, RowFormat(FOLDER, **how))
 
 
 def conversation(row: Row) -> Conversation:
@@ -173,7 +173,7 @@ def test_relative_paths_are_of_the_datas_folder(source: Any, becomes: Any) -> No
 
 
 def test_rows_from_elsewhere_name_no_file_of_this_machine() -> None:
-    row = read_row(0, {"query": "q", "images": ["a.png"]}, Reading(None))
+    row = read_row(0, {"query": "q", "images": ["a.png"]}, RowFormat(None))
     assert conversation(row).images == ("a.png",)
 
 
@@ -203,7 +203,7 @@ def test_a_malformed_row_has_an_error_and_raises_none(columns: dict[str, Any], s
     row = read(columns)
     assert row.request is None
     assert says in str(row.error)
-    json.dumps(row.shown)
+    json.dumps(row.record)
 
 
 def test_a_column_that_a_row_lacks_is_named_with_those_it_has() -> None:
@@ -213,10 +213,10 @@ def test_a_column_that_a_row_lacks_is_named_with_those_it_has() -> None:
 
 def test_pictures_are_shown_by_length_and_hash() -> None:
     row = read({"query": "q", "images": [b"x" * 5000, "data:image/png;base64," + "A" * 5000]})
-    shown = row.shown["images"]
+    shown = row.record["images"]
     assert shown[0]["bytes"] == 5000
     assert shown[1]["characters"] == 5022
-    assert len(json.dumps(row.shown)) < 500
+    assert len(json.dumps(row.record)) < 500
 
 
 JSON = st.recursive(
@@ -254,7 +254,7 @@ COLUMNS = [
 def test_whatever_a_row_holds_it_is_read_or_fails_alone(columns: dict[str, Any]) -> None:
     row = read(columns)
     assert (row.request is None) == (row.error is not None)
-    json.dumps(row.shown, allow_nan=False)
+    json.dumps(row.record, allow_nan=False)
 
 
 IN_PARTS = [

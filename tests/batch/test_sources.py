@@ -11,7 +11,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from vlm_run.batch.data import Data, open_data
+from vlm_run.batch.sources import Dataset, open_dataset
 from vlm_run.errors import RequestError, VlmRunError
 
 ROWS = [
@@ -20,7 +20,7 @@ ROWS = [
 ]
 
 
-def columns(data: Data) -> list[Any]:
+def columns(data: Dataset) -> list[Any]:
     found = []
     for _, row in data.rows():
         assert not isinstance(row, RequestError), row
@@ -55,33 +55,33 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_every_format_gives_the_same_rows_again_and_again(source: Path) -> None:
-    data = open_data(str(source))
+    data = open_dataset(str(source))
     assert columns(data) == ROWS
     assert columns(data) == ROWS
     assert data.total == (None if source.name == "folder" else 25)
-    assert open_data(str(source)).identity == data.identity
-    assert data.folder == (source if source.is_dir() else source.parent)
+    assert open_dataset(str(source)).identity == data.identity
+    assert data.directory == (source if source.is_dir() else source.parent)
 
 
 def test_a_number_takes_so_many_rows_and_a_seed_draws_them(source: Path) -> None:
-    assert columns(open_data(f"{source}#5")) == ROWS[:5]
-    assert columns(open_data(f"{source}#500")) == ROWS
-    drawn = open_data(f"{source}#5", seed=3)
+    assert columns(open_dataset(f"{source}#5")) == ROWS[:5]
+    assert columns(open_dataset(f"{source}#500")) == ROWS
+    drawn = open_dataset(f"{source}#5", seed=3)
     numbers = [number for number, _ in drawn.rows()]
     assert [row["id"] for row in columns(drawn)] == [str(number) for number in numbers]
     assert len(set(numbers)) == 5
     assert numbers != [0, 1, 2, 3, 4]
-    assert numbers == [number for number, _ in open_data(f"{source}#5", seed=3).rows()]
-    assert numbers != [number for number, _ in open_data(f"{source}#5", seed=4).rows()]
-    assert drawn.identity != open_data(f"{source}#5").identity
+    assert numbers == [number for number, _ in open_dataset(f"{source}#5", seed=3).rows()]
+    assert numbers != [number for number, _ in open_dataset(f"{source}#5", seed=4).rows()]
+    assert drawn.identity != open_dataset(f"{source}#5").identity
 
 
 def test_other_rows_are_another_identity(tmp_path: Path) -> None:
     file = tmp_path / "d.jsonl"
     file.write_text('{"query": "a"}\n')
-    before = open_data(str(file)).identity
+    before = open_dataset(str(file)).identity
     file.write_text('{"query": "b"}\n')
-    assert open_data(str(file)).identity != before
+    assert open_dataset(str(file)).identity != before
 
 
 def test_a_bad_line_costs_its_own_row(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_bad_line_costs_its_own_row(tmp_path: Path) -> None:
     file.write_bytes(
         b'{"query": "a"}\n{"query": \n[1]\n"\xff"\n{"query": "b", "images": [["mixed"]]}\n{"query": 5}'
     )
-    rows = [row for _, row in open_data(str(file)).rows()]
+    rows = [row for _, row in open_dataset(str(file)).rows()]
     assert [isinstance(row, RequestError) for row in rows] == [False, True, True, True, False, False]
     assert "line 2" in str(rows[1])
     assert "no JSON object" in str(rows[2])
@@ -98,7 +98,7 @@ def test_a_bad_line_costs_its_own_row(tmp_path: Path) -> None:
 def test_a_csv_line_with_too_many_fields_costs_its_own_row(tmp_path: Path) -> None:
     file = tmp_path / "d.csv"
     file.write_text('query,images\nhow,a.png\nmany,a.png,b.png\n"two\nlines",b.png\n')
-    rows = [row for _, row in open_data(str(file)).rows()]
+    rows = [row for _, row in open_dataset(str(file)).rows()]
     assert rows[0] == {"query": "how", "images": "a.png"}
     assert "line 3" in str(rows[1])
     assert rows[2] == {"query": "two\nlines", "images": "b.png"}
@@ -109,7 +109,7 @@ def test_a_folder_of_images_is_a_row_each(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
-    data = open_data(str(tmp_path))
+    data = open_dataset(str(tmp_path))
     assert [row["id"] for row in columns(data)] == ["a.JPG", "b.png", "sub/c.webp"]
     assert data.total == 3
 
@@ -119,7 +119,7 @@ def test_pictures_in_parquet_stay_encoded(tmp_path: Path) -> None:
     features = datasets.Features({"query": datasets.Value("string"), "image": datasets.Image()})
     rows = [{"query": "q", "image": {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}}]
     datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "d.parquet")
-    ((_, row),) = open_data(str(tmp_path / "d.parquet")).rows()
+    ((_, row),) = open_dataset(str(tmp_path / "d.parquet")).rows()
     assert not isinstance(row, RequestError)
     assert row["image"]["bytes"] == (tmp_path / "a.png").read_bytes()
 
@@ -128,11 +128,11 @@ def test_of_several_splits_one_is_to_be_named(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / f"{split}.jsonl").write_text(f'{{"query": "{split}"}}\n')
     with pytest.raises(VlmRunError, match=r"--split: .*train"):
-        open_data(str(tmp_path))
-    ((_, row),) = open_data(str(tmp_path), split="test").rows()
+        open_dataset(str(tmp_path))
+    ((_, row),) = open_dataset(str(tmp_path), split="test").rows()
     assert row == {"query": "test"}
     with pytest.raises(VlmRunError, match="no split 'dev'"):
-        open_data(str(tmp_path), split="dev")
+        open_dataset(str(tmp_path), split="dev")
 
 
 @pytest.mark.parametrize(
@@ -156,11 +156,11 @@ def test_what_cannot_be_read_is_refused(
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(VlmRunError, match=says):
-        open_data(name)
+        open_dataset(name)
 
 
 def test_a_number_sign_in_a_files_name_is_part_of_it(tmp_path: Path) -> None:
     file = tmp_path / "d#1.jsonl"
     file.write_text('{"query": "a"}\n{"query": "b"}\n')
-    assert len(list(open_data(str(file)).rows())) == 2
-    assert len(list(open_data(f"{file}#1").rows())) == 1
+    assert len(list(open_dataset(str(file)).rows())) == 2
+    assert len(list(open_dataset(f"{file}#1").rows())) == 1

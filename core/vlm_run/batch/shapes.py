@@ -1,0 +1,151 @@
+"""The shapes that rows come in, recognized by their columns.
+
+ms-swift's (`query`, `response`, `history`, `images`, `system`), OpenAI's (`messages`), LLaVA's
+(`conversations`, `image`), and lines of OpenAI's batch format (`custom_id`, `body`). What a row answers
+itself is its reference, not part of the question.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vlm_run.batch.batch_line import read_body
+from vlm_run.batch.messages import name_images, read_messages
+from vlm_run.batch.reference import read_reference
+from vlm_run.errors import ConversationError
+from vlm_run.request import PIXEL_BOUNDS
+
+COLUMNS = (
+    *("query", "response", "references", "history", "images", "system"),
+    *("messages", "conversations", "image", "id", "custom_id", "body", "sampling"),
+    *PIXEL_BOUNDS,
+)
+"""The columns that are recognized; `--map` gives other columns one of these names."""
+
+# Columns that hold lists or objects. Where a cell is text, it may be their JSON.
+_STRUCTURED = ("history", "images", "messages", "conversations", "body", "sampling")
+# Keys with which Hugging Face's datasets and messages say where an image is.
+_SOURCE_KEYS = ("bytes", "path", "url", "image", "base64")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a row asks.
+
+    Attributes:
+        request: The request, as `Request.parse` takes it.
+        reference: The right answer, or several.
+    """
+
+    request: dict[str, Any]
+    reference: str | list[str] | None = None
+
+
+def read_question(
+    fields: Mapping[str, Any],
+    prompt: str | None = None,
+    system: str | None = None,
+    *,
+    json_references: bool = False,
+    columns: Iterable[str] = (),
+) -> Question:
+    """Read what a row asks, and the answer that it says is right.
+
+    Args:
+        fields: The row's columns under the names in `COLUMNS`, without missing values.
+        prompt: The question of rows that have none.
+        system: The system message of rows that have none.
+        json_references: Whether the text in `references` is a JSON list, as in CSV.
+        columns: The names of all of the row's columns, for errors.
+
+    Raises:
+        RequestError: The row is malformed.
+    """
+    structured = (*_STRUCTURED, "references") if json_references else _STRUCTURED
+    fields = {name: _parse_json(value) if name in structured else value for name, value in fields.items()}
+    if "body" in fields:
+        return Question(read_body(fields["body"], system))
+    reference = read_reference(fields.get("references", fields.get("response")))
+    if "messages" in fields or "conversations" in fields:
+        request, answer = _read_messages(fields, system)
+        reference = reference if reference is not None else answer
+    else:
+        request = _read_query(fields, prompt, system, columns)
+    if "sampling" in fields:
+        request["sampling"] = fields["sampling"]
+    return Question({**request, **_read_bounds(fields)}, reference)
+
+
+def _parse_json(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value, strict=False)
+        except ValueError:
+            return value
+    return value
+
+
+def _read_bounds(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bounds on the images' area; CSV has them as text."""
+    bounds = {}
+    for name in PIXEL_BOUNDS:
+        if name in fields:
+            value = fields[name]
+            is_number = isinstance(value, str) and re.fullmatch(r"\s*\d{1,15}(\.0*)?\s*", value)
+            bounds[name] = float(value) if is_number else value
+    return bounds
+
+
+def _read_query(
+    fields: Mapping[str, Any], prompt: str | None, system: str | None, columns: Iterable[str]
+) -> dict[str, Any]:
+    query = fields.get("query", prompt)
+    if query is None:
+        raise ConversationError(
+            f"the row has no question; its columns: {', '.join(map(str, columns)) or 'none'}",
+            hint="Name the column of the question with --map COLUMN=query, or ask with --prompt.",
+        )
+    if not isinstance(query, str):
+        hint = "A list of messages is --map COLUMN=messages." if isinstance(query, (list, tuple)) else None
+        raise ConversationError(f"'query' is of type {type(query).__name__}, not text", hint=hint)
+    request = {"query": query}
+    request |= {name: fields[name] for name in ("history", "system") if name in fields}
+    if system is not None:
+        request.setdefault("system", system)
+    images = _read_images(fields)
+    return request if images is None else {**request, "images": images}
+
+
+def _read_messages(
+    fields: Mapping[str, Any], system: str | None
+) -> tuple[dict[str, Any], str | list[str] | None]:
+    """Return the request and, where the last message is an answer, that answer as the reference."""
+    name = "messages" if "messages" in fields else "conversations"
+    messages = read_messages(fields[name], name, fields.get("system", system))
+    reference = None
+    last = messages[-1]
+    if len(messages) > 1 and isinstance(last, Mapping) and last.get("role") == "assistant":
+        messages = messages[:-1]
+        reference = read_reference(last)
+    images = _read_images(fields)
+    if images is None or name_images(messages):
+        return {"messages": messages}, reference
+    return {"messages": messages, "images": images}, reference
+
+
+def _read_images(fields: Mapping[str, Any]) -> list[Any] | None:
+    images = fields.get("images", fields.get("image"))
+    if images is None:
+        return None
+    return [_read_source(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
+
+
+def _read_source(image: Any) -> Any:
+    """Return the source of an image that a Hugging Face dataset gives by its bytes, its path or both."""
+    if isinstance(image, Mapping):
+        return next((image[key] for key in _SOURCE_KEYS if image.get(key) is not None), None)
+    return image

@@ -1,0 +1,50 @@
+"""What every kind of source gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from vlm_run.batch.row import Columns
+from vlm_run.errors import VlmRunError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source of rows that can be read repeatedly, in the same order.
+
+    Attributes:
+        identity: What identifies its content, to recognize it in a later run.
+        rows: Returns a new iterator over the columns of its rows.
+        total: Number of rows, if known before they are read.
+        directory: Directory of relative image paths; None if rows may not name local files.
+        shuffled: Returns the rows in a random order for a seed; None to draw from `rows`.
+        text_only: Whether cells are always text, as in CSV.
+        notes: What the user should know about the source.
+    """
+
+    identity: dict[str, Any]
+    rows: Callable[[], Iterator[Columns]]
+    total: int | None = None
+    directory: Path | None = None
+    shuffled: Callable[[int], Iterator[Columns]] | None = None
+    text_only: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def import_library(name: str) -> Any:
+    """Import a library of the extra `batch`.
+
+    Raises:
+        VlmRunError: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise VlmRunError(
+            f"this dataset needs the library {name}, which is not installed",
+            hint="pip install 'vlm-run[batch]'",
+        ) from error
