@@ -23,6 +23,12 @@ from vlm_run.prompts.text import check_encodable
 
 PIXEL_BOUNDS = ("min_pixels", "max_pixels")
 """Request fields that bound the area of its images, for models that resize images by area."""
+# vLLM sends integers to its engine in 64 bits, and keeps `top_k` in 32.
+_INT32 = 2**31 - 1
+_INT64 = 2**63 - 1
+_MAX_ANSWERS = 16384  # vLLM's VLLM_MAX_N_SEQUENCES
+_MAX_SCHEMA_DEPTH = 64  # vLLM's MAX_STRUCTURED_OUTPUT_JSON_NESTING
+_NonEmptyText = Annotated[str, Field(min_length=1)]
 _MESSAGE_KEYS = ("messages", "images")
 _QUERY_KEYS = ("query", "history", "images", "system")
 
@@ -49,13 +55,13 @@ class Sampling(BaseModel):
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     seed: int | None = Field(default=None, ge=-_INT64 - 1, le=_INT64)
-    stop: tuple[_StopString, ...] = ()
+    stop: tuple[_NonEmptyText, ...] = ()
     """Strings at which the answer ends, in addition to the model type's; one string is accepted alone."""
     n: int = Field(default=1, ge=1, le=_MAX_ANSWERS)
     """Number of answers to one request."""
     json_schema: Mapping[str, Any] | None = None
     """A JSON schema that the answer follows, by vLLM's structured outputs."""
-    choice: tuple[_StopString, ...] | None = Field(default=None, min_length=1)
+    choice: tuple[_NonEmptyText, ...] | None = Field(default=None, min_length=1)
     """Answers to choose from, by vLLM's structured outputs."""
 
     @field_validator("stop", mode="before")

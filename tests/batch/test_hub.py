@@ -119,12 +119,12 @@ def test_a_data_set_is_streamed_or_drawn_from_at_one_revision(hub: str, tmp_path
     assert all(row in ROWS for row in rows)
     assert rows != ROWS[:5]
     assert identity["seed"] == 3
-    assert "there is no data set 'coco-en-2-mini' on the Hugging Face hub" in unknown
+    assert "there is no dataset 'coco-en-2-mini' on the Hugging Face hub" in unknown
     assert "names that ms-swift registers" in unknown
-    assert "there is no data set 'no..name'" in malformed
+    assert "there is no dataset 'no..name'" in malformed
 
 
 def test_a_hub_that_is_not_reached_is_told_at_once(tmp_path: Path) -> None:
     (error,) = read("http://127.0.0.1:9", tmp_path, "coco-en-2-mini#100")
-    assert "the Hugging Face hub cannot be asked for it" in error
+    assert "the Hugging Face hub cannot be reached" in error
     assert "names that ms-swift registers" in error

@@ -181,7 +181,7 @@ def test_rows_from_elsewhere_name_no_file_of_this_machine() -> None:
     ("columns", "says"),
     [
         ({"foo": 1}, "--map"),
-        ({}, "no columns"),
+        ({}, "none"),
         ({"query": 5}, "int"),
         ({"query": "a", "images": ["a", "b"], "history": "x"}, "history"),
         ({"query": "<image><image>", "images": ["a.png"]}, "tag"),
@@ -189,7 +189,7 @@ def test_rows_from_elsewhere_name_no_file_of_this_machine() -> None:
         ({"messages": [{"role": "user"}]}, "content"),
         ({"conversations": [{"from": "robot", "value": "x"}]}, "robot"),
         ({"conversations": [{"from": ["robot"], "value": "x"}]}, "robot"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}], "images": ["a", "b"]}, "1 images"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}], "images": ["a", "b"]}, "2 images"),
         ({"body": {}}, "messages"),
         ({"body": {"messages": [{"role": "user", "content": "a"}], "tools": []}}, "tools"),
         ({"body": {"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "x"}}}, "x"),

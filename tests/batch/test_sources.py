@@ -92,7 +92,7 @@ def test_a_bad_line_costs_its_own_row(tmp_path: Path) -> None:
     rows = [row for _, row in open_dataset(str(file)).rows()]
     assert [isinstance(row, RequestError) for row in rows] == [False, True, True, True, False, False]
     assert "line 2" in str(rows[1])
-    assert "no JSON object" in str(rows[2])
+    assert "not a JSON object" in str(rows[2])
 
 
 def test_a_csv_line_with_too_many_fields_costs_its_own_row(tmp_path: Path) -> None:
@@ -140,11 +140,11 @@ def test_of_several_splits_one_is_to_be_named(tmp_path: Path) -> None:
     [
         ("missing.jsonl", "there is no file"),
         ("./missing", "there is no file"),
-        ("notes.txt", "no known format"),
-        ("empty", "neither images nor a data set"),
-        ("notes.txt#many", "no number of rows"),
+        ("notes.txt", "unknown format"),
+        ("empty", "neither images nor a dataset"),
+        ("notes.txt#many", "not a number of rows"),
         ("broken.parquet", "cannot be read"),
-        ("broken.json", "no whole JSON"),
+        ("broken.json", "not a complete JSON"),
     ],
 )
 def test_what_cannot_be_read_is_refused(

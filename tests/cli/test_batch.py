@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from vlm_run.batch.run import Progress
-from vlm_run.cli import batch
+from vlm_run.cli import progress as progress_module
 from vlm_run.cli.batch import default_result_path
 from vlm_run_demo.showcase import draw
 
@@ -56,7 +56,7 @@ def test_a_failed_row_makes_the_exit_code_3_and_can_be_retried_until_it_is_0(fol
     # What follows, but for the last, needs no engine, and so takes no time.
     again = run(folder, *data)
     assert again.returncode == 3
-    assert f"1 failed ({len(TURNS) + 1} of them by an earlier run)" in again.stdout
+    assert f"1 failed ({len(TURNS) + 1} of them in an earlier run)" in again.stdout
     other = run(folder, *data, "--temperature", "0.5")
     assert other.returncode == 2
     assert "sampling.temperature was 0.0, is 0.5" in other.stderr
@@ -85,7 +85,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     os.killpg(running.pid, signal.SIGINT)  # to vLLM's processes too, as a terminal does
     _, errors = running.communicate(timeout=240)
     assert running.returncode == 130
-    assert "run the same again to go on" in errors
+    assert "run the same command again to resume" in errors
     assert "Traceback" not in errors
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     numbers = [line["row"] for line in lines]  # with gaps: what was answered and waited is kept too
@@ -119,7 +119,7 @@ def test_the_bar_says_how_far_and_how_fast_the_run_is_and_what_is_left(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # to rich, a terminal
     monkeypatch.setenv("COLUMNS", "120")
-    with batch._shown(10) as report:
+    with progress_module.show_progress(10) as report:
         for done in (2, 4):
             started = time.perf_counter() - done
             report(Progress(done=done, failed=1, completion_tokens=20 * done, started=started))
@@ -131,8 +131,8 @@ def test_the_bar_says_how_far_and_how_fast_the_run_is_and_what_is_left(
 def test_without_a_terminal_a_line_says_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(batch, "_LINE_INTERVAL_S", 0.0)
-    with batch._shown(964) as report:
+    monkeypatch.setattr(progress_module, "_LINE_INTERVAL_S", 0.0)
+    with progress_module.show_progress(964) as report:
         report(Progress(done=4, failed=1, completion_tokens=80, started=time.perf_counter() - 4))
     assert capsys.readouterr().err == ("4 of 964 rows, 1 failed, 1.0 rows/s, 20 tokens/s, 16 min left\n")
 

@@ -108,7 +108,7 @@ def test_models_as_json_say_where_each_comes_from() -> None:
         (["infer", "lava1_6-mistral-7b-instruct", "hi"], "llava1_6-mistral-7b-instruct"),
         (["infer"], "no model is given"),
         (["infer", "demo-llava", "How many?", "circles?"], "Put the question in quotes"),
-        (["infer", "demo-llava", "hi", "--infer_backend", "pt"], "vlm-run has one: vllm"),
+        (["infer", "demo-llava", "hi", "--infer_backend", "pt"], "vlm-run supports vllm only"),
         (["infer", "demo-llava", "hi", "--engine", "max_model_length=5"], "Did you mean 'max_model_len'?"),
         (["infer", "demo-llava", "hi", "--temperature", "-1"], "temperature"),
         (["infer", "demo-llava", "hi", "--model", "/nowhere"], "--model"),
@@ -127,7 +127,7 @@ def test_an_error_is_one_line_with_a_next_step(words: list[str], says: str) -> N
 def test_models_are_written_down_for_editors(tmp_path: Path) -> None:
     done = run("models", "--stub", str(tmp_path / "typings"))
     stub = tmp_path / "typings" / "vlm_run" / "model_type.pyi"
-    assert done.stdout == f"Written: {stub}\n"
+    assert done.stdout == f"Wrote {stub}\n"
     assert 'demo_llava: Literal["demo-llava"]' in stub.read_text()
     refused = run("models", "--stub", str(stub))
     assert refused.returncode == 2

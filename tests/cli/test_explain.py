@@ -253,7 +253,7 @@ def test_a_configuration_file_may_name_the_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "cause"),
-    [("- 1", "no mapping of engine options"), ("a: b: c", "cannot be read"), (None, "cannot be read")],
+    [("- 1", "not a mapping of engine options"), ("a: b: c", "cannot be read"), (None, "cannot be read")],
 )
 def test_a_wrong_configuration_file_is_told(content: str | None, cause: str, tmp_path: Path) -> None:
     if content is not None:

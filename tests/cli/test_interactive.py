@@ -18,7 +18,7 @@ import pexpect
 import pytest
 
 from vlm_run.batch.row import RowFormat, read_row
-from vlm_run.cli import interactive
+from vlm_run.cli import terminal
 from vlm_run_demo.showcase import draw
 
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
@@ -244,15 +244,15 @@ def test_an_interrupt_stops_the_loading_of_a_picture(session: Any, slow_url: str
 
 def test_an_interrupt_is_heard_within_a_turn_and_not_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with interactive._interrupts() as interrupts:
+    with terminal.InterruptHandler() as interrupts:
         signal.raise_signal(signal.SIGINT)  # between turns
         for _ in range(2):
-            with interrupts.heard():
+            with interrupts.enabled():
                 with pytest.raises(KeyboardInterrupt):
                     signal.raise_signal(signal.SIGINT)
                 signal.raise_signal(signal.SIGINT)
-        monkeypatch.setattr(interactive, "_HURRY_S", 0.0)
-        with interrupts.heard():
+        monkeypatch.setattr(terminal, "_DEBOUNCE_S", 0.0)
+        with interrupts.enabled():
             for _ in range(2):
                 with pytest.raises(KeyboardInterrupt):
                     signal.raise_signal(signal.SIGINT)

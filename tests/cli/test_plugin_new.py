@@ -62,7 +62,7 @@ def test_on_a_terminal_it_asks_for_what_is_left_out(tmp_path: Path) -> None:
     terminal.sendline("acme-7b")
     terminal.expect_exact("Hugging Face repository [acme/acme-7b]: ")
     terminal.sendline("")
-    terminal.expect_exact("Placeholder of a picture [<image>]: ")
+    terminal.expect_exact("Image placeholder [<image>]: ")
     terminal.sendline("<img>")
     terminal.expect(pexpect.EOF)
     package = (tmp_path / "vlm-run-acme/vlm_run_acme/__init__.py").read_text()

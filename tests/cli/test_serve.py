@@ -21,7 +21,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     [
         ([], "no model is given"),
         (["nonesuch"], "no installed plugin serves the model type 'nonesuch'"),
-        (["demo-llava", "surplus"], "unexpected 'surplus'"),
+        (["demo-llava", "surplus"], "unexpected argument 'surplus'"),
         (["--model_type", "demo_llava", "--infer_backend", "pt"], "unknown --infer-backend 'pt'"),
     ],
 )

@@ -142,7 +142,7 @@ class LoadOptions:
         """
         if self.infer_backend != "vllm":
             raise VlmRunError(
-                f"unknown --infer-backend '{self.infer_backend}'", hint="vlm-run has only vllm."
+                f"unknown --infer-backend '{self.infer_backend}'", hint="vlm-run supports vllm only."
             )
         from pydantic import ValidationError
 
@@ -189,10 +189,10 @@ def expand_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, tuple[Callable[..., Any], list[str]]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in own.parameters.values():
-        group: Any = parameter.annotation
-        if not is_dataclass(group):
+        if not is_dataclass(parameter.annotation):
             parameters.append(parameter)
             continue
+        group: Callable[..., Any] = parameter.annotation  # type: ignore[assignment]
         fields = inspect.signature(group, eval_str=True).parameters
         groups[parameter.name] = (group, list(fields))
         parameters += fields.values()
