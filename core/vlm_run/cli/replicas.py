@@ -1,0 +1,43 @@
+"""Options of the commands that run several engines on Ray."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated, TypeAlias
+
+import typer
+
+from vlm_run.errors import VlmRunError
+
+_PANEL = "Several engines (Ray)"
+
+Replicas: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Number of engines, as Ray actors.", rich_help_panel=_PANEL)
+]
+MinReplicas: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=0, help="Fewest engines under little load; 1 by default.", rich_help_panel=_PANEL),
+]
+MaxReplicas: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most engines under much load, instead of --replicas.", rich_help_panel=_PANEL),
+]
+RayAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Ray cluster to join: auto, or HOST:PORT of its head. By default one starts on this machine.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+def check_ray_installed() -> None:
+    """Raise if the extra `vlm-run[ray]` is missing.
+
+    Raises:
+        VlmRunError: With what to install.
+    """
+    if find_spec("ray") is None:
+        raise VlmRunError("Ray is not installed", hint="Install it with `pip install 'vlm-run[ray]'`.")

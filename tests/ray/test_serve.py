@@ -1,0 +1,111 @@
+"""`vlm-run serve --replicas`: Ray Serve around vlm-run's own application, on real vLLM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+import pytest
+
+from ..server.conftest import MODEL, Server, unique_image
+
+KEY = "secret"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two replicas behind one address."""
+    directory = tmp_path_factory.mktemp("s")
+    flags = ("--replicas", "2", "--api-key", KEY, "--max-request-mib", "1")
+    running = Server(directory / "log", *flags, RAY_TMPDIR="/tmp", RAY_USAGE_STATS_ENABLED="0")
+    running.http.headers["Authorization"] = f"Bearer {KEY}"
+    yield running
+    running.end()
+
+
+def replica_processes(server: Server) -> list[psutil.Process]:
+    """The replicas' processes."""
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    return [each for each in family if "ServeReplica" in " ".join(each.cmdline())]
+
+
+def test_the_same_image_is_answered_by_the_same_replica(server: Server) -> None:
+    images = [unique_image(number) for number in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        rounds = [list(pool.map(lambda image: server.chat(images=[image[0]]), images)) for _ in range(3)]
+    for answers in rounds:
+        assert [answer.json()["choices"][0]["message"]["content"].strip() for answer in answers] == [
+            count for _, count in images
+        ]
+    chosen = [[answer.headers["x-replica"] for answer in answers] for answers in rounds]
+    assert chosen[0] == chosen[1] == chosen[2]
+    assert len(set(chosen[0])) == 2
+
+
+def test_answers_stream_as_they_are_generated(server: Server) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "What can you do?"}], "stream": True}
+    with server.http.stream(
+        "POST", "/v1/chat/completions", json={**body, "max_tokens": 200, "ignore_eos": True}
+    ) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        times = []
+        for line in response.iter_lines():
+            times += [time.monotonic()] * line.startswith("data: ")
+    assert line == ""
+    assert len(times) > 100
+    assert times[0] < times[len(times) // 2] < times[-1]
+
+
+def test_keys_errors_limits_and_endpoints_are_those_of_one_server(server: Server) -> None:
+    refused = httpx.get(f"{server.url}/v1/models", timeout=30)
+    assert refused.status_code == 401
+    assert refused.json()["error"]["code"] == 401
+    assert [model["id"] for model in server.http.get("/v1/models").json()["data"]] == [MODEL]
+    assert "message 1, image 1" in server.refusal(images=["x"])
+    large = server.chat(images=["A" * 2 * 1024**2])
+    assert large.status_code == 413
+    assert server.http.get("/v1/adapter").json()["model_type"] == MODEL
+    assert server.http.get("/health").status_code == 200
+    named = server.http.get("/health", headers={"X-Request-Id": "mine"})
+    assert named.headers.get_list("x-request-id") == ["mine"]
+
+
+def test_requests_of_a_killed_replica_are_refused_with_a_time_to_retry_after(server: Server) -> None:
+    before = replica_processes(server)
+    body = {"max_tokens": 1500, "ignore_eos": True}
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(server.chat, "Who are you?", **body) for _ in range(8)]
+        while server_load(server) < 1:
+            time.sleep(0.05)
+        before[0].kill()
+        answers = [each.result() for each in asked]
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    for answer in answers:
+        if answer.status_code == 503:
+            assert answer.headers["retry-after"] == "5"
+            assert answer.json()["error"]["type"] == "ServiceUnavailableError"
+    assert server.ask("Who are you?")
+
+
+def server_load(server: Server) -> float:
+    return server.metric("vllm:num_requests_running{")
+
+
+def test_sigterm_lets_running_requests_finish(server: Server) -> None:
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    body = {"max_tokens": 300, "ignore_eos": True}
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(server.chat, "Who are you?", **body) for _ in range(4)]
+        while server_load(server) < 1:
+            time.sleep(0.05)
+        os.kill(server.process.pid, signal.SIGTERM)
+        answers = [each.result() for each in asked]
+    assert [answer.json()["usage"]["completion_tokens"] for answer in answers] == [300] * 4
+    assert server.process.wait(60) == 0
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
