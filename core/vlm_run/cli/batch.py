@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +18,8 @@ from vlm_run.errors import VlmRunError
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
-    from vlm_run.batch.run import Summary
-    from vlm_run.engine import Engine
-    from vlm_run.request import Sampling
+    from vlm_run.batch.run import Answering, Summary
+    from vlm_run.request import Request, Sampling
 
 SOME_FAILED = 3
 """The exit code if a row failed."""
@@ -94,7 +94,7 @@ class BatchOptions:
 
 def answer_dataset(
     adapter: Adapter,
-    start: Callable[[bool], Engine],
+    start: Callable[[Request | None, bool], AbstractContextManager[Answering]],
     sampling: Sampling,
     engine_options: dict[str, Any],
     options: BatchOptions,
@@ -107,7 +107,8 @@ def answer_dataset(
 
     Args:
         adapter: The model.
-        start: Starts the engine; its argument says whether rows may name local files.
+        start: Starts one engine or several, until its block ends; its arguments are the first request
+            and whether rows may name local files.
         sampling: Sampling parameters of rows that have none of their own.
         engine_options: Engine options on top of the adapter's.
         options: The dataset, and how it is answered.
@@ -135,9 +136,9 @@ def answer_dataset(
         seed=seed,
         encoding=options.encoding,
     )
-    row_format = RowFormat(
-        dataset.directory, mapping, options.prompt, system, sampling, text_only=dataset.text_only
-    )
+    # Absolute, since replicas on Ray have a working directory of their own.
+    directory = dataset.directory and dataset.directory.absolute()
+    row_format = RowFormat(directory, mapping, options.prompt, system, sampling, text_only=dataset.text_only)
     path = options.result_path or default_result_path(options.val_dataset, adapter.spec.model_type)
     run = describe_run(adapter, dataset, row_format, sampling, engine_options)
     for note in dataset.notes:
@@ -152,7 +153,10 @@ def answer_dataset(
             remaining = None if dataset.total is None else max(dataset.total - results.kept, 1)
             if results.kept:
                 typer.echo(f"{path}: resuming after {results.kept:,} finished rows.", err=True)
-            with start(dataset.directory is not None) as engine, show_progress(remaining) as report:
+            with (
+                start(first.request, dataset.directory is not None) as engine,
+                show_progress(remaining, getattr(engine, "status", None)) as report,
+            ):
                 try:
                     progress = run_batch(
                         engine,

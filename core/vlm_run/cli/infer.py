@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +14,13 @@ import typer
 from vlm_run.cli.batch import BatchOptions, answer_dataset
 from vlm_run.cli.options import AllowPrivateMedia, AsJson, LoadOptions, Verbose, expand_option_groups
 from vlm_run.cli.output import RULE, starting
+from vlm_run.cli.replicas import RayAddress, Replicas, check_ray_installed
 from vlm_run.errors import VlmRunError
 
 if TYPE_CHECKING:
+    from vlm_run.batch.run import Answering
     from vlm_run.engine import Engine
-    from vlm_run.request import Sampling
+    from vlm_run.request import Request, Sampling
 
 _ANSWER = "Answer"
 
@@ -118,6 +122,8 @@ def infer(
     image: Annotated[
         list[str] | None, typer.Option("--image", "-i", help="URL, path, base64 or data URI; repeatable.")
     ] = None,
+    replicas: Replicas = None,
+    ray: RayAddress = None,
     allow_private_media: AllowPrivateMedia = False,
     as_json: AsJson = False,
     stats: Annotated[
@@ -138,10 +144,33 @@ def infer(
     adapter = load.load(name)
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
 
-    def start(allow_local_files: bool = True) -> Engine:
-        allowed = policy.model_copy(update={"allow_local_files": allow_local_files})
+    def start() -> Engine:
         with starting(adapter.spec.model_type, verbose, adapter.dtype_note(**options)):
-            return adapter.engine(policy=allowed, **options)
+            return adapter.engine(policy=policy, **options)
+
+    @contextmanager
+    def start_batch(first: Request | None, allow_local_files: bool) -> Iterator[Answering]:
+        allowed = policy.model_copy(update={"allow_local_files": allow_local_files})
+        with ExitStack() as running:
+            with starting(adapter.spec.model_type, verbose, adapter.dtype_note(**options)):
+                if replicas is None and ray is None:
+                    engine: Answering = running.enter_context(adapter.engine(policy=allowed, **options))
+                else:
+                    check_ray_installed()
+                    from vlm_run.ray.batch import started_replicas
+
+                    engine = running.enter_context(
+                        started_replicas(
+                            adapter,
+                            replicas or 1,
+                            address=ray,
+                            policy=allowed,
+                            options=options,
+                            first_request=first,
+                            verbose=verbose,
+                        )
+                    )
+            yield engine
 
     if batch.val_dataset is not None:
         if question is not None or image:
@@ -151,7 +180,7 @@ def infer(
             )
         answer_dataset(
             adapter,
-            start,
+            start_batch,
             sampling,
             options,
             batch,
@@ -160,6 +189,10 @@ def infer(
             as_json=as_json,
         )
         return
+    if replicas is not None or ray is not None:
+        raise VlmRunError(
+            "--replicas and --ray answer datasets", hint="Give one with --val_dataset, or leave them out."
+        )
     with start() as engine:
         if question is None:
             from vlm_run.cli.interactive import Session

@@ -16,11 +16,14 @@ _LINE_INTERVAL_S = 30.0
 
 
 @contextmanager
-def show_progress(total: int | None) -> Iterator[Callable[[Progress], None]]:
+def show_progress(
+    total: int | None, status: Callable[[], str] | None = None
+) -> Iterator[Callable[[Progress], None]]:
     """Show progress on standard error while the block runs.
 
     Args:
         total: Number of rows to answer, if known.
+        status: Describes the engines, where there are several.
 
     Yields:
         A function to call after each row.
@@ -29,7 +32,7 @@ def show_progress(total: int | None) -> Iterator[Callable[[Progress], None]]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _line_reporter(total)
+        yield _line_reporter(total, status)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -41,9 +44,10 @@ def show_progress(total: int | None) -> Iterator[Callable[[Progress], None]]:
         TextColumn("{task.fields[rows]:.1f} rows/s"),
         TextColumn("{task.fields[tokens]:.0f} tokens/s"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
         console=console,
     ) as bar:
-        task = bar.add_task("rows", total=total, failed=0, rows=0.0, tokens=0.0)
+        task = bar.add_task("rows", total=total, failed=0, rows=0.0, tokens=0.0, status="")
 
         def report(progress: Progress) -> None:
             bar.update(
@@ -52,12 +56,13 @@ def show_progress(total: int | None) -> Iterator[Callable[[Progress], None]]:
                 failed=progress.failed,
                 rows=progress.rows_per_second,
                 tokens=progress.tokens_per_second,
+                status=status() if status else "",
             )
 
         yield report
 
 
-def _line_reporter(total: int | None) -> Callable[[Progress], None]:
+def _line_reporter(total: int | None, status: Callable[[], str] | None) -> Callable[[Progress], None]:
     last = time.monotonic()
 
     def report(progress: Progress) -> None:
@@ -71,7 +76,8 @@ def _line_reporter(total: int | None) -> Callable[[Progress], None]:
             remaining = f", {(total - progress.done) / progress.rows_per_second / 60:.0f} min left"
         print(
             f"{progress.done:,}{of_total} rows, {progress.failed:,} failed, "
-            f"{progress.rows_per_second:.1f} rows/s, {progress.tokens_per_second:.0f} tokens/s{remaining}",
+            f"{progress.rows_per_second:.1f} rows/s, {progress.tokens_per_second:.0f} tokens/s{remaining}"
+            + (f"; {status()}" if status else ""),
             file=sys.stderr,
             flush=True,
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vlm_run.cli.options import ENGINE, MODEL, LoadOptions, expand_option_groups
+from vlm_run.cli.replicas import MaxReplicas, MinReplicas, RayAddress, Replicas, check_ray_installed
 
 _SERVER = "Server"
 _IMAGES = "Images in requests"
@@ -47,6 +48,10 @@ def serve(
     max_request_mib: Annotated[
         int, typer.Option(help="Maximum size of a request body in MiB.", rich_help_panel=_SERVER)
     ] = 256,
+    replicas: Replicas = None,
+    min_replicas: MinReplicas = None,
+    max_replicas: MaxReplicas = None,
+    ray: RayAddress = None,
     max_num_seqs: Annotated[
         int | None,
         typer.Option(help="Maximum number of requests processed concurrently.", rich_help_panel=ENGINE),
@@ -120,19 +125,32 @@ def serve(
     }
     adapter = load.load(name)
     check_serves(adapter.spec)  # before importing the server's modules, which need vLLM
-    from vlm_run.server.serve import serve as run
-
-    code = run(
-        adapter,
-        options={
+    given: dict[str, Any] = {
+        "options": {
             **load.engine_options(),
             **{option: value for option, value in options.items() if value not in (None, [])},
         },
-        flags=flags,
-        media=media,
-        renderers=renderers,
-        shutdown_seconds=shutdown_timeout,
-        max_body_bytes=max_request_mib * MIB,
+        "flags": flags,
+        "media": media,
+        "renderers": renderers,
+        "shutdown_seconds": shutdown_timeout,
+        "max_body_bytes": max_request_mib * MIB,
+    }
+    if replicas is None and max_replicas is None and ray is None:
+        from vlm_run.server.serve import serve as run
+
+        raise typer.Exit(run(adapter, **given))
+    check_ray_installed()
+    from vlm_run.ray.serve import serve as run_on_ray
+
+    code = run_on_ray(
+        adapter,
+        replicas=replicas or 1,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        address=ray,
+        verbose=verbose,
+        **given,
     )
     raise typer.Exit(code)
 

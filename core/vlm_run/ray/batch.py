@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vlm_run.media import MediaPolicy
@@ -13,6 +15,7 @@ from vlm_run.ray.replica import EngineRecipe
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
     from vlm_run.ray.pool import Replicas
+    from vlm_run.request import Request
 
 
 @contextmanager
@@ -24,7 +27,7 @@ def started_replicas(
     policy: MediaPolicy | None = None,
     options: Mapping[str, Any] | None = None,
     renderers: int | None = None,
-    paths: Sequence[str] = (),
+    first_request: Request | None = None,
     verbose: bool = False,
 ) -> Iterator[Replicas]:
     """Engines on a Ray cluster until the block ends; the first of them is ready.
@@ -36,13 +39,18 @@ def started_replicas(
         policy: What images may be fetched, and how large they may be.
         options: Engine options, in addition to the plugin's.
         renderers: Processes per engine that prepare images; None for a share of the node's cores.
-        paths: Images that every node must see.
+        first_request: A request whose local images every node must see.
         verbose: Whether what the replicas print is shown here.
 
     Raises:
         VlmRunError: The cluster cannot be joined or lacks something, or the first engine could not start.
     """
     options = dict(options or {})
+    paths = _local_images(first_request)
+    if os.path.isdir(adapter.source):
+        # Replicas have a working directory of their own.
+        adapter = replace(adapter, source=os.path.abspath(adapter.source))
+        paths.append(adapter.source)
     with joined(address, log_to_driver=verbose):
         from vlm_run.ray.pool import Replicas
 
@@ -55,3 +63,11 @@ def started_replicas(
         with Replicas(recipe, count, share) as replicas:
             replicas.wait()
             yield replicas
+
+
+def _local_images(request: Request | None) -> list[str]:
+    """The images of a request that are files here."""
+    sources = () if request is None else request.conversation.images
+    return [
+        str(source) for source in sources if isinstance(source, (str, os.PathLike)) and os.path.isfile(source)
+    ]
