@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vlm_run.errors import RequestError as RequestError
     from vlm_run.errors import TemplateError as TemplateError
     from vlm_run.errors import UnknownModelError as UnknownModelError
+    from vlm_run.errors import UnknownTokenCountError as UnknownTokenCountError
     from vlm_run.errors import VlmRunError as VlmRunError
     from vlm_run.hookspecs import hookimpl as hookimpl
     from vlm_run.media import MediaPolicy as MediaPolicy
@@ -77,6 +78,7 @@ _HOME = {
     "TemplateError": "errors",
     "Text": "prompts.conversation",
     "UnknownModelError": "errors",
+    "UnknownTokenCountError": "errors",
     "Usage": "response",
     "VisionFacts": "vision",
     "VlmRunError": "errors",

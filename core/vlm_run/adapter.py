@@ -121,6 +121,8 @@ class Adapter:
         if vision is None:
             raise pixel_bounds_unsupported()
         size = vision.bounded(bounds.min_pixels, bounds.max_pixels).resized(*preprocessed.size)
+        if size is None:
+            raise pixel_bounds_unsupported()
         return preprocessed.resize(size, PILImage.Resampling.BICUBIC)  # the processor's own filter
 
     def allows_downscaled_decode(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:

@@ -70,6 +70,10 @@ class PluginError(VlmRunError):
     """A plugin broke the contract: a hook raised an exception or returned a value of the wrong type."""
 
 
+class UnknownTokenCountError(PluginError):
+    """The number of tokens that an image takes cannot be determined."""
+
+
 class RequestError(VlmRunError):
     """One request cannot be served; the engine and all other requests are unaffected.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_run.checkpoints.hub_cache import snapshot
 from vlm_run.checkpoints.tokenizer_file import TokenizerFile
-from vlm_run.errors import MediaError, PluginError
+from vlm_run.errors import MediaError, UnknownTokenCountError
 from vlm_run.media.source import ImageSource
 from vlm_run.prompts.conversation import Conversation, Image
 from vlm_run.prompts.prompt import Prompt
@@ -178,6 +178,11 @@ def explain(
         )
     if note := adapter.dtype_note(**overrides):
         notes.append(note)
+    if adapter.spec.derived_from:
+        notes.append(
+            f"no plugin lists this checkpoint: {adapter.plugin.name} derived its spec "
+            f"(`vlm-run models --checkpoint {adapter.source}` shows how)"
+        )
     tokenizer = _tokenizer(adapter, notes)
     prompt = _render(adapter, conversation, tokenizer)
     images = _images(adapter, conversation, policy, notes)
@@ -270,9 +275,7 @@ def _cost(adapter: Adapter, loaded: PILImage.Image, image: Image, notes: list[st
     tokens = None
     try:
         tokens = adapter.count_image_tokens(*seen)
-    except PluginError as error:
-        if vision is not None:
-            raise
+    except UnknownTokenCountError as error:
         notes.append(f"image tokens are not counted: {error.cause}")
     return ImageCost(*loaded.size, resized=vision.resized(*seen) if vision else None, tokens=tokens)
 

@@ -28,12 +28,14 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
 
     from vlm_run.prompts.conversation import Conversation
     from vlm_run.specs import Limits, ModelSpec
 
-CONTRACT_VERSION = "1.0"
+CONTRACT_VERSION = "1.1"
 """The major version changes when an existing plugin could break, the minor version when a hook, a hook
 argument or a field of `ModelSpec` is added."""
 
@@ -62,6 +64,40 @@ def model_specs() -> Sequence[ModelSpec]:  # type: ignore[empty-body]
     ...     ]
     >>> [spec.model_type for spec in model_specs()]
     ['acme-vl-7b']
+    """
+
+
+@hookspec(firstresult=True)
+def spec_from_checkpoint(config: Mapping[str, Any], folder: Path) -> ModelSpec | None:
+    """The spec of a checkpoint that no listed model type fits, or None.
+
+    Called by `Registry.load` for a checkpoint directory or a repository on the hub, after the model
+    types of all plugins were compared with its `config.json`. Every plugin is asked until one returns
+    a spec, those that mark the implementation with `@hookimpl(trylast=True)` last. A relative path in
+    the spec is relative to the plugin's package directory, an absolute one is kept. State in
+    `ModelSpec.derived_from` where each field comes from: `vlm-run models --checkpoint` shows it.
+
+    Args:
+        config: The checkpoint's `config.json`.
+        folder: The checkpoint directory.
+
+    Added in contract 1.1.
+
+    >>> from vlm_run import ModelSpec, hookimpl
+    >>> @hookimpl
+    ... def spec_from_checkpoint(config):
+    ...     if config.get("model_type") != "acme_vl":
+    ...         return None
+    ...     return ModelSpec(
+    ...         model_type="acme-vl",
+    ...         architecture="AcmeVLForConditionalGeneration",
+    ...         chat_template="acme.jinja",
+    ...         image_placeholder="<image>",
+    ...         context_length=config["max_position_embeddings"],
+    ...         derived_from={"context_length": "config.json: max_position_embeddings"},
+    ...     )
+    >>> spec_from_checkpoint({"model_type": "acme_vl", "max_position_embeddings": 4096}).context_length
+    4096
     """
 
 

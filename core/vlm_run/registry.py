@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vlm_run.adapter import Adapter
+from vlm_run.checkpoints.hub_cache import configuration, is_repository
 from vlm_run.errors import TemplateError, UnknownModelError, did_you_mean
 from vlm_run.plugins.discovery import Plugin, Plugins, installed_plugins
-from vlm_run.plugins.matching import model_type_of, read_config
+from vlm_run.plugins.matching import derived_spec, model_type_of, read_config
 from vlm_run.specs import Limits, ModelSpec, canonical
 
 
@@ -35,8 +36,9 @@ class Registry:
         """The adapter for a model type, or for the checkpoint of one.
 
         Args:
-            model: A model type, its repository on the Hugging Face hub or on ModelScope, or a
-                directory with the `config.json` of a model type.
+            model: A model type, a repository on the Hugging Face hub or on ModelScope, or a checkpoint
+                directory. A checkpoint that no plugin lists is passed to the hook
+                `spec_from_checkpoint`; of a repository, the configuration files are downloaded for that.
             checkpoint: Where to load the weights from instead of the spec's own source: a directory
                 or a repository on the hub.
             chat_template: A Jinja file to render prompts with instead of the spec's own.
@@ -58,8 +60,8 @@ class Registry:
         elif found := _of_repository(str(model), plugins):
             spec, plugin = found
             checkpoint = checkpoint or model
-        elif os.path.isfile(os.path.join(model, "config.json")):  # False for a name too long for a file
-            spec, plugin = _of_directory(Path(model), plugins)
+        elif directory := _directory(model):
+            spec, plugin = _of_directory(directory, plugins)
             checkpoint = checkpoint or model
         else:
             raise _unknown(str(model), [spec.model_type for spec, _ in known.values()])
@@ -72,6 +74,11 @@ class Registry:
             if not Path(chat_template).is_file():
                 raise TemplateError(f"the chat template {chat_template} does not exist")
             spec = spec.model_copy(update={"chat_template": str(chat_template)})
+        elif not Path(spec.chat_template).is_file():
+            raise TemplateError(
+                f"the checkpoint {checkpoint} has no chat template",
+                hint="Give one with --chat-template (in Python: chat_template=).",
+            )
         return Adapter.create(
             spec,
             plugin,
@@ -95,15 +102,24 @@ def _of_repository(name: str, plugins: Plugins) -> tuple[ModelSpec, Plugin] | No
     return None
 
 
+def _directory(model: str | Path) -> Path | None:
+    """The checkpoint directory that a path or a repository on the hub refers to; None if it is neither."""
+    if os.path.isfile(os.path.join(model, "config.json")):  # False for a name too long for a file
+        return Path(model)
+    if is_repository(str(model)) and not os.path.exists(model):
+        return configuration(str(model))
+    return None
+
+
 def _of_directory(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]:
-    """The model type of a checkpoint directory."""
-    if found := model_type_of(directory, plugins):
+    """The model type of a checkpoint directory, else the spec that a plugin derives from it."""
+    if found := model_type_of(directory, plugins) or derived_spec(directory, plugins):
         return found
     architectures = read_config(directory).get("architectures") or ["not given"]
     raise UnknownModelError(
         f"no installed plugin serves the checkpoint {directory}, whose architecture is "
         f"{', '.join(architectures)}",
-        hint="`vlm-run models` lists what is installed.",
+        hint="`vlm-run models` lists what is installed; the plugin vlm-run-auto serves other checkpoints.",
     )
 
 
@@ -115,7 +131,8 @@ def _is_missing_directory(source: str) -> bool:
 def _unknown(model: str, known: list[str]) -> UnknownModelError:
     if "/" in model or os.path.exists(model):
         return UnknownModelError(
-            f"'{model}' is neither a model type nor a directory with a config.json",
+            f"'{model}' is neither a model type, nor a directory with a config.json, nor a repository that "
+            "can be read from the hub or its cache",
             hint="Give the model type, and where the weights are with --model (in Python: checkpoint=).",
         )
     advice = did_you_mean(model, known, most=3, key=canonical)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
@@ -50,7 +50,8 @@ class ModelSpec(BaseModel):
     architecture: str
     """The vLLM architecture, as in `architectures` of the checkpoint's `config.json`."""
     chat_template: str
-    """A Jinja file in the Hugging Face dialect, relative to the plugin's package directory."""
+    """A Jinja file in the Hugging Face dialect, relative to the plugin's package directory, or a JSON file
+    with such a template under `chat_template`."""
     image_placeholder: str
     """The string that represents an image in the prompt; `{index}` becomes its number, counted from 1."""
 
@@ -100,6 +101,14 @@ class ModelSpec(BaseModel):
     """The value of `bos_token` in the chat template."""
     eos_token: str = ""
     """The value of `eos_token` in the chat template."""
+    template_kwargs: Mapping[str, Any] = Field(default_factory=dict)
+    """Further variables of the chat template, for example `enable_thinking`."""
+    template_content: Literal["parts", "text"] = "parts"
+    """What the chat template expects as the content of a message: a list of text and image parts, or text
+    that begins with the placeholders of the images, one per line."""
+    derived_from: Mapping[str, str] = Field(default_factory=dict)
+    """For a spec that was derived from a checkpoint: the source of each field. Empty for a listed model
+    type."""
 
     @property
     def source(self) -> str:

@@ -33,16 +33,17 @@ class VisionFacts(BaseModel, ABC):
     """Whether a JPEG may be decoded at a lower resolution where that changes neither the size that the
     model resizes it to nor its tokens. Leave it False if the plugin implements `preprocess_image` and
     needs images at full resolution."""
-    max_aspect_ratio: float = 200.0
-    """Maximum ratio of the longer to the shorter side. Qwen's processor refuses larger ratios; others
-    would create very large intermediate images."""
+    max_aspect_ratio: float | None = None
+    """Maximum ratio of the longer to the shorter side; None accepts any. Qwen's processor refuses more
+    than 200; LLaVA's would create very large intermediate images."""
 
     def check_size(self, width: int, height: int) -> None:
         """Raise `MediaError` for an image that the image processor does not accept."""
-        if max(width, height) > self.max_aspect_ratio * min(width, height):
+        limit = self.max_aspect_ratio
+        if limit is not None and max(width, height) > limit * min(width, height):
             raise MediaError(
                 f"an image of {width} × {height} pixels is too narrow for this model, "
-                f"whose limit is {self.max_aspect_ratio:g} to 1",
+                f"whose limit is {limit:g} to 1",
                 hint="Crop or pad the image.",
             )
 
@@ -51,8 +52,8 @@ class VisionFacts(BaseModel, ABC):
         """The number of prompt tokens that an image of `width` × `height` pixels takes."""
 
     @abstractmethod
-    def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in pixels to which the image processor resizes the whole image."""
+    def resized(self, width: int, height: int) -> tuple[int, int] | None:
+        """Width and height in pixels to which the image processor resizes the image; None if unknown."""
 
     def bounded(self, min_pixels: int | None, max_pixels: int | None) -> Self:
         """The facts for an image whose area a request bounds, in pixels.
@@ -77,7 +78,8 @@ class VisionFacts(BaseModel, ABC):
             return False
         target = self.resized(*size)
         return (
-            self.resized(*smaller) == target
+            target is not None
+            and self.resized(*smaller) == target
             and self.count_image_tokens(*smaller) == self.count_image_tokens(*size)
             and all(side >= _SPARE * seen for side, seen in zip(smaller, target, strict=True))
         )
@@ -103,6 +105,7 @@ class FixedResolution(VisionFacts):
     selection drops the class token.
     """
 
+    max_aspect_ratio: float | None = 200.0
     image_size: int
     """Side of the square, in pixels."""
     patch_size: int
@@ -124,6 +127,7 @@ class AnyResolution(VisionFacts):
     the same names of `LlavaOnevisionProcessingInfo` and `LlavaOnevisionProcessor`.
     """
 
+    max_aspect_ratio: float | None = 200.0
     image_size: int
     """Side of one tile, in pixels."""
     patch_size: int
@@ -183,6 +187,7 @@ class DynamicResolution(VisionFacts):
     Source: `smart_resize` in transformers' `image_processing_qwen2_vl.py`.
     """
 
+    max_aspect_ratio: float | None = 200.0
     patch_size: int
     """Side of one patch, in pixels."""
     merge_size: int

@@ -101,7 +101,7 @@ def test_what_a_plugin_prints_stays_out_of_the_json(install: Callable[[str, str]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["vlm-run-none"], "no plugin vlm-run-none is installed"),
+        (["vlm-run-none"], "the plugin vlm-run-none is not installed"),
         (["vlm-run-llava", "--checkpoint", "folder"], "names no folder"),
         (["vlm-run-llava", "--checkpoint", "llava1_5-7b-instruct=/nowhere"], "no config.json"),
     ],

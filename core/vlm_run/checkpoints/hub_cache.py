@@ -1,9 +1,16 @@
-"""Locates a repository in the Hugging Face cache without `huggingface_hub`, which is slow to import."""
+"""Locates a repository in the Hugging Face cache, and downloads its configuration files.
+
+`huggingface_hub`, which is slow to import, is needed only for the download.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+_CONFIGURATION = ["*.json", "*.jinja", "*.model", "*.txt"]
+_WEIGHTS = ["*.safetensors.index.json", "*.bin.index.json", "*/*"]
 
 
 def snapshot(repository: str) -> Path | None:
@@ -18,6 +25,35 @@ def snapshot(repository: str) -> Path | None:
         return None
     found = directory / "snapshots" / revision
     return found if revision and found.is_dir() else None
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name has the form of a repository on the hub.
+
+    >>> is_repository("google/gemma-3-4b-it"), is_repository("./gemma")
+    (True, False)
+    """
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
+
+
+def configuration(repository: str) -> Path | None:
+    """A directory with the configuration, tokenizer and template files of a repository, not its weights.
+
+    They are taken from the cache, or downloaded to it unless the environment says `HF_HUB_OFFLINE`.
+
+    Returns:
+        The directory; None if the repository cannot be read.
+    """
+    cached = snapshot(repository)
+    if cached is not None and (cached / "config.json").is_file():
+        return cached
+    try:
+        from huggingface_hub import snapshot_download
+
+        found = Path(snapshot_download(repository, allow_patterns=_CONFIGURATION, ignore_patterns=_WEIGHTS))
+    except Exception:  # no library, no network, no such repository, no permission
+        return None
+    return found if (found / "config.json").is_file() else None
 
 
 def _cache() -> Path:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_run.errors import PluginError
+from vlm_run.errors import UnknownTokenCountError
 from vlm_run.hookspecs import hookimpl
 from vlm_run.specs import Limits, ModelSpec
 
@@ -22,11 +23,19 @@ def render_prompt(model: ModelSpec, conversation: Conversation) -> str:
 
     return chat_template.render(
         Path(model.chat_template),
-        conversation.template_messages(),
+        _messages(model, conversation),
         bos_token=model.bos_token,
         eos_token=model.eos_token,
         tools=conversation.tools,
+        variables=model.template_kwargs,
     )
+
+
+def _messages(model: ModelSpec, conversation: Conversation) -> list[dict[str, Any]]:
+    if model.template_content == "parts":
+        return conversation.template_messages()
+    numbers = count(1)
+    return conversation.text_messages(lambda: placeholder(model, next(numbers)))
 
 
 @hookimpl
@@ -44,7 +53,7 @@ def placeholder(model: ModelSpec, index: int) -> str:
 @hookimpl
 def count_image_tokens(model: ModelSpec, width: int, height: int) -> int:
     if model.vision is None:
-        raise PluginError(
+        raise UnknownTokenCountError(
             f"the plugin of '{model.model_type}' does not tell how many tokens an image takes",
             hint="Its spec needs `vision`, or it must implement `count_image_tokens`.",
         )

@@ -150,7 +150,9 @@ def discover(points: Iterable[entrypoints.EntryPoint]) -> Plugins:
             with contextlib.redirect_stdout(sys.stderr):
                 module = point.load()
                 _check_contract(module)
-                specs = [_resolve(spec, point, name) for spec in _specs(module, trial)]
+                specs = [
+                    resolve(spec, sys.modules[point.module_name], name) for spec in _specs(module, trial)
+                ]
             plugins.manager.register(module, f"{name}:{point.name}")
         except (Exception, SystemExit) as error:
             plugins.broken.append(BrokenPlugin(name, version, _describe(error)))
@@ -238,11 +240,20 @@ def _specs(module: Any, trial: pluggy.PluginManager) -> list[ModelSpec]:
     return specs
 
 
-def _resolve(spec: ModelSpec, point: entrypoints.EntryPoint, plugin: str) -> ModelSpec:
-    """The spec with absolute paths and its family."""
-    file = sys.modules[point.module_name].__file__
+def resolve(spec: ModelSpec, module: Any, plugin: str) -> ModelSpec:
+    """The spec with absolute paths and its family.
+
+    Args:
+        spec: As the plugin states it, with paths relative to its package directory.
+        module: The plugin's module.
+        plugin: The plugin's name.
+
+    Raises:
+        PluginError: A file does not exist.
+    """
+    file = module.__file__
     if file is None:
-        raise PluginError(f"'{point.module_name}' has no file, so '{spec.chat_template}' cannot be located")
+        raise PluginError(f"'{module.__name__}' has no file, so '{spec.chat_template}' cannot be located")
     directory = Path(file).parent
     paths = {"chat_template": directory / spec.chat_template}
     if spec.checkpoint is not None:

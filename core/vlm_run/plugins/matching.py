@@ -1,15 +1,18 @@
-"""Finds the model type that a checkpoint directory is of, among those that plugins list."""
+"""Finds the spec of a checkpoint directory: one that a plugin lists, or one that a plugin derives."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pluggy
+
 from vlm_run.checkpoints.chat_template_file import find_chat_template, template_source
 from vlm_run.checkpoints.files import lookup, read_json
-from vlm_run.errors import UnknownModelError
-from vlm_run.plugins.discovery import Plugin, Plugins
+from vlm_run.errors import UnknownModelError, VlmRunError
+from vlm_run.plugins.discovery import Plugin, Plugins, PluginWarning, resolve
 from vlm_run.specs import ModelSpec
 
 
@@ -88,3 +91,39 @@ def _chat_template(directory: Path) -> str:
         return "" if file is None else template_source(file)
     except ValueError:
         return ""
+
+
+def derived_spec(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin] | None:
+    """The spec that a plugin derives from a checkpoint by its hook `spec_from_checkpoint`.
+
+    A family's plugin is asked before a general one, which implements the hook with `trylast`. A plugin
+    whose hook fails is reported by a `PluginWarning`, and the next one is asked.
+
+    Raises:
+        UnknownModelError: `config.json` is not the configuration of a model.
+        VlmRunError: A plugin recognizes the checkpoint, but cannot serve it.
+    """
+    config = read_config(directory)
+    for plugin in _in_order(plugins):
+        try:
+            spec = plugins.hook("spec_from_checkpoint", plugin.module)(config=config, folder=directory)
+            if spec is not None:
+                return resolve(spec, plugin.module, plugin.name), plugin
+        except VlmRunError:
+            raise
+        except (Exception, SystemExit) as error:
+            cause = f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"plugin {plugin.name}: the hook 'spec_from_checkpoint' failed for {directory} with {cause}",
+                PluginWarning,
+                stacklevel=2,
+            )
+    return None
+
+
+def _in_order(plugins: Plugins) -> list[Plugin]:
+    """The plugins that implement `spec_from_checkpoint`, those with `trylast` last."""
+    caller: pluggy.HookCaller = plugins.manager.hook.spec_from_checkpoint
+    last = {id(found.plugin): found.trylast for found in caller.get_hookimpls()}
+    asked = [plugin for plugin in plugins.healthy if id(plugin.module) in last]
+    return sorted(asked, key=lambda plugin: last[id(plugin.module)])

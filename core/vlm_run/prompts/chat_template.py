@@ -20,6 +20,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from vlm_run.checkpoints.chat_template_file import template_source
 from vlm_run.errors import PluginError, TemplateError
 
 
@@ -44,15 +45,17 @@ def render(
     bos_token: str = "",
     eos_token: str = "",
     tools: Sequence[Mapping[str, Any]] = (),
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
     """Render the prompt up to where the model's answer begins.
 
     Args:
-        template: A Jinja file.
+        template: A Jinja file, or a JSON file with the entry `chat_template`.
         messages: The template's `messages`; content is a list of parts.
         bos_token: The template's `bos_token`.
         eos_token: The template's `eos_token`.
         tools: The template's `tools`.
+        variables: Further variables of the template.
 
     Raises:
         TemplateError: The template refused the messages through `raise_exception`.
@@ -63,9 +66,8 @@ def render(
             messages=messages,
             tools=list(tools) or None,  # None, not undefined: templates distinguish the two
             documents=None,
-            bos_token=bos_token,
-            eos_token=eos_token,
             add_generation_prompt=True,
+            **{**(variables or {}), "bos_token": bos_token, "eos_token": eos_token},
         )
     except _Refusal as refusal:
         raise TemplateError(f"the chat template refuses the conversation: {refusal}") from None
@@ -75,7 +77,7 @@ def render(
 
 @lru_cache(maxsize=64)
 def _compiled(template: Path) -> jinja2.Template:
-    return _environment().from_string(template.read_text(encoding="utf-8"))
+    return _environment().from_string(template_source(template))
 
 
 @lru_cache(maxsize=1)

@@ -170,6 +170,26 @@ class Conversation:
             for message in self.messages
         ]
 
+    def text_messages(self, placeholder: Callable[[], str]) -> list[dict[str, Any]]:
+        """The messages as a chat template for text content expects them.
+
+        Content is a string: one line with a placeholder for each image, then the text.
+
+        Args:
+            placeholder: Returns the placeholder of the next image.
+        """
+        return [
+            {
+                "role": message.role,
+                "content": "\n".join(
+                    [placeholder() for part in message.parts if isinstance(part, Image)]
+                    + ["".join(part.text for part in message.parts if isinstance(part, Text))]
+                ),
+                **message.fields,
+            }
+            for message in self.messages
+        ]
+
     def without_reasoning(self, end: str) -> Conversation:
         """The conversation with only the text after the last `end` of each answer."""
         return replace(self, messages=tuple(_without_reasoning(message, end) for message in self.messages))

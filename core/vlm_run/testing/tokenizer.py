@@ -1,4 +1,4 @@
-"""A tokenizer for checkpoint directories that tests make: a token for each byte, and special ones."""
+"""A small byte-level tokenizer for the checkpoint directories that tests write."""
 
 from __future__ import annotations
 
@@ -7,32 +7,81 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+# Qwen2's and Llama 3's tokenizers split a text alike: newlines stay with each other and with the
+# punctuation before them, so that a template's "\n\n" may be one token.
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# Merges of the kinds that real tokenizers have, first those that are applied first. Ċ is a newline and Ġ
+# a space in the byte-level alphabet.
+_MERGES = tuple(
+    tuple(merge.split())
+    for merge in (
+        "Ċ Ċ",
+        "ĊĊ Ċ",
+        "ĊĊ ĊĊ",
+        "Ġ Ġ",
+        "ĠĠ ĠĠ",
+        "Ġ Ċ",
+        ": Ċ",
+        ". Ċ",
+        ". ĊĊ",
+        "> Ċ",
+        "> ĊĊ",
+        ") Ċ",
+        "< |",
+        "| >",
+        "t h",
+        "th e",
+        "i n",
+        "a n",
+        "e r",
+        "Ġ t",
+        "Ġ a",
+        "Ġ the",
+        "s e",
+        "se r",
+    )
+)
+
 
 def write_byte_tokenizer(
     directory: Path, special_tokens: Iterable[str], bos: str | None = None, **facts: Any
 ) -> dict[str, int]:
     """Write `tokenizer.json` and `tokenizer_config.json`. Needs the package `tokenizers`.
 
-    Its special tokens are those of the real one where it matters, so that prompts have the same
-    structure and images take as many tokens; words take more.
+    It has a token for each byte, the given special tokens, and a few merges of the kinds that real
+    tokenizers have: runs of newlines and spaces, punctuation before a newline, common letters. Prompts
+    have the structure of the real ones and images take as many tokens, but words take more tokens, and
+    merges that only the real tokenizer has are not seen. Compare with real files before you publish:
+    `vlm-run plugin check --checkpoint`.
 
     Args:
         directory: The checkpoint directory.
         special_tokens: Their ids are 256, 257, … in this order.
-        bos: The one that the tokenizer puts in front of every text, if it does.
-        facts: More entries for `tokenizer_config.json`, for example `eos_token`, `chat_template`.
+        bos: The special token that the tokenizer adds before every text, if it does.
+        facts: Further entries of `tokenizer_config.json`, for example `eos_token` or `chat_template`.
 
     Returns:
-        The ids of the special tokens.
+        The ids of all tokens other than the 256 bytes: the special tokens, then the merged ones. The
+        size of the vocabulary is 256 plus their number.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = list(dict.fromkeys(special_tokens))
+    merged = [left + right for left, right in _MERGES]
+    vocabulary = {token: index for index, token in enumerate([*alphabet, *special, *merged])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=list(_MERGES)))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    names = list(dict.fromkeys(special_tokens))
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     if bos is not None:
         facts["bos_token"] = bos
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -41,4 +90,4 @@ def write_byte_tokenizer(
     tokenizer.save(str(directory / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **facts}
     (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    return {name: len(alphabet) + index for index, name in enumerate(names)}
+    return {name: vocabulary[name] for name in [*special, *merged]}

@@ -19,6 +19,7 @@ _SIDE = 12
 class HDTransform(VisionFacts):
     """The image at a large scale, padded to whole crops, and one small view of the entire image."""
 
+    max_aspect_ratio: float | None = 200.0
     num_crops: int
     """Maximum number of crops of the large view."""
 
