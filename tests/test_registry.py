@@ -147,7 +147,7 @@ def test_every_repository_is_of_one_model_type() -> None:
 
 
 def test_an_unknown_repository_is_answered_with_how_to_give_it() -> None:
-    with pytest.raises(UnknownModelError, match=r"neither a model type nor a directory .* --model"):
+    with pytest.raises(UnknownModelError, match=r"neither a model type, nor a directory .* --model"):
         Registry.load("mine/llava-1.5-7b-finetuned")
 
 

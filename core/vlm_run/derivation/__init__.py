@@ -6,6 +6,6 @@ Used by the general plugin `vlm-run-auto` and by `vlm-run plugin new --from-chec
 from __future__ import annotations
 
 from vlm_run.derivation.placeholder import PlaceholderUnknownError
-from vlm_run.derivation.spec import derive
+from vlm_run.derivation.spec import derive, takes_images
 
-__all__ = ["PlaceholderUnknownError", "derive"]
+__all__ = ["PlaceholderUnknownError", "derive", "takes_images"]

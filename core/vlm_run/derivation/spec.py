@@ -88,6 +88,14 @@ def derive(config: Mapping[str, Any], directory: Path, placeholder: str | None =
     )
 
 
+def takes_images(config: Mapping[str, Any], directory: Path) -> bool:
+    """Whether a checkpoint is of a model that takes images, by its files: it has a processor or a vision part."""
+    files = ("preprocessor_config.json", "processor_config.json")
+    return any((directory / name).is_file() for name in files) or any(
+        word in key for key in config for word in ("vision", "visual", "image")
+    )
+
+
 def _model_type(config: Mapping[str, Any], directory: Path) -> str:
     """A name for the model: that of its repository or directory, in the form of a model type."""
     cached = re.search(r"models--.+?--([^/]+)/snapshots/", directory.as_posix())

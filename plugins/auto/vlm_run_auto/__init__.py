@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_run import ModelSpec, UnknownTokenCountError, hookimpl
-from vlm_run.derivation import PlaceholderUnknownError, derive
+from vlm_run.derivation import PlaceholderUnknownError, derive, takes_images
 
 vlm_run_contract = ">=1.1,<2"
 
@@ -19,7 +19,9 @@ def model_specs() -> Sequence[ModelSpec]:
 
 
 @hookimpl(trylast=True)  # after the plugins of families
-def spec_from_checkpoint(config: Mapping[str, Any], folder: Path) -> ModelSpec:
+def spec_from_checkpoint(config: Mapping[str, Any], folder: Path) -> ModelSpec | None:
+    if not takes_images(config, folder):
+        return None
     try:
         return derive(config, folder)
     except PlaceholderUnknownError:
