@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,13 @@ def new(
             help="Image placeholder in the prompt; {index} is the image's number. Default: <image>."
         ),
     ] = None,
+    from_checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Checkpoint directory, weights not needed, whose template and tokens are filled in.",
+        ),
+    ] = None,
     directory: Annotated[
         Path | None, typer.Option(help="Directory of the package. Default: ./vlm-run-NAME.")
     ] = None,
@@ -43,13 +51,18 @@ def new(
 
     name = scaffold.short_name(name)
     model_type = model_type or _ask("Model type", name)
-    plugin = scaffold.NewPlugin(
-        name=name,
-        model_type=model_type,
-        architecture=architecture or _ask("Architecture", "LlavaForConditionalGeneration"),
-        hf_id=hf_id or _ask("Hugging Face repository", f"{name}/{model_type}"),
-        placeholder=placeholder or _ask("Image placeholder", "<image>"),
-    )
+    hf_id = hf_id or _ask("Hugging Face repository", f"{name}/{model_type}")
+    if from_checkpoint is not None:
+        derived = scaffold.from_checkpoint(name, from_checkpoint, hf_id, placeholder)
+        plugin = replace(derived, model_type=model_type, architecture=architecture or derived.architecture)
+    else:
+        plugin = scaffold.NewPlugin(
+            name=name,
+            model_type=model_type,
+            architecture=architecture or _ask("Architecture", "LlavaForConditionalGeneration"),
+            hf_id=hf_id,
+            placeholder=placeholder or _ask("Image placeholder", "<image>"),
+        )
     target = directory or Path(plugin.distribution)
     for path in scaffold.write(plugin, target):
         typer.echo(f"wrote {path}")

@@ -89,7 +89,7 @@ def derive(config: Mapping[str, Any], directory: Path, placeholder: str | None =
 
 
 def takes_images(config: Mapping[str, Any], directory: Path) -> bool:
-    """Whether a checkpoint is of a model that takes images, by its files: it has a processor or a vision part."""
+    """Whether a model takes images, by its files: its checkpoint has a processor or a vision part."""
     files = ("preprocessor_config.json", "processor_config.json")
     return any((directory / name).is_file() for name in files) or any(
         word in key for key in config for word in ("vision", "visual", "image")

@@ -6,10 +6,16 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from vlm_run.checkpoints.chat_template_file import template_source
+from vlm_run.derivation import derive
 from vlm_run.errors import VlmRunError
+from vlm_run.plugins import defaults
+from vlm_run.plugins.matching import read_config
+from vlm_run.prompts.conversation import Conversation
 from vlm_run.specs import ModelSpec
 
 _PREFIX = "vlm-run-"
@@ -39,6 +45,7 @@ class NewPlugin:
         architecture: The architecture, as in `architectures` of the checkpoint's config.json.
         hf_id: The repository on the Hugging Face hub.
         placeholder: The string that represents an image in the prompt; `{index}` becomes its number.
+        derived: The spec that was derived from a checkpoint, if the plugin is written for one.
     """
 
     name: str
@@ -46,6 +53,7 @@ class NewPlugin:
     architecture: str
     hf_id: str
     placeholder: str
+    derived: ModelSpec | None = None
 
     @property
     def distribution(self) -> str:
@@ -76,6 +84,27 @@ def short_name(text: str) -> str:
     return name
 
 
+def from_checkpoint(name: str, directory: Path, hf_id: str, placeholder: str | None = None) -> NewPlugin:
+    """The values of a plugin for a checkpoint, derived as `vlm-run-auto` derives them.
+
+    Args:
+        name: The short name of the plugin.
+        directory: The checkpoint directory; weights are not needed.
+        hf_id: The repository on the Hugging Face hub.
+        placeholder: The placeholder of an image, if the chat template does not write one itself.
+
+    Raises:
+        VlmRunError: The checkpoint lacks a chat template, or a field cannot be derived.
+    """
+    spec = derive(read_config(directory), directory, placeholder)
+    if not Path(spec.chat_template).is_file():
+        raise VlmRunError(
+            f"the checkpoint {directory} has no chat template",
+            hint="Save the model's template there as chat_template.jinja.",
+        )
+    return NewPlugin(name, name, spec.architecture, hf_id, spec.image_placeholder, spec)
+
+
 def write(plugin: NewPlugin, directory: Path) -> list[Path]:
     """Write the files of a plugin into a directory that is empty or does not exist yet.
 
@@ -87,7 +116,7 @@ def write(plugin: NewPlugin, directory: Path) -> list[Path]:
     """
     _check(plugin)
     contents = {
-        directory / target.format(package=plugin.package, name=plugin.name): _render(source, plugin)
+        directory / target.format(package=plugin.package, name=plugin.name): _content(source, plugin)
         for source, target in _FILES.items()
     }
     try:
@@ -136,6 +165,28 @@ def _reason(message: str) -> str:
     return message.removeprefix("Value error, ")
 
 
+def _content(source: str, plugin: NewPlugin) -> str:
+    if source == "chat-template.jinja" and plugin.derived is not None:
+        return template_source(Path(plugin.derived.chat_template))
+    return _render(source, plugin)
+
+
+def _expected_prompt(spec: ModelSpec) -> str:
+    """The prompt of the written test, which the derived spec renders."""
+    conversation = Conversation.from_query("What is this?", images=["image.png"])
+    return defaults.render_prompt(spec, conversation)
+
+
+def _template_variables(spec: ModelSpec) -> dict[str, Any]:
+    """The variables that the chat template uses, without BOS and EOS, which have fields of their own."""
+    source = template_source(Path(spec.chat_template))
+    return {
+        name: value
+        for name, value in spec.template_kwargs.items()
+        if name not in ("bos_token", "eos_token") and name in source
+    }
+
+
 def _render(source: str, plugin: NewPlugin) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -153,11 +204,14 @@ def _render(source: str, plugin: NewPlugin) -> str:
         undefined=StrictUndefined,
         autoescape=False,
     )
-    environment.filters["quoted"] = _quoted
+    environment.filters |= {"quoted": _quoted, "python": repr}
     return environment.get_template(f"{source}.txt").render(
         plugin=plugin,
         numbered="{index}" in plugin.placeholder,
         first=plugin.placeholder.replace("{index}", "1"),
+        spec=plugin.derived,
+        expected=None if plugin.derived is None else _expected_prompt(plugin.derived),
+        variables=None if plugin.derived is None else _template_variables(plugin.derived),
     )
 
 

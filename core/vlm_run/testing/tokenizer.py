@@ -15,35 +15,38 @@ _SPLIT = (
 )
 # Merges of the kinds that real tokenizers have, first those that are applied first. Ċ is a newline and Ġ
 # a space in the byte-level alphabet.
-_MERGES = tuple(
-    tuple(merge.split())
-    for merge in (
-        "Ċ Ċ",
-        "ĊĊ Ċ",
-        "ĊĊ ĊĊ",
-        "Ġ Ġ",
-        "ĠĠ ĠĠ",
-        "Ġ Ċ",
-        ": Ċ",
-        ". Ċ",
-        ". ĊĊ",
-        "> Ċ",
-        "> ĊĊ",
-        ") Ċ",
-        "< |",
-        "| >",
-        "t h",
-        "th e",
-        "i n",
-        "a n",
-        "e r",
-        "Ġ t",
-        "Ġ a",
-        "Ġ the",
-        "s e",
-        "se r",
+_MERGES = [
+    (left, right)
+    for left, _, right in (
+        merge.partition(" ")
+        for merge in (
+            "Ċ Ċ",
+            "ĊĊ Ċ",
+            "ĊĊ ĊĊ",
+            "Ġ Ġ",
+            "ĠĠ ĠĠ",
+            "Ġ Ċ",
+            ": Ċ",
+            ". Ċ",
+            ". ĊĊ",
+            "> Ċ",
+            "> ĊĊ",
+            ") Ċ",
+            "< |",
+            "| >",
+            "t h",
+            "th e",
+            "i n",
+            "a n",
+            "e r",
+            "Ġ t",
+            "Ġ a",
+            "Ġ the",
+            "s e",
+            "se r",
+        )
     )
-)
+]
 
 
 def write_byte_tokenizer(
@@ -73,7 +76,7 @@ def write_byte_tokenizer(
     special = list(dict.fromkeys(special_tokens))
     merged = [left + right for left, right in _MERGES]
     vocabulary = {token: index for index, token in enumerate([*alphabet, *special, *merged])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges=list(_MERGES)))
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=_MERGES))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated"),
