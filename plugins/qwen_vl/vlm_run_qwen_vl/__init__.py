@@ -62,3 +62,13 @@ def model_specs() -> list[ModelSpec]:
         *qwen3_vl.specs(),
         *first_generation.specs(),
     ]
+
+
+@hookimpl
+def register_with_vllm() -> None:
+    from vllm import ModelRegistry
+
+    # By name: the model is imported only where it runs.
+    ModelRegistry.register_model(
+        "Qwen2VLForConditionalGeneration", "vlm_run_qwen_vl.vllm_model:Qwen2VLForConditionalGeneration"
+    )
