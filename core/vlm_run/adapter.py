@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from vlm_run.errors import PluginError, VlmRunError
 from vlm_run.plugins.cpu_dtype import cpu_engine_kwargs, dtype_note
 from vlm_run.plugins.discovery import Plugin, Plugins
+from vlm_run.plugins.gpu_throughput import gpu_engine_kwargs
 from vlm_run.prompts.guard import Guard, control_tokens, cut_at_end_mark, with_end_mark
 from vlm_run.prompts.prompt import Prompt
 from vlm_run.specs import Limits, ModelSpec
@@ -144,15 +145,21 @@ class Adapter:
         """
         return self._call("count_image_tokens", int, model=self.spec, width=width, height=height)
 
-    def engine_kwargs(self, **overrides: Any) -> dict[str, Any]:
-        """Engine options in `vllm.EngineArgs`' names, in this order of precedence, lowest first:
-        vlm-run's, the plugin's, the configuration file's, the limits, `overrides`."""
+    def engine_kwargs(self, *, served: bool = False, **overrides: Any) -> dict[str, Any]:
+        """Engine options in `vllm.EngineArgs`' names.
+
+        Args:
+            served: Whether they are for a server. It changes vlm-run's own options only.
+            overrides: Options that take precedence over all others, which are, highest first: the
+                limits, the configuration file's, the plugin's, vlm-run's.
+        """
         options = {**self.base_engine_kwargs, **overrides}
         return {
             "model": self.source,
             "trust_remote_code": False,
             **cpu_engine_kwargs(self.source, options),
             **options,
+            **gpu_engine_kwargs(self.spec.architecture, options, served=served),
         }
 
     def dtype_note(self, **overrides: Any) -> str | None:

@@ -20,6 +20,7 @@ from vlm_run.checkpoints.hub_cache import snapshot
 from vlm_run.checkpoints.tokenizer_file import TokenizerFile
 from vlm_run.errors import MediaError, UnknownTokenCountError
 from vlm_run.media.source import ImageSource
+from vlm_run.plugins.gpu_throughput import gpu_engine_kwargs
 from vlm_run.prompts.conversation import Conversation, Image
 from vlm_run.prompts.prompt import Prompt
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from vlm_run.media import MediaPolicy
 
 CORE, PLUGIN, CONFIG, FLAG = "vlm-run", "plugin default", "config", "flag"
+THROUGHPUT = "vlm-run, for throughput"
 """The layers that set engine options, in order of precedence, lowest first."""
 
 _SIZE = re.compile(r"(\d{1,6})[xX×](\d{1,6})")
@@ -154,6 +156,7 @@ def explain(
     conversation: Conversation,
     *,
     policy: MediaPolicy | None = None,
+    served: bool = False,
     **overrides: Any,
 ) -> Explanation:
     """What would be sent to the model for a conversation, and what it costs.
@@ -163,12 +166,13 @@ def explain(
         conversation: Messages with text and images. A size such as "640x480" may stand in for an
             image; any other image is loaded, as it is for an answer.
         policy: Which images may be fetched, and how large they may be.
+        served: Show the engine options of a server.
         overrides: Engine options, which take precedence over the adapter's.
 
     Raises:
         RequestError: The conversation or one of its images is refused, as it would be for an answer.
     """
-    kwargs = adapter.engine_kwargs(**overrides)
+    kwargs = adapter.engine_kwargs(served=served, **overrides)
     adapter = adapter.with_engine_kwargs(kwargs)
     notes: list[str] = []
     if adapter.spec.replaced_by is not None:
@@ -300,6 +304,7 @@ def _layers(adapter: Adapter, kwargs: Mapping[str, Any], overrides: Mapping[str,
     default = _flat(adapter.default_engine_kwargs())
     config = _flat(adapter.config)
     flags = {*_flat(overrides), *_flat(adapter.limits.apply_to({}))}
+    throughput = _flat(gpu_engine_kwargs(adapter.spec.architecture, {}, served=True))
     layers = {}
     for name, value in _flat(kwargs).items():
         if name in flags:
@@ -310,6 +315,8 @@ def _layers(adapter: Adapter, kwargs: Mapping[str, Any], overrides: Mapping[str,
             layers[name] = FLAG
         elif name == "model" or (name in default and default[name] == value):
             layers[name] = PLUGIN
+        elif name in throughput:
+            layers[name] = THROUGHPUT
         elif name in ("trust_remote_code", "dtype"):
             layers[name] = CORE
         else:

@@ -237,6 +237,16 @@ def test_all_workers_are_busy_whatever_kind_the_images_are_of(pooled: Engine, po
     assert pool._affinity._busy_with == [0, 0]
 
 
+def test_one_request_may_use_all_cores_and_each_of_many_uses_one(pool: RendererPool) -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert pool._threads() == min(16, cores)
+    for _ in range(cores):
+        pool._affinity.begin(0)
+    assert pool._threads() == 1
+    for _ in range(cores):
+        pool._affinity.end(0)
+
+
 def test_pixels_that_differ_in_shape_alone_have_other_names(pool: RendererPool) -> None:
     wide = Image.fromarray(np.zeros((40, 80, 3), dtype=np.uint8))
     tall = Image.fromarray(np.zeros((80, 40, 3), dtype=np.uint8))

@@ -17,7 +17,7 @@ import pytest
 
 from vlm_run import Registry, Sampling, swift
 from vlm_run.errors import EngineError, RequestError, TemplateError
-from vlm_run.swift.inference import _prepared
+from vlm_run.swift.inference import _prepare
 from vlm_run_demo.showcase import draw
 
 # From ms-swift's page on vLLM, as it stands there.
@@ -208,7 +208,7 @@ def test_a_template_changes_the_prompt_and_brings_a_system_message(
     (answer,) = swift.inference_vllm(llm_engine, other, [{"query": "How many shapes are there?"}])
     assert answer["response"] == "I am a small demo model."
     own = swift.get_template("demo-llava", default_system="Ignored by nobody")
-    assert _prepared(llm_engine, own, [{"query": "a"}, {"query": "b", "system": "c"}])[1] == [
+    assert _prepare(llm_engine, own, [{"query": "a"}, {"query": "b", "system": "c"}])[1] == [
         {"query": "a", "system": "Ignored by nobody"},
         {"query": "b", "system": "c"},
     ]

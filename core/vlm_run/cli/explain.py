@@ -24,6 +24,9 @@ def explain(
         typer.Option("--image", "-i", help="As for infer, or a size such as 640x480; repeatable."),
     ] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    served: Annotated[
+        bool, typer.Option("--served", help="Show the engine options of `vlm-run serve`.")
+    ] = False,
     allow_private_media: AllowPrivateMedia = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -41,6 +44,7 @@ def explain(
         load.load(name),
         Conversation.from_query(text or "", images=list(image or []), system=system),
         policy=MediaPolicy(allow_private_addresses=allow_private_media),
+        served=served,
         **load.engine_options(),
     )
     if as_json:

@@ -52,7 +52,7 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
     defaults = {
         "host": "127.0.0.1",
         "served_model_name": [adapter.spec.model_type],
-        **adapter.engine_kwargs(**options),
+        **adapter.engine_kwargs(served=True, **options),
     }
     _check_names(defaults, {action.dest for action in parser._actions})
     parser.set_defaults(**defaults)
