@@ -1,0 +1,73 @@
+"""`vlm-run infer --val_dataset --replicas` as a user runs it, on real vLLM."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from ray.cluster_utils import Cluster
+
+from vlm_run import Engine
+from vlm_run_demo.showcase import draw
+
+VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
+ROWS = 60
+
+
+def test_two_replicas_one_of_them_killed_answer_as_one_engine(
+    cluster: Cluster, engine: Engine, tmp_path: Path
+) -> None:
+    rows = []
+    for number in range(ROWS):
+        image, turns = draw(number % 10)
+        image.save(tmp_path / f"{number % 10}.png")
+        rows.append({"query": turns[number // 10 % len(turns)].question, "images": [f"{number % 10}.png"]})
+    rows.append({"query": "What is this?", "images": ["missing.png"]})
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out.jsonl"
+    words = ["--val_dataset", tmp_path / "data.jsonl", "--result-path", out, "--unordered"]
+    with subprocess.Popen(
+        [VLM_RUN, "infer", "demo-llava", *words, "--replicas", "2", "--ray", cluster.address],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while process.poll() is None and not (out.exists() and out.stat().st_size):
+            time.sleep(0.01)
+        for replica in replica_processes(cluster)[:1]:
+            replica.kill()
+        _, log = process.communicate(timeout=240)
+    assert process.returncode == 3, log
+    found = {line["row"]: line for line in map(json.loads, out.read_text().splitlines())}
+    assert len(found) == len(rows)
+    assert found.pop(ROWS)["error"]["type"] == "MediaError"
+    requests = [{**row, "images": [str(tmp_path / name) for name in row["images"]]} for row in rows[:ROWS]]
+    assert [found[row]["response"] for row in range(ROWS)] == [
+        answer.response for answer in engine.infer(requests)
+    ]
+
+
+def replica_processes(cluster: Cluster) -> list[psutil.Process]:
+    """The processes of replicas on the cluster's first node."""
+    raylet = psutil.Process(cluster.head_node.all_processes["raylet"][0].process.pid)
+    return [each for each in raylet.children() if "ray::Replica" in " ".join(each.cmdline())]
+
+
+def test_mistakes_are_told_before_anything_loads(cluster: Cluster, tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"query": "What is this?"}) + "\n")
+    command = [VLM_RUN, "infer", "demo-llava", "--val_dataset", data, "--result-path", tmp_path / "out.jsonl"]
+    asked = [*command, "--replicas", "1000", "--ray", cluster.address]
+    finished = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=False)
+    assert finished.returncode == 2
+    assert (
+        "1000 replicas need 1 CPUs, 0.3 GiB of memory each, and the cluster has room for" in finished.stderr
+    )
+    finished = subprocess.run(
+        [*command, "--ray", "127.0.0.1:1"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert finished.returncode == 2
+    assert "error: --ray 127.0.0.1:1 does not answer" in finished.stderr
