@@ -2,9 +2,9 @@
 
     python tests/kill_replicas.py --rows 2000 --kills 40 --driver-kills 10
 
-SIGKILL is sent to a random replica whenever the result file has grown by a random share of what is left, and
-now and then to the driver, after which the same batch is started again. With `--rule` the replicas answer by
-a rule and start in a second: that tests which row goes where over many deaths, not vLLM.
+SIGKILL is sent to a random replica whenever the result file has grown by a random number of lines, and now
+and then to the driver, after which the same batch is started again. With `--rule` the replicas answer by a
+rule and start in a second: that tests which row goes where over many deaths, not vLLM.
 
 Lines must be byte-equal after sorting, except for timings.
 """
@@ -135,7 +135,7 @@ def kill_again_and_again(
     driver = batch.start()
     for number, victim in enumerate(victims):
         share = max(rows - size(batch.out) / LINE_BYTES, 0) / (len(victims) - number)
-        target = size(batch.out) + rng.uniform(0, share) * LINE_BYTES
+        target = size(batch.out) + max(1, rng.uniform(0, share / 2)) * LINE_BYTES
         deadline = time.monotonic() + PATIENCE_S
         while driver.poll() is None and size(batch.out) < target and time.monotonic() < deadline:
             time.sleep(0.005)

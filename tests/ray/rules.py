@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from ray import cloudpickle
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import Response as HttpResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from vlm_run import Conversation, Request, Response, Sampling
 from vlm_run.errors import ConversationError, EngineError
+from vlm_run.ray.serve import Named
 
 CAPACITY = 8
 
@@ -60,6 +69,36 @@ class NeverStarts:
         if self.dies:
             os._exit(1)
         raise EngineError("no such engine option", hint="Try another.")
+
+
+class RuleServer:
+    """A server whose answers are its process id, or a stream that ends.
+
+    A request with `wait` says so by a file in that directory, and waits for the file `open` in it.
+    """
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        async def answer(request: HttpRequest) -> HttpResponse:
+            asked = await request.json()
+
+            async def lines() -> AsyncIterator[str]:
+                yield "data: {}\n\n"
+                await wait()
+                yield "data: [DONE]\n\n"
+
+            async def wait() -> None:
+                if "wait" in asked:
+                    directory = Path(asked["wait"])
+                    (directory / uuid4().hex).touch()
+                    while not (directory / "open").exists():
+                        await asyncio.sleep(0.01)
+
+            if asked.get("stream"):
+                return StreamingResponse(lines(), media_type="text/event-stream")
+            await wait()
+            return JSONResponse({"pid": os.getpid()})
+
+        return Named(Starlette(routes=[Route("/v1/chat/completions", answer, methods=["POST"])]))
 
 
 def ask(*questions: str) -> list[Request]:

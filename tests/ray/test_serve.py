@@ -19,32 +19,13 @@ KEY = "secret"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two replicas behind one address."""
+    """One replica on a Ray cluster of its own; what several do is tested without vLLM."""
     directory = tmp_path_factory.mktemp("s")
-    flags = ("--replicas", "2", "--api-key", KEY, "--max-request-mib", "1")
+    flags = ("--replicas", "1", "--api-key", KEY, "--max-request-mib", "1")
     running = Server(directory / "log", *flags, RAY_TMPDIR="/tmp", RAY_USAGE_STATS_ENABLED="0")
     running.http.headers["Authorization"] = f"Bearer {KEY}"
     yield running
     running.end()
-
-
-def replica_processes(server: Server) -> list[psutil.Process]:
-    """The replicas' processes."""
-    family = psutil.Process(server.process.pid).children(recursive=True)
-    return [each for each in family if "ServeReplica" in " ".join(each.cmdline())]
-
-
-def test_the_same_image_is_answered_by_the_same_replica(server: Server) -> None:
-    images = [unique_image(number) for number in range(12)]
-    with ThreadPoolExecutor(6) as pool:
-        rounds = [list(pool.map(lambda image: server.chat(images=[image[0]]), images)) for _ in range(3)]
-    for answers in rounds:
-        assert [answer.json()["choices"][0]["message"]["content"].strip() for answer in answers] == [
-            count for _, count in images
-        ]
-    chosen = [[answer.headers["x-replica"] for answer in answers] for answers in rounds]
-    assert chosen[0] == chosen[1] == chosen[2]
-    assert len(set(chosen[0])) == 2
 
 
 def test_answers_stream_as_they_are_generated(server: Server) -> None:
@@ -62,6 +43,8 @@ def test_answers_stream_as_they_are_generated(server: Server) -> None:
 
 
 def test_keys_errors_limits_and_endpoints_are_those_of_one_server(server: Server) -> None:
+    image, count = unique_image(3)
+    assert server.ask(images=[image]) == count
     refused = httpx.get(f"{server.url}/v1/models", timeout=30)
     assert refused.status_code == 401
     assert refused.json()["error"]["code"] == 401
@@ -73,23 +56,6 @@ def test_keys_errors_limits_and_endpoints_are_those_of_one_server(server: Server
     assert server.http.get("/health").status_code == 200
     named = server.http.get("/health", headers={"X-Request-Id": "mine"})
     assert named.headers.get_list("x-request-id") == ["mine"]
-
-
-def test_requests_of_a_killed_replica_are_refused_with_a_time_to_retry_after(server: Server) -> None:
-    before = replica_processes(server)
-    body = {"max_tokens": 1500, "ignore_eos": True}
-    with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(server.chat, "Who are you?", **body) for _ in range(8)]
-        while server_load(server) < 1:
-            time.sleep(0.05)
-        before[0].kill()
-        answers = [each.result() for each in asked]
-    assert {answer.status_code for answer in answers} <= {200, 503}
-    for answer in answers:
-        if answer.status_code == 503:
-            assert answer.headers["retry-after"] == "5"
-            assert answer.json()["error"]["type"] == "ServiceUnavailableError"
-    assert server.ask("Who are you?")
 
 
 def server_load(server: Server) -> float:

@@ -90,7 +90,7 @@ class ServerReplica:
         self._engine = await self._open.enter_async_context(running)
         self._watch = asyncio.create_task(_exit_when_dead(self._engine))
         app = await build(setup.adapter, self._engine, setup.args)
-        return _Named(guarded(app, setup.args, max_body_bytes=setup.max_body_bytes))
+        return Named(guarded(app, setup.args, max_body_bytes=setup.max_body_bytes))
 
     async def check_health(self) -> None:
         """Raise if the engine is dead; Ray Serve calls this again and again."""
@@ -115,7 +115,7 @@ async def _exit_when_dead(engine: Any) -> None:
     os._exit(1)
 
 
-class _Named:
+class Named:
     """Says in each answer which replica gave it."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -144,7 +144,6 @@ def deployment(
     shutdown_seconds: float = 30.0,
     max_body_bytes: int = 256 * 1024**2,
     share: Share | None = None,
-    version: str | None = None,
 ) -> Application:
     """An application for Ray Serve that serves a model as `vlm-run serve` does.
 
@@ -165,7 +164,6 @@ def deployment(
         shutdown_seconds: How long a replica that is removed may finish its requests.
         max_body_bytes: Largest request body.
         share: What a replica takes of its node; by default by the options.
-        version: Changes when replicas must be replaced though nothing else has changed.
 
     Raises:
         EngineError: vLLM does not know an option, or Ray Serve does not support it.
@@ -194,16 +192,27 @@ def deployment(
     configured = ray_serve.deployment(
         ray_serve.ingress()(ServerReplica),
         name=args.served_model_name[0],
-        version=version,
         ray_actor_options=share.options(),
-        max_ongoing_requests=2 * at_once,
-        health_check_period_s=_HEALTH_SECONDS,
-        graceful_shutdown_timeout_s=shutdown_seconds,
-        graceful_shutdown_wait_loop_s=0.5,
-        request_router_config=RequestRouterConfig(request_router_class=_ROUTER),
+        **deployment_options(at_once, shutdown_seconds),
         **scaling,
     )
     return configured.bind(setup, part_of_node(share, nodes() if ray.is_initialized() else ()))
+
+
+def deployment_options(at_once: int, shutdown_seconds: float) -> dict[str, Any]:
+    """The options of the deployment that do not depend on the model.
+
+    Args:
+        at_once: Requests that the engine runs at a time; as many again wait in its queue.
+        shutdown_seconds: How long a replica that is removed may finish its requests.
+    """
+    return {
+        "max_ongoing_requests": 2 * at_once,
+        "health_check_period_s": _HEALTH_SECONDS,
+        "graceful_shutdown_timeout_s": shutdown_seconds,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "request_router_config": RequestRouterConfig(request_router_class=_ROUTER),
+    }
 
 
 def serve(
@@ -249,9 +258,11 @@ def serve(
         share = share_of(vars(args), max(least, max_replicas or 0), cluster)
         check_room(share, least, cluster)
         check_nodes(share, cluster, [args.model] if os.path.exists(args.model) else [])
-        host, port = _start_proxies(args)
+        found = ray_serve.status().proxies
+        host, port = start_proxies(args) if not found else _keep_proxies(args)
 
-        def deploy(version: int) -> None:
+        def deploy() -> None:
+            """Start the replicas, or replace those that run one after the other."""
             application = deployment(
                 adapter,
                 replicas=replicas,
@@ -260,7 +271,6 @@ def serve(
                 options=options,
                 flags=flags,
                 share=share,
-                version=str(version),
                 **more,
             )
             try:
@@ -270,33 +280,35 @@ def serve(
 
         with _signals() as wait:
             try:
-                deploy(version := 0)
+                deploy()
                 scheme = "https" if args.ssl_keyfile else "http"
                 shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
                 typer.echo(ready_message(f"{scheme}://{shown}:{port}", args), err=True)
                 while wait() == signal.SIGHUP:
                     typer.echo("replacing the replicas", err=True)
-                    deploy(version := version + 1)
+                    deploy()
                     typer.echo("the replicas are replaced", err=True)
                 typer.echo("stopping: running requests may finish, new ones are refused", err=True)
             finally:
                 ray_serve.delete(APPLICATION)
-                if address is None:
+                if not found and not ray_serve.status().applications:
                     ray_serve.shutdown()
     return 0
 
 
-def _start_proxies(args: Any) -> tuple[str, int]:
-    """Start Ray Serve with its proxies at the server's address, unless it runs already."""
+def _keep_proxies(args: Any) -> tuple[str, int]:
+    typer.secho(
+        "note: Ray Serve already runs on this cluster and keeps its address. Image affinity and "
+        "Retry-After need a variable in the environment of its proxies; see docs/ray.md.",
+        fg="yellow",
+        err=True,
+    )
+    return args.host or "0.0.0.0", args.port
+
+
+def start_proxies(args: Any) -> tuple[str, int]:
+    """Start Ray Serve with its proxies at the server's address."""
     host, port = args.host or "0.0.0.0", args.port
-    if ray_serve.status().proxies:
-        typer.secho(
-            "note: Ray Serve runs on this cluster already, and keeps its own address. Image affinity and "
-            "retry hints need its proxies to be started by vlm-run; see docs/ray.md.",
-            fg="yellow",
-            err=True,
-        )
-        return host, port
     try:
         with closing(socket.socket()) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,0 +1,100 @@
+"""Ray Serve with vlm-run's proxies and router, around replicas that answer by a rule."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import httpx
+import psutil
+import pytest
+from ray import serve as ray_serve
+from ray.cluster_utils import Cluster
+
+from vlm_run.ray import serve
+
+from . import rules
+
+
+def application() -> ray_serve.Application:
+    return ray_serve.deployment(
+        ray_serve.ingress()(rules.RuleServer),
+        name="rule",
+        num_replicas=2,
+        ray_actor_options={"num_cpus": 0.5},
+        **serve.deployment_options(at_once=32, shutdown_seconds=20),
+    ).bind()
+
+
+@pytest.fixture(scope="module")
+def client(cluster: Cluster) -> Iterator[httpx.Client]:
+    """A client of two replicas."""
+    host, port = serve.start_proxies(Namespace(host="127.0.0.1", port=0, ssl_keyfile=None, ssl_certfile=None))
+    ray_serve.run(application(), name=serve.APPLICATION)
+    with httpx.Client(base_url=f"http://{host}:{port}", timeout=60) as opened:
+        yield opened
+    ray_serve.shutdown()
+
+
+def ask(client: httpx.Client, image: int, **fields: object) -> httpx.Response:
+    return client.post(
+        "/v1/chat/completions", json={"images": [f"https://example.org/{image}.png"], **fields}
+    )
+
+
+def test_the_same_image_goes_to_the_same_replica(client: httpx.Client) -> None:
+    chosen = [[ask(client, image).headers["x-replica"] for _ in range(3)] for image in range(12)]
+    assert all(len(set(each)) == 1 for each in chosen)
+    assert len({each[0] for each in chosen}) == 2
+
+
+def test_redeploying_replaces_replicas_without_an_interruption(client: httpx.Client) -> None:
+    before = {ask(client, image).json()["pid"] for image in range(12)}
+    replaced = Event()
+
+    def keep_asking(image: int) -> Counter[int]:
+        answers: Counter[int] = Counter()
+        while not replaced.is_set():
+            answers[ask(client, image).status_code] += 1
+        return answers
+
+    with ThreadPoolExecutor(3) as pool:
+        asking = [pool.submit(keep_asking, image) for image in range(3)]
+        ray_serve.run(application(), name=serve.APPLICATION)
+        replaced.set()
+        answers = sum((each.result() for each in asking), Counter())
+    assert set(answers) == {200}
+    assert before.isdisjoint(ask(client, image).json()["pid"] for image in range(12))
+
+
+def test_requests_of_a_killed_replica_are_503_and_its_streams_end_with_an_error(
+    client: httpx.Client, tmp_path: Path
+) -> None:
+    owners = {image: ask(client, image).json()["pid"] for image in range(8)}
+    victim = owners[0]
+    with ThreadPoolExecutor(2 * len(owners)) as pool:
+        whole = {image: pool.submit(ask, client, image, wait=str(tmp_path)) for image in owners}
+        streams = {
+            image: pool.submit(ask, client, image, wait=str(tmp_path), stream=True) for image in owners
+        }
+        while len(list(tmp_path.iterdir())) < 2 * len(owners):
+            time.sleep(0.01)
+        psutil.Process(victim).kill()
+        for image, pid in owners.items():
+            if pid == victim:
+                answer = whole[image].result()
+                assert answer.status_code == 503
+                assert answer.headers["retry-after"] == "5"
+                assert answer.json()["error"]["type"] == "ServiceUnavailableError"
+                assert "ServiceUnavailableError" in streams[image].result().text.splitlines()[2]
+        (tmp_path / "open").touch()
+        for image, pid in owners.items():
+            if pid != victim:
+                assert whole[image].result().json() == {"pid": pid}
+                assert streams[image].result().text == "data: {}\n\ndata: [DONE]\n\n"
+    assert ask(client, 0).status_code == 200
