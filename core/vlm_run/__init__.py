@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vlm_run.errors import ConversationError as ConversationError
     from vlm_run.errors import EngineError as EngineError
     from vlm_run.errors import MediaError as MediaError
+    from vlm_run.errors import MediaWarning as MediaWarning
     from vlm_run.errors import PluginError as PluginError
     from vlm_run.errors import RequestError as RequestError
     from vlm_run.errors import TemplateError as TemplateError
@@ -64,6 +65,7 @@ _HOME = {
     "Limits": "specs",
     "MediaError": "errors",
     "MediaPolicy": "media",
+    "MediaWarning": "errors",
     "Message": "prompts.conversation",
     "ModelSpec": "specs",
     "PluginError": "errors",

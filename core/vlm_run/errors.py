@@ -115,6 +115,10 @@ class MediaError(RequestError):
     """An image cannot be fetched or decoded, or the media policy or the model refuses it."""
 
 
+class MediaWarning(UserWarning):
+    """An image may not have been read as intended; the message says why."""
+
+
 class TemplateError(RequestError):
     """The chat template refused the conversation or failed while rendering it."""
 

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_run.checkpoints.hub_cache import snapshot
 from vlm_run.checkpoints.tokenizer_file import TokenizerFile
-from vlm_run.errors import MediaError, UnknownTokenCountError
+from vlm_run.errors import MediaError, MediaWarning, UnknownTokenCountError
 from vlm_run.media.source import ImageSource
 from vlm_run.plugins.gpu_throughput import gpu_engine_kwargs
 from vlm_run.prompts.conversation import Conversation, Image
@@ -244,11 +245,16 @@ def _images(
     places = conversation.image_places()
     if not places:
         return ()
-    from vlm_run.media.load import locating_errors  # imports Pillow
+    from vlm_run.media.decode import NOTE  # imports Pillow
+    from vlm_run.media.load import locating_errors
 
     costs = []
     for index, (message, image) in enumerate(places):
-        loaded = _load(image.source, policy, message, index)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MediaWarning)  # the note says it
+            loaded = _load(image.source, policy, message, index)
+        if note := loaded.info.get(NOTE):
+            notes.append(f"image {index + 1} may be too bright or too dark: {note}")
         with locating_errors(message, index):
             costs.append(_cost(adapter, loaded, image, notes))
     return tuple(costs)

@@ -374,3 +374,20 @@ def test_no_model_library_is_imported_and_it_is_quick(words: list[str]) -> None:
     assert done.stderr.splitlines()[-1] == "[]"
     assert json.loads(done.stdout)["prompt"]
     assert seconds < 5  # on a machine that does much else at once; alone it takes 0.4
+
+
+def test_an_image_whose_range_was_derived_has_a_note(tmp_path: Path) -> None:
+    values = Image.new("I;16", (64, 48), 4000)
+    values.save(tmp_path / "xray.png")
+    said = explain(
+        Registry.load("demo-llava"), Conversation.from_query("Q", images=[tmp_path / "xray.png", "64x64"])
+    )
+    (note,) = [note for note in said.notes if "bright" in note]
+    assert note.startswith("image 1 may be too bright or too dark: ")
+    assert "read as 12-bit data because its largest value is 4000" in note
+
+
+def test_white_space_around_an_image_is_ignored(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    for source in (f" {tmp_path / 'a.png'}\n", "\t64x48 "):
+        assert _json("demo-llava", "Q", "--image", source)["images"][0]["width"] == 64

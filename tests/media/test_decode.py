@@ -32,7 +32,7 @@ def _near(image: Image.Image, colour: tuple[int, int, int], tolerance: int = 6) 
 # --- Formats
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO"])
 def test_each_format(form: str, encode: Encode) -> None:
     image = decode(encode(Image.new("RGB", (48, 32), RED), form), POLICY)
     assert image.size == (48, 32)
@@ -41,15 +41,14 @@ def test_each_format(form: str, encode: Encode) -> None:
 
 @pytest.mark.parametrize("form", ["PPM", "ICO", "TGA", "PCX", "PDF", "EPS"])
 def test_other_formats_are_not_tried(form: str, encode: Encode) -> None:
-    with pytest.raises(MediaError) as caught:
+    with pytest.raises(MediaError, match=r"Supported formats: JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF\.$"):
         decode(encode(Image.new("RGB", (48, 32), RED), form), POLICY)
-    assert str(caught.value) == "the data is not an image. Known formats: JPEG, PNG, WEBP, GIF, BMP, TIFF."
 
 
 def test_a_policy_may_allow_fewer_formats(encode: Encode, png: bytes) -> None:
     policy = MediaPolicy(formats=("JPEG",))
     assert decode(encode(Image.new("RGB", (8, 8), RED), "JPEG"), policy).size == (8, 8)
-    with pytest.raises(MediaError, match=r"Known formats: JPEG\."):
+    with pytest.raises(MediaError, match=r"PNG images are not allowed\. Supported formats: JPEG\."):
         decode(png, policy)
 
 
@@ -65,7 +64,7 @@ except MediaError as error:
     print(error.cause)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "the data is not an image\n"
+    assert done.stdout == "the data is an HTML page, not an image\n"
 
 
 # --- Modes
@@ -229,18 +228,22 @@ def test_the_first_frame_of_an_animation(encode: Encode) -> None:
 # --- Damage
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\0", b"\0" * 1000, b"<html></html>", b"GIF89a", b"\x89PNG\r\n\x1a\n"]
-)
+@pytest.mark.parametrize("content", [b"\0", b"\0" * 1000])
 def test_data_that_is_not_an_image_is_refused(content: bytes) -> None:
     with pytest.raises(MediaError, match="the data is not an image"):
+        decode(content, POLICY)
+
+
+@pytest.mark.parametrize("content", [b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0"])
+def test_the_beginning_of_an_image_is_a_damaged_one(content: bytes) -> None:
+    with pytest.raises(MediaError, match="image is damaged or truncated"):
         decode(content, POLICY)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_an_image_that_is_cut_off_is_refused(form: str, encode: Encode) -> None:
     content = encode(Image.effect_noise((64, 64), 90).convert("RGB"), form)
-    with pytest.raises(MediaError, match=r"damaged or truncated|the data is not an image"):
+    with pytest.raises(MediaError, match="damaged or truncated"):
         decode(content[: len(content) // 2], POLICY)
 
 

@@ -69,6 +69,26 @@ def test_each_kind_of_source(source: Callable[[bytes, Path], Any], png: bytes, f
     assert _is_it(load_image(source(png, file)))
 
 
+@pytest.mark.parametrize("before", ["", " ", "\n\t", "\u3000", "\ufeff", "\u200b "])
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_white_space_around_a_text_is_ignored(
+    source: Callable[[bytes, Path], Any], before: str, png: bytes, file: Path
+) -> None:
+    text = source(png, file)
+    if isinstance(text, str):
+        assert _is_it(load_image(f"{before}{text}\r\n"))
+
+
+def test_white_space_around_a_url_is_ignored(server: Any, png: bytes) -> None:
+    policy = MediaPolicy(allow_private_addresses=True)
+    assert _is_it(load_image(f" {server.at('/a.png', png)}\n", policy))
+
+
+def test_white_space_inside_a_data_uri_is_ignored(png: bytes) -> None:
+    body = base64.encodebytes(png).decode()
+    assert _is_it(load_image(f"data:image/png; base64,\n  {body}"))
+
+
 def test_a_url(server: Any, png: bytes) -> None:
     policy = MediaPolicy(allow_private_addresses=True)
     url = server.at("/a.png", png)
@@ -101,7 +121,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "a short word": ("sheep", "'sheep' is not a file, a URL or base64"),
     "a long path": ("no/" * 50 + "where.png", "'no/no/no/"),
     "base64 of one letter too many": ("A" * 41, "is not a file, a URL or base64"),
-    "base64 of no image": (base64.b64encode(b"a" * 99).decode(), "the data is not an image"),
+    "base64 of no image": (base64.b64encode(b"\1" * 99).decode(), "the data is not an image"),
     "text around base64": ("base64: " + "A" * 64, "is not a file, a URL or base64"),
     "an unknown scheme": (
         "ftp://host/a.png",
@@ -110,11 +130,11 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "a bucket": ("s3://bucket/a.png", "unknown scheme 's3'"),
     "a data URI without data": ("data:image/png;base64", "the data URI has no comma before its data"),
     "a data URI of no base64": ("data:image/png;base64,!", "is not a file, a URL or base64"),
-    "a data URI of text": ("data:,hello", "the data is not an image"),
+    "a data URI of text": ("data:,hello", "the data is text, not an image"),
     "no image at all": (None, "an image cannot be a NoneType. Give a URL, a path, base64, bytes or a"),
     "a number": (7, "an image cannot be a int"),
     "a list": (["a.png"], "an image cannot be a list"),
-    "empty bytes": (b"", "the data is not an image"),
+    "empty bytes": (b"", "the image is empty: it has 0 bytes"),
     "a path with a NUL": ("a\0b.png", "is not a file, a URL or base64"),
     "a Path with a NUL": (Path("a\0b.png"), "cannot be read: "),
     "a file URL with a NUL": ("file:///a%00b.png", "cannot be read: "),
@@ -141,7 +161,7 @@ def test_a_directory_is_not_a_file(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("<html></html>")
-    assert _refused(tmp_path / "a.png").startswith("the data is not an image")
+    assert _refused(tmp_path / "a.png").startswith("the data is an HTML page, not an image")
 
 
 def test_links_in_a_circle(tmp_path: Path) -> None:

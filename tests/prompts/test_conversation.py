@@ -80,6 +80,21 @@ def test_an_image_may_be_any_kind_of_source(source: Any) -> None:
     assert conversation.images == (source,)
 
 
+@pytest.mark.parametrize("source", ["https://a.example/p.png", "p.png", "data:image/png;base64,AAAA"])
+def test_white_space_around_a_source_is_ignored_in_every_shape(source: str) -> None:
+    pasted = f"\n {source}\t\r\n"
+    image_url = [{"type": "image_url", "image_url": {"url": pasted}}]
+    for conversation in (
+        Conversation.from_messages([_user(image_url)]),
+        Conversation.from_messages([_user([{"type": "image", "image": pasted}])]),
+        Conversation.from_messages([_user("Q")], images=[pasted]),
+        Conversation.from_messages([_user(f"<img>{pasted}</img>Q")]),
+        Conversation.from_query("Q", images=[pasted]),
+        Conversation.from_query("<image>Q", images=[pasted]),
+    ):
+        assert conversation.images == (source,)
+
+
 def test_places_name_the_message_of_each_image() -> None:
     image = {"type": "image", "image": "a.png"}
     conversation = Conversation.from_messages(

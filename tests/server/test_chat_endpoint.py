@@ -106,10 +106,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "message 1: <image> tag 2 of 2 has no image: 1 given",
     ),
     "too many images": ({"images": [TWO] * 3}, "the request has 3 images, but the engine takes 2 at most"),
-    "no image": ({"images": ["aGVsbG8gd29ybGQh" * 4]}, "message 1, image 1: the data is not an image"),
-    "half an image": ({"images": [TWO[: len(TWO) // 2]]}, "message 1, image 1: the image is damaged or cut"),
+    "no image": ({"images": ["aGVsbG8gd29ybGQh" * 4]}, "message 1, image 1: the data is text, not an image"),
+    "half an image": ({"images": [TWO[: len(TWO) // 2]]}, "message 1, image 1: the PNG image is damaged"),
     "a number as image": ({"images": [TWO, 5]}, "image 2: an entry of 'images' cannot be of type int"),
     "images that are no list": ({"images": {"a": TWO}}, "'images' must be a list"),
+    "an HTML page": (
+        {"images": ["PCFkb2N0eXBlIGh0bWw+PGh0bWw+PC9odG1sPjwhLS0gLS0+"]},
+        "message 1, image 1: the data is an HTML page, not an image",
+    ),
     "a local path": ({"images": ["/etc/passwd"]}, "message 1, image 1: '/etc/passwd' is not a URL or base64"),
     "a file URL": ({"images": ["file:///etc/passwd"]}, "message 1, image 1: local files are not allowed"),
     "an ftp URL": ({"images": ["ftp://a.example/p.png"]}, "message 1, image 1: unknown scheme 'ftp'"),
@@ -121,7 +125,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "the second message's second image": (
         {"messages": [user(QUESTION), {"role": "assistant", "content": "1"}, user(QUESTION)],
          "images": [TWO, "aGVsbG8gd29ybGQh" * 4]},
-        "message 3, image 2: the data is not an image",
+        "message 3, image 2: the data is text, not an image",
     ),
     "an answer at the end": (
         {"messages": [user(QUESTION), {"role": "assistant", "content": "1"}]},
@@ -159,7 +163,7 @@ def test_every_endpoint_with_messages_refuses_an_unusable_image(
         asked["stream"] = True
     response = server.http.post(path, json=asked)
     assert response.status_code == 400
-    assert "message 1, image 1: the data is not an image" in response.json()["error"]["message"]
+    assert "message 1, image 1: the data is text, not an image" in response.json()["error"]["message"]
 
 
 def test_where_nothing_is_served_the_answer_is_an_error_in_openais_shape(server: Server) -> None:

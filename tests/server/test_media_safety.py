@@ -198,7 +198,7 @@ def large() -> bytes:
 
 CONTENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a bomb": (bomb, "the image has 4000 × 4000 pixels, more than the 1,000,000 allowed"),
-    "an SVG": (svg, "the data is not an image"),
+    "an SVG": (svg, "SVG images are not supported"),
     "too many bytes": (large, "is larger than 1 MiB"),
 }
 

@@ -1,4 +1,4 @@
-"""Decodes images to RGB: only allowed formats, within a pixel limit, EXIF rotation applied, never in part."""
+"""Decodes images to RGB: only allowed formats, within a pixel limit, upright, and never in part."""
 
 from __future__ import annotations
 
@@ -7,21 +7,49 @@ import warnings
 from collections.abc import Callable
 from typing import TypeAlias
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
-from vlm_run.errors import MediaError
+from vlm_run.errors import MediaError, MediaWarning, printable
+from vlm_run.media.content_type import image_format, refusal
+from vlm_run.media.depth import Depth, depth_of, scale_colour, to_eight_bits
+from vlm_run.media.metadata import exif_orientation, without_metadata
 from vlm_run.media.policy import MediaPolicy
 
 AllowsDownscaledDecode: TypeAlias = Callable[[tuple[int, int], tuple[int, int]], bool]
 
+NOTE = "vlm_run_note"
+"""Key of `Image.info` with a note about how the image was read, if there is one."""
+
+# Pillow warns about damaged metadata, which does not matter here.
+warnings.filterwarnings(
+    "ignore", "Corrupt EXIF|Possibly corrupt EXIF|Truncated File Read|Tag data larger|Metadata Warning"
+)
+
+# The transposition that makes an image upright, by its EXIF orientation.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # EXIF orientations that swap width and height.
 _ON_THEIR_SIDE = (5, 6, 7, 8)
+_LONGEST_REASON = 200  # characters
+# Formats that a build of Pillow may lack.
+_OPTIONAL = ("AVIF", "WEBP")
 
 
 def decode(
     content: bytes, policy: MediaPolicy, allows_downscaled_decode: AllowsDownscaledDecode | None = None
 ) -> Image.Image:
     """The first frame of an encoded image, upright, in RGB.
+
+    Damaged metadata does not matter. Images with 10, 12 or 14 bits per channel stored in 16 are scaled by
+    their true range; if that has to be derived from the largest value, a `MediaWarning` is issued, and
+    `info[NOTE]` has its text.
 
     Args:
         content: The encoded image.
@@ -33,31 +61,79 @@ def decode(
         MediaError: The data is not an image of an allowed format, is too large, or is damaged.
     """
     try:
+        return _decode(content, policy, allows_downscaled_decode)
+    except MediaError:
+        raise
+    except Exception as error:  # decoders raise arbitrary exceptions on damaged data
+        if isinstance(error, UnidentifiedImageError) and not _is_allowed(content, policy):
+            raise refusal(content, policy) from None
+        bare = without_metadata(content)
+        if bare == content:
+            raise _damaged(content, error) from None
+    try:
+        return _decode(bare, policy, allows_downscaled_decode)
+    except MediaError:
+        raise
+    except Exception as error:
+        raise _damaged(bare, error) from None
+
+
+def _decode(
+    content: bytes, policy: MediaPolicy, allows_downscaled_decode: AllowsDownscaledDecode | None
+) -> Image.Image:
+    image = _open(content, policy)
+    _check_pixels(image, policy)
+    if allows_downscaled_decode is not None and image.format == "JPEG":
+        _shrink_while_decoding(image, allows_downscaled_decode)
+    depth = depth_of(image, content)
+    image.load()
+    if not depth.wide_colour:
+        return _as_rgb(_upright(image), depth)
+    scaled, note = scale_colour(image, depth, content)
+    return _noted(as_rgb(_upright(scaled, _orientation(image))), note)
+
+
+def _open(content: bytes, policy: MediaPolicy) -> Image.Image:
+    try:
         with warnings.catch_warnings():
-            # The policy's limit is checked below, before Pillow decodes anything.
+            # The policy's limit is checked before Pillow decodes anything.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=policy.formats)
+            return Image.open(io.BytesIO(content), formats=policy.formats)
     except Image.DecompressionBombError as error:
         raise MediaError(f"the image is too large: {error}") from None
-    except Exception:  # decoders raise arbitrary exceptions on damaged data
-        known = ", ".join(policy.formats)
-        raise MediaError("the data is not an image", hint=f"Known formats: {known}.") from None
-    _check_pixels(image, policy)
+
+
+def _is_allowed(content: bytes, policy: MediaPolicy) -> bool:
+    """Whether the data begins like an image of a format that is allowed and that Pillow can decode."""
+    form = image_format(content)
+    if form is None or form not in policy.formats:
+        return False
+    return form not in _OPTIONAL or bool(features.check(form.lower()))
+
+
+def _damaged(content: bytes, error: Exception) -> MediaError:
+    form = image_format(content)
+    kind = f"{form} image" if form else "image"
+    if isinstance(error, UnidentifiedImageError) and form in Image.OPEN:
+        error = _open_error(content, form) or error
+    reason = printable(str(error), _LONGEST_REASON) or type(error).__name__
+    return MediaError(f"the {kind} is damaged or truncated: {reason}")
+
+
+def _open_error(content: bytes, form: str) -> Exception | None:
+    """Why Pillow cannot open an image, which `Image.open` does not tell."""
+    factory, _ = Image.OPEN[form]
     try:
-        if allows_downscaled_decode is not None and image.format == "JPEG":
-            _shrink_while_decoding(image, allows_downscaled_decode)
-        image.load()
-        # In place, since nothing else uses the image: copying a large one takes as long as reading it.
-        ImageOps.exif_transpose(image, in_place=True)
-        return as_rgb(image)
+        factory(io.BytesIO(content), "")
     except Exception as error:
-        raise MediaError(f"the image is damaged or truncated: {error or type(error).__name__}") from None
+        return error
+    return None
 
 
 def _shrink_while_decoding(image: Image.Image, allows_downscaled_decode: AllowsDownscaledDecode) -> None:
     """Decode a JPEG that is not loaded yet at the smallest size that is allowed."""
     width, height = image.size
-    on_its_side = image.getexif().get(ExifTags.Base.Orientation) in _ON_THEIR_SIDE
+    on_its_side = _orientation(image) in _ON_THEIR_SIDE
     for divisor in (8, 4, 2):
         smaller = (-(-width // divisor), -(-height // divisor))
         sizes = (image.size, smaller)
@@ -66,17 +142,37 @@ def _shrink_while_decoding(image: Image.Image, allows_downscaled_decode: AllowsD
             return
 
 
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1, which is upright, if there is none or it cannot be read."""
+    block = image.info.get("exif")
+    if isinstance(block, bytes) and (orientation := exif_orientation(block)) is not None:
+        return orientation
+    try:  # in XMP, a TIFF's tags or ImageMagick's text
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data raises arbitrary exceptions
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _upright(image: Image.Image, orientation: int | None = None) -> Image.Image:
+    # Not `ImageOps.exif_transpose`, which also writes the EXIF data back, and fails on tags that Pillow
+    # can read but not write.
+    method = _UPRIGHT.get(_orientation(image) if orientation is None else orientation)
+    return image if method is None else image.transpose(method)
+
+
 def check_image(image: Image.Image, policy: MediaPolicy) -> Image.Image:
-    """An image that the caller decoded, upright, in RGB.
+    """An image that the caller decoded, upright, in RGB. The caller's image is not changed.
 
     Raises:
         MediaError: The image is too large, or its file is damaged.
     """
-    _check_pixels(image, policy)
+    load_opened_image(image, policy)
     try:
-        return as_rgb(ImageOps.exif_transpose(image))
+        checked = _as_rgb(_upright(image), depth_of(image))
     except Exception as error:
         raise MediaError(f"the image is damaged or truncated: {error or type(error).__name__}") from None
+    return checked.copy() if checked is image else checked
 
 
 def load_opened_image(image: Image.Image, policy: MediaPolicy) -> None:
@@ -94,10 +190,15 @@ def load_opened_image(image: Image.Image, policy: MediaPolicy) -> None:
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """The image in RGB; transparent areas become white, as in vLLM's own loader."""
+    return _as_rgb(image, Depth())
+
+
+def _as_rgb(image: Image.Image, depth: Depth) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return _from_high_depth(image)
+        grey, note = to_eight_bits(image, depth)
+        return _noted(grey.convert("RGB"), note)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -105,16 +206,11 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_high_depth(image: Image.Image) -> Image.Image:
-    """Greyscale images of 16 bits or more, scaled to 8 bits: Pillow's own conversion clips them at 255."""
-    import numpy as np  # slow to import, and few images need it
-
-    levels = np.asarray(image, dtype=np.float64)
-    if image.mode == "F" and levels.size and levels.min() >= 0.0 and levels.max() <= 1.0:
-        levels = levels * 255.0
-    elif levels.size and levels.max() > 255:
-        levels = levels / 257.0
-    return Image.fromarray(np.clip(np.nan_to_num(levels), 0, 255).astype(np.uint8)).convert("RGB")
+def _noted(image: Image.Image, note: str | None) -> Image.Image:
+    if note is not None:
+        image.info[NOTE] = note
+        warnings.warn(f"a 16-bit image may be too bright or too dark: {note}", MediaWarning, stacklevel=2)
+    return image
 
 
 def _check_pixels(image: Image.Image, policy: MediaPolicy) -> None:

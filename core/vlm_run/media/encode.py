@@ -27,6 +27,8 @@ def _convert(image: str | Path | bytes | None) -> str | None:
         return None
     if isinstance(image, bytes):
         return base64.b64encode(image).decode("ascii")
-    if isinstance(image, str) and image.startswith(("http://", "https://", "data:")):
-        return image
+    if isinstance(image, str):
+        image = image.strip()
+        if image.startswith(("http://", "https://", "data:")):
+            return image
     return base64.b64encode(Path(image).expanduser().read_bytes()).decode("ascii")

@@ -16,7 +16,7 @@ from PIL import Image
 from vlm_run.errors import MediaError, printable
 from vlm_run.media.decode import check_image, decode
 from vlm_run.media.policy import MIB, MediaPolicy
-from vlm_run.media.source import ImageSource
+from vlm_run.media.source import ImageSource, trimmed
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
@@ -53,7 +53,7 @@ async def load_image_async(
     image_index: int | None = None,
 ) -> Image.Image:
     """As `load_image`, for an event loop: slow hosts and decoding do not block it."""
-    policy = policy or MediaPolicy()
+    policy, source = policy or MediaPolicy(), trimmed(source)
     with locating_errors(message_index, image_index):
         if is_remote(source):
             from vlm_run.media.fetch import fetch
@@ -75,6 +75,7 @@ def locating_errors(message_index: int | None, image_index: int | None) -> Itera
 
 def is_remote(source: ImageSource) -> bool:
     """Whether a source is an http or https URL."""
+    source = trimmed(source)
     scheme = _SCHEME.match(source) if isinstance(source, str) and source[:4].lower() == "http" else None
     return scheme is not None and scheme[1].lower() in ("http", "https")
 
@@ -91,6 +92,7 @@ def encoded(source: ImageSource, policy: MediaPolicy) -> bytes:
     Raises:
         MediaError: The source is refused or cannot be read.
     """
+    source = trimmed(source)
     if isinstance(source, bytes):
         return _limited(source, policy)
     if isinstance(source, Path):
@@ -143,7 +145,7 @@ def _from_data_uri(uri: str, policy: MediaPolicy) -> bytes:
     head, comma, body = uri.partition(",")
     if not comma:
         raise MediaError("the data URI has no comma before its data")
-    if head.lower().endswith(";base64"):
+    if "".join(head.split()).lower().endswith(";base64"):
         return _from_base64(unquote(body), policy)
     return unquote_to_bytes(body)
 

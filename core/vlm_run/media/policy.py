@@ -31,9 +31,9 @@ class MediaPolicy(BaseModel):
     max_redirects: int = Field(default=5, ge=0)
     timeout_s: float = Field(default=20.0, gt=0)
     """Time limit for fetching one image, in seconds, from the DNS lookup to the last byte."""
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-    """Pillow's names of the allowed formats; no other decoder is tried. JPEG includes the MPO files of
-    phone cameras."""
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+    """Pillow's names of the allowed formats, in capitals; no other decoder is tried. JPEG includes the MPO
+    files of phone cameras."""
 
     @classmethod
     def for_server(cls) -> Self:

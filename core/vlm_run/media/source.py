@@ -11,7 +11,15 @@ if TYPE_CHECKING:
 ImageSource: TypeAlias = "str | bytes | Path | Image.Image"
 """A URL, a path, base64 text, a data URI, encoded bytes, or a decoded image."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 """Suffixes of file names that are taken for images."""
 
-__all__ = ["IMAGE_SUFFIXES", "ImageSource", "Path"]
+_INVISIBLE = "\ufeff\u200b\u2060"  # byte order mark, zero-width space, word joiner
+
+
+def trimmed(source: ImageSource) -> ImageSource:
+    """The source without the white space that copying and pasting leaves around a text."""
+    return source.strip().strip(_INVISIBLE).strip() if isinstance(source, str) else source
+
+
+__all__ = ["IMAGE_SUFFIXES", "ImageSource", "Path", "trimmed"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 from vlm_run.errors import ConversationError
-from vlm_run.media.source import ImageSource
+from vlm_run.media.source import ImageSource, trimmed
 from vlm_run.prompts.text import check_encodable
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -41,7 +41,8 @@ class Image:
     """An image of a message, which is not loaded yet.
 
     Attributes:
-        source: A URL, a path, base64 text, a data URI, encoded bytes, or a decoded image.
+        source: A URL, a path, base64 text, a data URI, encoded bytes, or a decoded image. White space around
+            a text is removed.
         min_pixels: Minimum area in pixels; None uses the engine's bound.
         max_pixels: Maximum area in pixels; None uses the engine's bound.
     """
@@ -49,6 +50,9 @@ class Image:
     source: ImageSource
     min_pixels: int | None = None
     max_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", trimmed(self.source))
 
 
 Part: TypeAlias = Text | Image
@@ -221,8 +225,8 @@ def _read_tags(content: str, read_image_tags: bool, index: int) -> list[Part]:
         if tag["image"]:
             parts.append(Image(cast(Any, Slot())))
             continue
-        source = tag["source"].strip()
-        if not source:
+        image = Image(tag["source"])
+        if not image.source:
             raise ConversationError("an <img></img> tag names no image", message_index=index)
-        parts.append(Image(source))
+        parts.append(image)
     return parts + text_parts(content[position:])
