@@ -1,4 +1,10 @@
-"""`vlm-run serve --replicas`: Ray Serve around vlm-run's own application, on real vLLM."""
+"""`vlm-run serve --replicas` on real vLLM; run on demand, since it starts a cluster and an engine of its own.
+
+    pytest tests/ray/serve_on_vllm.py
+
+Affinity, replacements and deaths of several replicas are in `test_serving_rules.py`, without vLLM, and in
+`tests/kill_serving.py`, with it.
+"""
 
 from __future__ import annotations
 
