@@ -15,7 +15,7 @@ from vlm_run import Engine
 from vlm_run_demo.showcase import draw
 
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
-ROWS = 60
+ROWS = 40
 
 
 def test_two_replicas_one_of_them_killed_answer_as_one_engine(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import httpx
 import psutil
@@ -16,6 +17,7 @@ import pytest
 from ray import serve as ray_serve
 from ray.cluster_utils import Cluster
 
+from vlm_run.errors import VlmRunError
 from vlm_run.ray import serve
 
 from . import rules
@@ -98,3 +100,17 @@ def test_requests_of_a_killed_replica_are_503_and_its_streams_end_with_an_error(
                 assert whole[image].result().json() == {"pid": pid}
                 assert streams[image].result().text == "data: {}\n\ndata: [DONE]\n\n"
     assert ask(client, 0).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"min_replicas": 2}, "--min-replicas needs --max-replicas"),
+        ({"min_replicas": 3, "max_replicas": 2}, "--min-replicas 3 is more than --max-replicas 2"),
+        ({"options": {"api_server_count": 2}}, "--api-server-count cannot be used with several replicas"),
+        ({"flags": ["--uds", "socket"]}, "--uds cannot be used with several replicas"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(bounds: dict[str, Any], message: str) -> None:
+    with pytest.raises(VlmRunError, match=message):
+        serve.deployment("demo-llava", **bounds)

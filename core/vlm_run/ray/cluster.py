@@ -111,6 +111,8 @@ def joined(address: str | None, *, log_to_driver: bool = False, **options: Any) 
             "no Ray cluster could be started here" if address is None else f"--ray {address} cannot be joined"
         )
         raise VlmRunError(f"{where}: {_first_line(error)}", hint=_HINT) from None
+    # Else Ray prints what it knows of each death, a thousand characters, to standard output.
+    ray._private.worker._worker_logs_enabled = log_to_driver
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vlm_run.errors import EngineError
+from vlm_run.errors import EngineError, VlmRunError
 from vlm_run.ray.cluster import (
     Share,
     check_nodes,
@@ -169,6 +169,7 @@ def deployment(
         EngineError: vLLM does not know an option, or Ray Serve does not support it.
         VlmRunError: The model is unknown.
     """
+    least = _least_replicas(replicas, min_replicas, max_replicas)
     from vlm_run.server.api_process import Setup
     from vlm_run.server.arguments import api_keys, server_arguments, take_media_policy
 
@@ -187,7 +188,7 @@ def deployment(
     at_once = args.max_num_seqs or _USUAL_MAX_NUM_SEQS
     scaling: dict[str, Any] = {"num_replicas": replicas}
     if max_replicas is not None:
-        bounds = {"min_replicas": min_replicas or 1, "max_replicas": max_replicas}
+        bounds = {"min_replicas": least, "max_replicas": max_replicas}
         scaling = {"autoscaling_config": AutoscalingConfig(target_ongoing_requests=at_once, **bounds)}
     configured = ray_serve.deployment(
         ray_serve.ingress()(ServerReplica),
@@ -197,6 +198,17 @@ def deployment(
         **scaling,
     )
     return configured.bind(setup, part_of_node(share, nodes() if ray.is_initialized() else ()))
+
+
+def _least_replicas(replicas: int, min_replicas: int | None, max_replicas: int | None) -> int:
+    if max_replicas is None:
+        if min_replicas is not None:
+            raise VlmRunError("--min-replicas needs --max-replicas", hint="Give both, or --replicas.")
+        return replicas
+    least = 1 if min_replicas is None else min_replicas
+    if least > max_replicas:
+        raise VlmRunError(f"--min-replicas {least} is more than --max-replicas {max_replicas}")
+    return least
 
 
 def deployment_options(at_once: int, shutdown_seconds: float) -> dict[str, Any]:
@@ -254,7 +266,7 @@ def serve(
     warn_if_open(args)
     with joined(address, log_to_driver=verbose):
         cluster = nodes()
-        least = replicas if max_replicas is None else min_replicas or 1
+        least = _least_replicas(replicas, min_replicas, max_replicas)
         share = share_of(vars(args), max(least, max_replicas or 0), cluster)
         check_room(share, least, cluster)
         check_nodes(share, cluster, [args.model] if os.path.exists(args.model) else [])
