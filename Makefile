@@ -5,6 +5,9 @@ PYTHON ?= python3.11
 #   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
+# Processes that run tests, each with at most one engine of its own (about 2 GB).
+WORKERS ?= 2
+
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
@@ -14,7 +17,8 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make demo            draw an image and ask the demo model about it"
-	@echo "make test            lint, check types and layers, run all tests"
+	@echo "make check           lint, check types and layers, run the tests that start no engine (90 s)"
+	@echo "make test            the same with all tests (12 min)"
 	@echo "make demo-accuracy   score the demo models on 2,000 held-out questions"
 	@echo "make install         create the virtual environment .venv"
 	@echo "make clean           remove .venv"
@@ -22,8 +26,14 @@ help:
 demo: $(STAMP)
 	$(BIN)/vlm-run demo
 
+# conftest.py orders the tests and groups those that share an engine.
+PYTEST := $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
 test: lint typecheck layers
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
+
+check: lint typecheck layers
+	$(PYTEST) -m "not engine"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,16 +1,85 @@
-"""What tests of the core and of the plugins share: one running engine."""
+"""What the tests of the core and of the plugins share: one running engine, and who runs beside whom.
+
+A test that starts vLLM has the marker `engine`: given here if it uses one of the fixtures below, and
+written above it if it starts vLLM in another way. `pytest -m "not engine"` is quick; in a test without
+the marker vLLM cannot start, so that none goes unnoticed.
+
+Under pytest-xdist (`--dist loadgroup`) tests that share an engine or a server run in one worker, in which
+it is started once, and so do the tests of a file that starts none.
+"""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from vlm_run import Engine, Registry
 
+ENGINES = ("engine", "pooled", "server", "session", "qwen", "phi3")
+"""Fixtures that start vLLM, once for several tests."""
+STARTERS = (*ENGINES, "start_server")
+"""All fixtures that start vLLM."""
+NOT_VLLM = ("tests/media",)
+"""Where a fixture with such a name starts something else."""
+SHARED = (*ENGINES, "cluster")
+"""Fixtures that are expensive to start, of which one worker has the only one."""
+
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
     """Real vLLM with the demo model; started once, since that takes most of the time."""
-    with Registry.load("demo-llava").engine() as running:
+    # float32 is the quickest for so small a model, also where bfloat16 is not emulated.
+    with Registry.load("demo-llava").engine(dtype="float32") as running:
         yield running
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+    sizes = Counter(groups.values())
+    # Long work first, so that the workers end together: what shares an engine, what starts its own.
+    items.sort(key=lambda item: (not _starts_vllm(item), -sizes[groups[item]] if groups[item] else 0))
+
+
+def _group(item: pytest.Item) -> str | None:
+    """The tests that must run in one worker; None for one that may run anywhere."""
+    fixtures = () if item.nodeid.startswith(NOT_VLLM) else getattr(item, "fixturenames", ())
+    for name in SHARED:
+        if name in fixtures:
+            (*_, definition) = item._fixtureinfo.name2fixturedefs[name]  # type: ignore[attr-defined]
+            return f"{definition.baseid}:{name}"
+    return None if _starts_vllm(item) else item.nodeid.partition("::")[0]
+
+
+def _starts_vllm(item: pytest.Item) -> bool:
+    if item.get_closest_marker("engine"):
+        return True
+    fixtures = getattr(item, "fixturenames", ())
+    if item.nodeid.startswith(NOT_VLLM) or not any(name in fixtures for name in STARTERS):
+        return False
+    item.add_marker("engine")
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let vLLM start in no test without the marker: the directory of its sockets does not exist."""
+    if _starts_vllm(item):
+        return (yield)
+    before = os.environ.get(_SOCKETS)
+    os.environ[_SOCKETS] = "/a-test-that-starts-vllm-needs-the-marker-engine"
+    try:
+        return (yield)
+    finally:
+        os.environ.pop(_SOCKETS)
+        if before is not None:
+            os.environ[_SOCKETS] = before
+
+
+_SOCKETS = "VLLM_RPC_BASE_PATH"

@@ -96,7 +96,12 @@ def read(hub: str, home: Path, *names: str) -> list[Any]:
     """What is found under each name, in a process whose library knows this hub alone."""
     env = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(home)}
     done = subprocess.run(
-        [sys.executable, "-c", READ, *names], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", READ, *names],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Retrying" not in done.stderr

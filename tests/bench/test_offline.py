@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from vlm_run import Registry
+from vlm_run.bench import served
 from vlm_run.bench.load import Load, Result, joined, synthetic_jpegs
 from vlm_run.bench.offline import compare
-from vlm_run.server import bench as served
 
 pytest.importorskip("vllm")
 
@@ -24,6 +24,7 @@ def test_no_two_pictures_are_the_same_and_each_has_the_size_asked_for() -> None:
     assert not set(files) & set(synthetic_jpegs(20, 64, 48, seed=1))
 
 
+@pytest.mark.engine
 def test_both_sides_see_the_same_prompts_and_give_the_same_answers() -> None:
     load = Load(width=256, height=192, count=4, max_tokens=4, renderers=0, rounds=2)
     ours, new, again = compare(Registry.load("demo-llava"), load)
@@ -35,6 +36,7 @@ def test_both_sides_see_the_same_prompts_and_give_the_same_answers() -> None:
     assert sum(ours.stages.values()) == pytest.approx(1)
 
 
+@pytest.mark.engine
 def test_both_servers_see_the_same_prompts_and_give_the_same_answers() -> None:
     load = Load(width=256, height=192, count=4, max_tokens=4, renderers=0, clients=(1, 3))
     results = served.compare(Registry.load("demo-llava"), load)

@@ -14,11 +14,13 @@ from vlm_run import Engine, Sampling
 from vlm_run.cli.infer import answer_once
 from vlm_run_demo.showcase import draw
 
+from .conftest import Run
+
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
 
 
-def run(*words: str, timeout: int = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([VLM_RUN, *words], capture_output=True, text=True, timeout=timeout, check=False)
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([VLM_RUN, *words], capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def test_listing_and_help_import_no_model_library(words: list[str]) -> None:
         "print('heavy:', sorted(heavy), file=sys.stderr)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "heavy: []" in done.stderr
@@ -84,7 +86,7 @@ def test_without_vllm_a_command_says_what_to_install(words: list[str], tmp_path:
         [sys.executable, "-c", probe],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
         cwd=tmp_path,
     )
@@ -143,30 +145,30 @@ def test_infer_prints_every_answer_that_was_asked_for(
     assert capsys.readouterr().out == f"{turn.answer}\n{'-' * 50}\n{turn.answer}\n"
 
 
+@pytest.mark.engine
 def test_infer_prints_the_answer_and_nothing_else(picture: Path) -> None:
     (turn, *_) = draw(7)[1]
     done = run(
         *["infer", "--model_type", "demo_llava", "--infer_backend", "vllm", "--image", str(picture)],
         turn.question,
-        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{turn.answer}\n"
 
 
-def test_infer_as_json_carries_usage(picture: Path) -> None:
+def test_infer_as_json_carries_usage(run_on_engine: Run, picture: Path) -> None:
     (turn, *_) = draw(7)[1]
-    done = run("infer", "demo-llava", turn.question, "--image", str(picture), "--json", timeout=180)
+    done = run_on_engine("infer", "demo-llava", turn.question, "--image", str(picture), "--json")
     answer = json.loads(done.stdout)
     assert answer["response"] == turn.answer
     assert answer["finish_reason"] == "stop"
     assert answer["usage"]["prompt_tokens"] > answer["usage"]["image_tokens"] > 0
 
 
-def test_demo_draws_a_picture_and_answers_about_it(tmp_path: Path) -> None:
+def test_demo_draws_a_picture_and_answers_about_it(run_on_engine: Run, tmp_path: Path) -> None:
     file = tmp_path / "drawn.png"
-    done = run("demo", "--picture", str(file), timeout=180)
-    assert done.returncode == 0, done.stderr
+    done = run_on_engine("demo", "--picture", str(file))
+    assert done.exit_code == 0, done.stderr
     assert Image.open(file).size == draw(7)[0].size
     assert done.stdout.count("(right)") >= 2
     assert done.stdout.count(" prompt tokens") == 3

@@ -42,7 +42,7 @@ def session(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     session = pexpect.spawn(
         VLM_RUN,
         ["infer", "demo-llava", "--stats", "--allow-private-media"],
-        timeout=180,
+        timeout=600,
         encoding="utf-8",
         env=env,
         cwd=folder,

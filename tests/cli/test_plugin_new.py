@@ -57,7 +57,7 @@ def test_it_refuses_to_overwrite(tmp_path: Path) -> None:
 
 def test_on_a_terminal_it_asks_for_what_is_left_out(tmp_path: Path) -> None:
     arguments = ["-c", COMMAND, "plugin", "new", "acme", "--architecture=Acme"]
-    terminal = pexpect.spawn(sys.executable, arguments, cwd=str(tmp_path), encoding="utf-8", timeout=20)
+    terminal = pexpect.spawn(sys.executable, arguments, cwd=str(tmp_path), encoding="utf-8", timeout=600)
     terminal.expect_exact("Model type [acme]: ")
     terminal.sendline("acme-7b")
     terminal.expect_exact("Hugging Face repository [acme/acme-7b]: ")
@@ -73,7 +73,7 @@ def test_on_a_terminal_it_asks_for_what_is_left_out(tmp_path: Path) -> None:
 def test_on_a_terminal_it_asks_nothing_when_the_flags_say_everything(tmp_path: Path) -> None:
     flags = ["--model-type=acme", "--architecture=Acme", "--hf-id=acme/7b", "--placeholder=<image>"]
     arguments = ["-c", COMMAND, "plugin", "new", "acme", *flags]
-    terminal = pexpect.spawn(sys.executable, arguments, cwd=str(tmp_path), encoding="utf-8", timeout=20)
+    terminal = pexpect.spawn(sys.executable, arguments, cwd=str(tmp_path), encoding="utf-8", timeout=600)
     terminal.expect(pexpect.EOF)
     assert "?" not in terminal.before
     assert "]: " not in terminal.before

@@ -12,7 +12,7 @@ VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([VLM_RUN, *words], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([VLM_RUN, *words], capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.mark.parametrize("command", ["serve", "deploy"])

@@ -9,19 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import Run
+
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
 
 
-def run(*words: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [VLM_RUN, "verify", *words], capture_output=True, text=True, timeout=timeout, check=False
+        [VLM_RUN, "verify", *words], capture_output=True, text=True, timeout=600, check=False
     )
 
 
-def test_in_float32_every_token_of_the_demo_model_agrees() -> None:
-    pytest.importorskip("vllm")
-    done = run("demo-llava", "--json", "--max_new_tokens", "24", "--engine", "dtype=float32")
-    assert done.returncode == 0, done.stderr
+def test_in_float32_every_token_of_the_demo_model_agrees(run_on_engine: Run) -> None:
+    done = run_on_engine(
+        "verify", "demo-llava", "--json", "--max_new_tokens", "24", "--engine", "dtype=float32"
+    )
+    assert done.exit_code == 0, done.stderr
     said = json.loads(done.stdout)
     assert (said["model_type"], said["dtype"]) == ("demo-llava", "float32")
     assert set(said["versions"]) == {"vllm", "transformers", "torch"}
@@ -31,11 +34,12 @@ def test_in_float32_every_token_of_the_demo_model_agrees() -> None:
     assert 0 < said["summary"]["largest_logprob_difference"] < 1e-3
 
 
+@pytest.mark.engine
 def test_a_table_is_printed_for_requests_of_ones_own(tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     file = tmp_path / "requests.jsonl"
     file.write_text('{"query": "How many circles are there?"}\n\n{"query": "Who are you?"}\n')
-    done = run("demo-llava", "--requests", str(file), "--min-agreement", "0.5")
+    done = run("demo-llava", "--requests", str(file), "--min-agreement", "0.5", "--engine", "dtype=bfloat16")
     assert done.returncode == 0, done.stderr
     header, first, second, *rest = done.stdout.splitlines()
     assert header.split("  ")[0] == "prompt"

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,25 @@ def test_an_interrupt_while_an_item_is_awaited_ends_the_generator_and_nothing_el
     with pytest.raises(KeyboardInterrupt):
         list(thread.iterate(slow_to_leave(closed, interrupts=True)))
     assert closed == [True]
+    assert thread.run(asyncio.sleep(0, "still here")) == "still here"
+
+
+def test_an_interrupt_between_asking_and_waiting_ends_the_generator_too(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule, scheduled = asyncio.run_coroutine_threadsafe, []
+
+    def interrupted(coroutine: Any, loop: asyncio.AbstractEventLoop) -> Any:
+        scheduled.append(schedule(coroutine, loop))
+        if len(scheduled) == 2:  # the caller who waits for the second item, which never comes
+            raise KeyboardInterrupt
+        return scheduled[-1]
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+    closed: list[bool] = []
+    with pytest.raises(KeyboardInterrupt):
+        list(thread.iterate(slow_to_leave(closed)))
+    assert closed in ([True], [])  # without its second step there is nothing to leave
     assert thread.run(asyncio.sleep(0, "still here")) == "still here"
 
 

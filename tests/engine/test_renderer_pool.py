@@ -56,7 +56,7 @@ def encoded(image: Image.Image) -> bytes:
 
 @pytest.fixture(scope="module")
 def pooled() -> Iterator[Engine]:
-    with Registry.load("demo-llava").engine(renderers=2) as engine:
+    with Registry.load("demo-llava").engine(renderers=2, dtype="float32") as engine:
         yield engine
 
 

@@ -10,6 +10,8 @@ import time
 import psutil
 import pytest
 
+pytestmark = pytest.mark.engine
+
 SCRIPT = """
 import os, signal, sys, time
 import psutil
@@ -50,7 +52,7 @@ if __name__ == "__main__":
 )
 def test_no_process_outlives_its_engine(how: str, errors: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, timeout=600, check=False
     )
     said = [line for line in done.stdout.splitlines() if line.startswith(("EngineError: ", "left: "))]
     assert done.returncode == 0, done.stderr[-2000:]
@@ -77,7 +79,7 @@ if __name__ == "__main__":
 
 def test_no_process_outlives_a_kill_of_its_owner() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("children: ")]

@@ -262,6 +262,12 @@ def test_an_encoding_that_packs_nothing_does_no_harm(encoding: str, server: Any)
 # --- Time
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:10.0.0.1]"])
+def test_the_refusal_of_an_address_takes_no_time(host: str) -> None:
+    message = _refused(f"http://{host}/a.png", MediaPolicy(timeout_s=1e-9))
+    assert "has the private or special address" in message
+
+
 def test_a_server_that_says_nothing_is_given_up(server: Any) -> None:
     server.answers["/a.png"] = lambda handler: time.sleep(1)
     policy = MediaPolicy(allow_private_addresses=True, timeout_s=0.2)
@@ -334,10 +340,11 @@ def test_a_look_up_that_finds_no_thread_spoils_no_later_one(
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    url = server.at("/a.png", b"a")
+    server.at("/a.png", b"a")
+    url = server.url("/a.png", "localhost")
     with monkeypatch.context() as full:
         full.setattr(resolve.threading.Thread, "start", start)
-        assert _refused(url).startswith("127.0.0.1 cannot be resolved: can't start new thread")
+        assert _refused(url).startswith("localhost cannot be resolved: can't start new thread")
     assert _fetch(url) == b"a"
 
 

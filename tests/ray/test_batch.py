@@ -30,8 +30,18 @@ def test_two_replicas_one_of_them_killed_answer_as_one_engine(
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "out.jsonl"
     words = ["--val_dataset", tmp_path / "data.jsonl", "--result-path", out, "--unordered"]
+    words += ["--engine", "dtype=float32"]  # as the tests' engine
     with subprocess.Popen(
-        [VLM_RUN, "infer", "demo-llava", *words, "--replicas", "2", "--ray", cluster.address],
+        [
+            VLM_RUN,
+            "infer",
+            "demo-llava",
+            *words,
+            "--replicas",
+            "2",
+            "--ray",
+            cluster.address,
+        ],
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
@@ -39,7 +49,7 @@ def test_two_replicas_one_of_them_killed_answer_as_one_engine(
             time.sleep(0.01)
         for replica in replica_processes(cluster)[:1]:
             replica.kill()
-        _, log = process.communicate(timeout=240)
+        _, log = process.communicate(timeout=600)
     assert process.returncode == 3, log
     found = {line["row"]: line for line in map(json.loads, out.read_text().splitlines())}
     assert len(found) == len(rows)
@@ -61,13 +71,13 @@ def test_mistakes_are_told_before_anything_loads(cluster: Cluster, tmp_path: Pat
     data.write_text(json.dumps({"query": "What is this?"}) + "\n")
     command = [VLM_RUN, "infer", "demo-llava", "--val_dataset", data, "--result-path", tmp_path / "out.jsonl"]
     asked = [*command, "--replicas", "1000", "--ray", cluster.address]
-    finished = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=False)
+    finished = subprocess.run(asked, capture_output=True, text=True, timeout=600, check=False)
     assert finished.returncode == 2
     assert (
         "1000 replicas need 1 CPUs, 0.3 GiB of memory each, and the cluster has room for" in finished.stderr
     )
     finished = subprocess.run(
-        [*command, "--ray", "127.0.0.1:1"], capture_output=True, text=True, timeout=60, check=False
+        [*command, "--ray", "127.0.0.1:1"], capture_output=True, text=True, timeout=600, check=False
     )
     assert finished.returncode == 2
     assert "error: --ray 127.0.0.1:1 does not answer" in finished.stderr

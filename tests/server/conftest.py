@@ -25,7 +25,7 @@ from vlm_run_demo.drawing import COLOURS, Scene, Shape, paint
 
 from ..media.conftest import Server as ImageServer
 
-START_SECONDS = 180
+START_SECONDS = 600
 SEED_MODELS = ("llava1_6-vicuna-13b-instruct", "phi3-vision-128k-instruct")
 MODEL = "demo-llava"
 QUESTION = "How many red circles are there?"
@@ -78,8 +78,8 @@ class Server:
                 env={**os.environ, "VLLM_LOGGING_LEVEL": "INFO", **env},
             )
         self.url = self._wait()
-        self.openai = OpenAI(api_key="EMPTY", base_url=f"{self.url}/v1", max_retries=0, timeout=120)
-        self.http = httpx.Client(base_url=self.url, timeout=120)
+        self.openai = OpenAI(api_key="EMPTY", base_url=f"{self.url}/v1", max_retries=0, timeout=600)
+        self.http = httpx.Client(base_url=self.url, timeout=600)
 
     @property
     def log(self) -> str:

@@ -373,7 +373,7 @@ def test_requests_at_once_may_have_the_same_id(server: Server) -> None:
 def test_the_start_up_line_has_a_curl_that_works(server: Server) -> None:
     command = next(line for line in server.log.splitlines() if line.startswith("  curl "))
     done = subprocess.run(
-        ["bash", "-c", command.strip() + " -sS"], capture_output=True, timeout=60, check=True
+        ["bash", "-c", command.strip() + " -sS"], capture_output=True, timeout=600, check=True
     )
     assert httpx.Response(200, content=done.stdout).json()["choices"][0]["message"]["content"]
 

@@ -38,7 +38,7 @@ def stream(server: Server, number: int) -> list[dict[str, Any]]:
     }
     lines = []
     with (
-        httpx.Client(timeout=120) as http,
+        httpx.Client(timeout=600) as http,
         http.stream("POST", f"{server.url}/v1/chat/completions", json=body) as response,
     ):
         assert response.status_code == 200
@@ -114,7 +114,7 @@ def test_several_api_processes_share_an_address_and_end_together(start_server: S
         assert "message 1, image 1" in server.refusal(images=["x"])
     # Whichever process answers, for all of them.
     for _ in range(5):
-        server.http = httpx.Client(base_url=server.url, timeout=120)
+        server.http = httpx.Client(base_url=server.url, timeout=600)
         assert server.metric("vlm_run:images_total") == 12
         assert server.metric("vlm_run:image_tokens_total") == 12 * 268
         assert server.metric("vlm_run:render_seconds_count") == 12
@@ -125,6 +125,7 @@ def test_several_api_processes_share_an_address_and_end_together(start_server: S
     assert alive == []
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_server_that_is_ended_while_it_starts_leaves_nothing_behind(how: signal.Signals) -> None:
     command = "from vlm_run.cli import main\nif __name__ == '__main__':\n    main()"
@@ -138,7 +139,7 @@ def test_a_server_that_is_ended_while_it_starts_leaves_nothing_behind(how: signa
             time.sleep(0.05)
         process.send_signal(how)
         assert process.wait(60) == (0 if how == signal.SIGTERM else -how)
-    _, alive = psutil.wait_procs(family, timeout=120)
+    _, alive = psutil.wait_procs(family, timeout=600)
     assert alive == []
 
 
@@ -158,7 +159,7 @@ def test_a_lora_adapter_is_served_at_a_socket_of_the_file_system(
     )
     server = start_server("--", *flags, "--lora-modules", f"odd={lora}")
     server.http = httpx.Client(
-        transport=httpx.HTTPTransport(uds=str(socket_file)), base_url="http://localhost", timeout=120
+        transport=httpx.HTTPTransport(uds=str(socket_file)), base_url="http://localhost", timeout=600
     )
     assert [model["id"] for model in server.http.get("/v1/models").json()["data"]] == [MODEL, "odd"]
     encoded, count = unique_image(3)

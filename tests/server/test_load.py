@@ -34,7 +34,7 @@ MALFORMED = 1000
 def test_64_clients_with_images_of_their_own_get_their_own_answers(server: Server) -> None:
     def ask(client: int) -> tuple[str, str]:
         encoded, count = unique_image(client)
-        with httpx.Client(base_url=server.url, timeout=300) as http:
+        with httpx.Client(base_url=server.url, timeout=600) as http:
             body = {"model": MODEL, "temperature": 0, "stream": client % 3 == 0}
             form: dict[str, Any] = {"images": [encoded]}
             if client % 4 == 3:
@@ -74,7 +74,7 @@ def test_a_thousand_malformed_requests_meet_no_server_error(server: Server) -> N
             "/v1/chat/completions", content=body, headers={"Content-Type": "application/json"}
         ).status_code
 
-    with httpx.Client(base_url=server.url, timeout=300) as http, ThreadPoolExecutor(16) as pool:
+    with httpx.Client(base_url=server.url, timeout=600) as http, ThreadPoolExecutor(16) as pool:
         codes = list(pool.map(send, bodies))
     assert [(code, body) for code, body in zip(codes, bodies, strict=True) if code >= 500] == []
     assert sum(400 <= code < 500 for code in codes) > 0.9 * MALFORMED

@@ -51,7 +51,7 @@ def read(name: str, addresses: dict[str, str]) -> str:
 @pytest.mark.parametrize("name", ["llava.sh", "phi3-vision.sh"])
 def test_the_curl_examples_run(name: str, here: dict[str, str]) -> None:
     done = subprocess.run(
-        ["bash", "-c", read(name, here)], capture_output=True, text=True, timeout=60, check=True
+        ["bash", "-c", read(name, here)], capture_output=True, text=True, timeout=600, check=True
     )
     answer = json.loads(done.stdout)
     assert answer["choices"][0]["message"]["content"].strip()

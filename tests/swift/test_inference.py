@@ -82,6 +82,7 @@ def url(picture: Path) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.engine
 def test_the_seeds_example_runs_with_its_import_line_changed(tmp_path: Path, url: str) -> None:
     script = SEED
     for old, new in {
@@ -93,7 +94,7 @@ def test_the_seeds_example_runs_with_its_import_line_changed(tmp_path: Path, url
     file = tmp_path / "seed.py"  # without `if __name__ == "__main__":`, as it stands there
     file.write_text(script)
     done = subprocess.run(
-        [sys.executable, str(file)], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(file)], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     said = [

@@ -45,11 +45,11 @@ class LoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result; an interrupt (Ctrl-C) cancels it."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
-            return future.result()
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
         except BaseException:
-            future.cancel()
+            # An interrupt may come before the future is at hand, so the task is found by its coroutine.
+            self._loop.call_soon_threadsafe(_cancel_task_of, coroutine)
             raise
 
     async def run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -158,6 +158,12 @@ class _SerializedGenerator:
         async with self._turn:
             if close is not None:
                 await close()
+
+
+def _cancel_task_of(coroutine: Coroutine[Any, Any, Any]) -> None:
+    for task in asyncio.all_tasks():
+        if task.get_coro() is coroutine:
+            task.cancel()
 
 
 async def _cancel_others() -> None:

@@ -34,13 +34,12 @@ async def fetch(url: str, policy: MediaPolicy) -> bytes:
     Raises:
         MediaError: The policy forbids it, or it cannot be fetched.
     """
+    # Loading the certificates takes time, which is not the host's.
+    # A proxy from the environment would resolve host names itself, unchecked.
+    unopened = httpx.AsyncClient(trust_env=False, timeout=policy.timeout_s, verify=_authorities())
     try:
-        async with asyncio.timeout(policy.timeout_s):
-            # A proxy from the environment would resolve host names itself, unchecked.
-            async with httpx.AsyncClient(
-                trust_env=False, timeout=policy.timeout_s, verify=_authorities()
-            ) as client:
-                return await _follow(client, url, policy)
+        async with asyncio.timeout(policy.timeout_s), unopened as client:
+            return await _follow(client, url, policy)
     except TimeoutError:
         raise MediaError(
             f"{printable(url, _URL_CHARACTERS)} took longer than {policy.timeout_s:g} s"

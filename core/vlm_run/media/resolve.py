@@ -6,13 +6,17 @@ The event loops' own resolvers share few threads: two in libuv, and in asyncio t
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 
 from vlm_run.errors import MediaError
 
 _MOST_NAMES = 256
+# 127.0.0.1, 2130706433, 0x7f.1, ::1, fe80::1%eth0; also a few names, which are then looked up.
+_NUMERIC = re.compile(r"[0-9a-fx.]+|[0-9a-f:.]+(%.*)?", re.IGNORECASE)
 _under_way: dict[tuple[str, int], Future[str]] = {}
 _lock = threading.Lock()
 
@@ -24,7 +28,15 @@ async def resolve(host: str, port: int) -> str:
         OSError: The host has no address.
         MediaError: Too many other names are being resolved.
     """
+    # An address in any spelling takes no time, so that the refusal of a private one takes none either.
+    if _NUMERIC.fullmatch(host):
+        with suppress(OSError):
+            return _first_address(host, port, socket.AI_NUMERICHOST)
     return await asyncio.wrap_future(_look_up(host, port))
+
+
+def _first_address(host: str, port: int, flags: int = 0) -> str:
+    return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)[0][4][0])
 
 
 def _look_up(host: str, port: int) -> Future[str]:
@@ -50,7 +62,7 @@ def _look_up(host: str, port: int) -> Future[str]:
 
 def _finish(found: Future[str], host: str, port: int) -> None:
     try:
-        address: str | Exception = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+        address: str | Exception = _first_address(host, port)
     except Exception as error:  # also UnicodeError, for an invalid host name
         address = error
     with _lock:

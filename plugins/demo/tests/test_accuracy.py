@@ -15,7 +15,7 @@ EXAMPLES = held_out(300)
 
 @pytest.fixture(scope="module")
 def qwen() -> Iterator[Engine]:
-    with Registry.load("demo-qwen").engine() as running:
+    with Registry.load("demo-qwen").engine(dtype="float32") as running:
         yield running
 
 
