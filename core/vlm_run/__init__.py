@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vlm_run.engine import Engine as Engine
     from vlm_run.errors import ContextOverflowError as ContextOverflowError
     from vlm_run.errors import ConversationError as ConversationError
+    from vlm_run.errors import DownloadError as DownloadError
     from vlm_run.errors import EngineError as EngineError
     from vlm_run.errors import MediaError as MediaError
     from vlm_run.errors import MediaWarning as MediaWarning
@@ -58,6 +59,7 @@ _HOME = {
     "Delta": "response",
     "DynamicResolution": "vision",
     "Engine": "engine",
+    "DownloadError": "errors",
     "EngineError": "errors",
     "FixedResolution": "vision",
     "Image": "prompts.conversation",

@@ -127,6 +127,10 @@ class ContextOverflowError(RequestError):
     """The prompt does not fit in the engine's `max_model_len`."""
 
 
+class DownloadError(VlmRunError):
+    """A checkpoint cannot be downloaded: no network, no such repository, or no access to it."""
+
+
 class EngineError(VlmRunError):
     """The engine cannot start, has died, or was given an unknown option."""
 

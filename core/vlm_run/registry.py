@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_run.adapter import Adapter
-from vlm_run.checkpoints.hub_cache import configuration, is_repository
+from vlm_run.checkpoints.download import download
+from vlm_run.checkpoints.hub_cache import Hub, configuration, is_repository
 from vlm_run.errors import TemplateError, UnknownModelError, did_you_mean
 from vlm_run.plugins.discovery import Plugin, Plugins, installed_plugins
 from vlm_run.plugins.matching import derived_spec, model_type_of, read_config
@@ -32,6 +33,7 @@ class Registry:
         limits: Limits | None = None,
         config: Mapping[str, Any] | None = None,
         plugins: Plugins | None = None,
+        hub: Hub = "huggingface",
     ) -> Adapter:
         """The adapter for a model type, or for the checkpoint of one.
 
@@ -46,8 +48,11 @@ class Registry:
             config: Engine options from a configuration file, which take precedence over the plugin's;
                 `model` in it is a checkpoint.
             plugins: The plugins to search; by default the installed ones.
+            hub: The hub of the weights. From ModelScope they are downloaded here, unless its cache has
+                them; from Hugging Face's vLLM downloads them when it starts.
 
         Raises:
+            DownloadError: The weights cannot be downloaded from ModelScope.
             UnknownModelError: No plugin serves the model, a checkpoint fits several model types, or
                 a directory does not exist.
             TemplateError: The chat template does not exist.
@@ -60,11 +65,13 @@ class Registry:
         elif found := _of_repository(str(model), plugins):
             spec, plugin = found
             checkpoint = checkpoint or model
-        elif directory := _directory(model):
+        elif directory := _directory(model, hub):
             spec, plugin = _of_directory(directory, plugins)
-            checkpoint = checkpoint or model
+            checkpoint = checkpoint or (model if hub == "huggingface" else directory)
         else:
             raise _unknown(str(model), [spec.model_type for spec, _ in known.values()])
+        if hub == "modelscope":
+            checkpoint = _from_modelscope(spec, checkpoint)
         if checkpoint is not None and _is_missing_directory(str(checkpoint)):
             raise UnknownModelError(
                 f"the directory {checkpoint} does not exist",
@@ -102,12 +109,56 @@ def _of_repository(name: str, plugins: Plugins) -> tuple[ModelSpec, Plugin] | No
     return None
 
 
-def _directory(model: str | Path) -> Path | None:
+def pull(model: str, hub: Hub, plugins: Plugins | None = None) -> Path:
+    """Download the weights of a model type or of a repository, unless the cache has them.
+
+    Returns:
+        The checkpoint directory, which may be that of a plugin that ships its weights.
+
+    Raises:
+        DownloadError: The weights cannot be downloaded.
+        UnknownModelError: The model is neither a model type nor the name of a repository.
+    """
+    models = {canonical(spec.model_type): spec for spec, _ in (plugins or installed_plugins()).models()}
+    spec = models.get(canonical(model))
+    if spec is None:
+        if not is_repository(model):
+            raise _unknown(model, [spec.model_type for spec in models.values()])
+        return download(model, hub)
+    if spec.checkpoint is not None:
+        return Path(spec.checkpoint)
+    return download(_repository(spec, hub), hub)
+
+
+def _repository(spec: ModelSpec, hub: Hub) -> str:
+    """The repository of a model type on a hub."""
+    repository = spec.modelscope_id if hub == "modelscope" else spec.hf_id
+    if repository is None:
+        name = "ModelScope" if hub == "modelscope" else "the Hugging Face hub"
+        raise UnknownModelError(
+            f"the plugin of '{spec.model_type}' names no repository on {name}",
+            hint="Give one with --model (in Python: checkpoint=).",
+        )
+    return repository
+
+
+def _from_modelscope(spec: ModelSpec, checkpoint: str | Path | None) -> str | Path | None:
+    """The checkpoint, downloaded if it is a repository; None if the plugin ships its weights."""
+    if checkpoint is None and spec.checkpoint is not None:
+        return None
+    if checkpoint is None or str(checkpoint).lower() == (spec.hf_id or "").lower():
+        return download(_repository(spec, "modelscope"), "modelscope")
+    if os.path.exists(checkpoint) or not is_repository(str(checkpoint)):
+        return checkpoint
+    return download(str(checkpoint), "modelscope")
+
+
+def _directory(model: str | Path, hub: Hub) -> Path | None:
     """The checkpoint directory that a path or a repository on the hub refers to; None if it is neither."""
     if os.path.isfile(os.path.join(model, "config.json")):  # False for a name too long for a file
         return Path(model)
     if is_repository(str(model)) and not os.path.exists(model):
-        return configuration(str(model))
+        return configuration(str(model)) if hub == "huggingface" else download(str(model), hub)
     return None
 
 

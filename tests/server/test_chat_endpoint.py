@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -387,3 +389,12 @@ def test_bounds_on_images_are_refused_where_images_have_no_area(server: Server) 
     assert "'max_pixels' of the request is not an area in pixels: -1" in server.refusal(
         images=[TWO], max_pixels=-1
     )
+
+
+def test_the_dashboard_names_metrics_that_the_server_exports(server: Server) -> None:
+    dashboard = Path(__file__).parents[2] / "examples/serving/grafana.json"
+    named = set(re.findall(r"\b(?:vllm|vlm_run):[a-z_]+", dashboard.read_text()))
+    server.refusal(images=["sheep"])  # a counter by reason exists from the first refusal on
+    exported = set(re.findall(r"^(?:vllm|vlm_run):[a-z_]+", server.http.get("/metrics").text, re.MULTILINE))
+    assert len(named) > 10
+    assert named - exported == set()

@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Literal, TypeAlias
+
+Hub: TypeAlias = Literal["huggingface", "modelscope"]
 
 _CONFIGURATION = ["*.json", "*.jinja", "*.model", "*.txt"]
 _WEIGHTS = ["*.safetensors.index.json", "*.bin.index.json", "*/*"]

@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from vlm_run.cli import bench, demo, explain, infer, models, plugin_check, plugin_new, plugins, serve, verify
+from vlm_run.cli import (
+    bench,
+    demo,
+    explain,
+    infer,
+    models,
+    plugin_check,
+    plugin_new,
+    plugins,
+    pull,
+    serve,
+    verify,
+)
 from vlm_run.errors import VlmRunError
 
 app = typer.Typer(
@@ -24,6 +36,7 @@ app = typer.Typer(
 app.command("infer")(infer.infer)
 app.command("serve")(serve.serve)
 app.command("deploy", hidden=True)(serve.serve)
+app.command("pull")(pull.pull)
 app.command("explain")(explain.explain)
 app.command("models")(models.models)
 app.command("plugins")(plugins.plugins)

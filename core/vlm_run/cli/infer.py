@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_run.cli.batch import BatchOptions, answer_dataset
-from vlm_run.cli.options import AllowPrivateMedia, AsJson, LoadOptions, Verbose, expand_option_groups
+from vlm_run.cli.options import (
+    AllowPrivateMedia,
+    AsJson,
+    HubOption,
+    LoadOptions,
+    Verbose,
+    expand_option_groups,
+)
 from vlm_run.cli.output import RULE, starting
 from vlm_run.cli.replicas import RayAddress, Replicas, check_ray_installed
 from vlm_run.errors import VlmRunError
@@ -124,6 +131,7 @@ def infer(
     ] = None,
     replicas: Replicas = None,
     ray: RayAddress = None,
+    hub: HubOption = "huggingface",
     allow_private_media: AllowPrivateMedia = False,
     as_json: AsJson = False,
     stats: Annotated[
@@ -141,7 +149,7 @@ def infer(
     from vlm_run.media import MediaPolicy
 
     sampling, options = answer.sampling(), load.engine_options()
-    adapter = load.load(name)
+    adapter = load.load(name, hub)
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
 
     def start() -> Engine:

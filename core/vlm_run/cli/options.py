@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from vlm_run.checkpoints.hub_cache import Hub
 from vlm_run.errors import VlmRunError
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ AllowPrivateMedia: TypeAlias = Annotated[
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MaxTokens: TypeAlias = Annotated[
     int, typer.Option("--max-tokens", "--max-new-tokens", min=1, help="Maximum number of tokens per answer.")
+]
+HubOption: TypeAlias = Annotated[
+    Hub, typer.Option("--hub", help="Where weights are downloaded from.", rich_help_panel=MODEL)
 ]
 Verbose: TypeAlias = Annotated[bool, typer.Option(help="Show vLLM's log and full tracebacks.")]
 
@@ -134,8 +138,8 @@ class LoadOptions:
             )
         return name
 
-    def load(self, name: str) -> Adapter:
-        """Load the adapter for a model type or checkpoint.
+    def load(self, name: str, hub: Hub = "huggingface") -> Adapter:
+        """Load the adapter for a model type or checkpoint; from ModelScope, its weights are downloaded.
 
         Raises:
             VlmRunError: An option has an invalid value, or no plugin serves the model.
@@ -166,6 +170,7 @@ class LoadOptions:
             chat_template=self.chat_template,
             limits=limits,
             config=_read_config(self.config) if self.config else None,
+            hub=hub,
         )
 
     def engine_options(self) -> dict[str, Any]:

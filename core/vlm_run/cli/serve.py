@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlm_run.cli.options import ENGINE, MODEL, LoadOptions, expand_option_groups
+from vlm_run.cli.options import ENGINE, MODEL, HubOption, LoadOptions, expand_option_groups
 from vlm_run.cli.replicas import MaxReplicas, MinReplicas, RayAddress, Replicas, check_ray_installed
 
 _SERVER = "Server"
@@ -29,6 +29,7 @@ def serve(
             help="Model name in the API; repeatable. Defaults to the model type.", rich_help_panel=MODEL
         ),
     ] = None,
+    hub: HubOption = "huggingface",
     host: Annotated[
         str,
         typer.Option(help="Address to listen on; 0.0.0.0 for all interfaces.", rich_help_panel=_SERVER),
@@ -123,7 +124,7 @@ def serve(
         "max_bytes": max_image_mib * MIB,
         "max_pixels": max_image_pixels,
     }
-    adapter = load.load(name)
+    adapter = load.load(name, hub)
     check_serves(adapter.spec)  # before importing the server's modules, which need vLLM
     given: dict[str, Any] = {
         "options": {
