@@ -263,6 +263,17 @@ def test_damaged_data_is_an_image_or_a_media_error(data: st.DataObject) -> None:
     assert image.mode == "RGB"
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
+def test_junk_behind_an_image_is_ignored(form: str, encode: Encode) -> None:
+    assert _near(decode(encode(Image.new("RGB", (16, 16), RED), form) + b"junk" * 100, POLICY), RED, 8)
+
+
+def test_one_bit_per_pixel(encode: Encode) -> None:
+    image = Image.new("1", (16, 16), 1)
+    for form, options in (("PNG", {}), ("TIFF", {"compression": "group4"}), ("BMP", {}), ("GIF", {})):
+        assert _near(decode(encode(image, form, **options), POLICY), (255, 255, 255), 0), form
+
+
 # --- Size
 
 
@@ -310,6 +321,14 @@ def test_a_callers_image_whose_file_is_cut_off_is_refused(encode: Encode) -> Non
     opened = Image.open(io.BytesIO(content[: len(content) // 2]))
     with pytest.raises(MediaError, match="damaged or truncated"):
         check_image(opened, POLICY)
+
+
+def test_a_callers_image_that_was_made_upright_stays_so(encode: Encode) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    image = Image.open(io.BytesIO(encode(Image.new("RGB", (32, 16), RED), "JPEG", exif=exif)))
+    del image.getexif()[0x0112]
+    assert check_image(image, POLICY).size == (32, 16)
 
 
 def test_a_callers_image_is_not_changed() -> None:

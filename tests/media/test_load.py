@@ -89,6 +89,10 @@ def test_white_space_inside_a_data_uri_is_ignored(png: bytes) -> None:
     assert _is_it(load_image(f"data:image/png; base64,\n  {body}"))
 
 
+def test_a_data_uri_may_be_as_short_as_its_image() -> None:
+    assert load_image("data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACAUwAOw").size == (1, 1)
+
+
 def test_a_url(server: Any, png: bytes) -> None:
     policy = MediaPolicy(allow_private_addresses=True)
     url = server.at("/a.png", png)
@@ -129,7 +133,8 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a bucket": ("s3://bucket/a.png", "unknown scheme 's3'"),
     "a data URI without data": ("data:image/png;base64", "the data URI has no comma before its data"),
-    "a data URI of no base64": ("data:image/png;base64,!", "is not a file, a URL or base64"),
+    "a data URI of no base64": ("data:image/png;base64,!", "the data URI does not have valid base64"),
+    "an empty data URI": ("data:image/png;base64,", "the image is empty: it has 0 bytes"),
     "a data URI of text": ("data:,hello", "the data is text, not an image"),
     "no image at all": (None, "an image cannot be a NoneType. Give a URL, a path, base64, bytes or a"),
     "a number": (7, "an image cannot be a int"),

@@ -147,11 +147,17 @@ def _orientation(image: Image.Image) -> int:
     block = image.info.get("exif")
     if isinstance(block, bytes) and (orientation := exif_orientation(block)) is not None:
         return orientation
-    try:  # in XMP, a TIFF's tags or ImageMagick's text
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return _pillows_orientation(image) or 1  # in XMP, a TIFF's tags or ImageMagick's text
+
+
+def _pillows_orientation(image: Image.Image) -> int | None:
+    """The orientation as Pillow reads it, 1 if it reads other tags only; None if it reads nothing."""
+    try:
+        tags = image.getexif()
+        orientation = tags.get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF data raises arbitrary exceptions
-        return 1
-    return orientation if isinstance(orientation, int) else 1
+        return None
+    return orientation if tags and isinstance(orientation, int) else None
 
 
 def _upright(image: Image.Image, orientation: int | None = None) -> Image.Image:
@@ -169,7 +175,9 @@ def check_image(image: Image.Image, policy: MediaPolicy) -> Image.Image:
     """
     load_opened_image(image, policy)
     try:
-        checked = _as_rgb(_upright(image), depth_of(image))
+        # Pillow's view first: the caller may have changed the tags of an image that is upright already.
+        orientation = _pillows_orientation(image) or _orientation(image)
+        checked = _as_rgb(_upright(image, orientation), depth_of(image))
     except Exception as error:
         raise MediaError(f"the image is damaged or truncated: {error or type(error).__name__}") from None
     return checked.copy() if checked is image else checked

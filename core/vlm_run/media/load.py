@@ -19,7 +19,7 @@ from vlm_run.media.policy import MIB, MediaPolicy
 from vlm_run.media.source import ImageSource, trimmed
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]*")
 # Shorter text is more likely a mistyped path than an image.
 _SHORTEST_BASE64 = 40
 
@@ -146,7 +146,10 @@ def _from_data_uri(uri: str, policy: MediaPolicy) -> bytes:
     if not comma:
         raise MediaError("the data URI has no comma before its data")
     if "".join(head.split()).lower().endswith(";base64"):
-        return _from_base64(unquote(body), policy)
+        content = _decoded(unquote(body))
+        if content is None:
+            raise MediaError("the data URI does not have valid base64 after its comma")
+        return content
     return unquote_to_bytes(body)
 
 
@@ -156,16 +159,23 @@ def _from_base64(text: str, policy: MediaPolicy) -> bytes:
     file = "a file, " if policy.allowed_local_path is None else "a file below the allowed directory, "
     kinds = f"{file if policy.allow_local_files else ''}a URL or base64"
     neither = MediaError(f"'{printable(text)}' is not {kinds}", hint="Check the path, or the data.")
-    compact = "".join(text.split())
-    if len(compact) < _SHORTEST_BASE64 or not _BASE64.fullmatch(compact):
+    content = _decoded(text)
+    if content is None or len(content) * 4 // 3 < _SHORTEST_BASE64:
         raise neither
-    compact = compact.rstrip("=")
+    return content
+
+
+def _decoded(text: str) -> bytes | None:
+    """The data of base64 text in either alphabet, with padding or not; None if it is not base64."""
+    compact = "".join(text.split()).rstrip("=")
+    if not _BASE64.fullmatch(compact):
+        return None
     try:
         return base64.b64decode(
-            compact + "=" * (-len(compact) % 4), altchars=b"-_" if "-" in text or "_" in text else None
+            compact + "=" * (-len(compact) % 4), altchars=b"-_" if "-" in compact or "_" in compact else None
         )
     except (binascii.Error, ValueError):
-        raise neither from None
+        return None
 
 
 def _limited(content: bytes, policy: MediaPolicy) -> bytes:
