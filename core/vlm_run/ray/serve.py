@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -264,6 +266,8 @@ def serve(
 
     args = server_arguments(adapter, options or {}, flags)
     warn_if_open(args)
+    if not verbose:
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with joined(address, log_to_driver=verbose):
         cluster = nodes()
         least = _least_replicas(replicas, min_replicas, max_replicas)
@@ -345,7 +349,7 @@ def _failure(error: RuntimeError) -> str:
     found = ray_serve.status().applications.get(APPLICATION)
     messages = [each.message for each in found.deployments.values() if each.message] if found else []
     lines = [line.strip() for line in (messages[0] if messages else str(error)).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else "no reason is known"
+    return re.sub(r"^[\w.]+Error: ", "", lines[-1]).rstrip(".") if lines else "no reason is known"
 
 
 @contextmanager
