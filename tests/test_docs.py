@@ -1,8 +1,9 @@
-"""Commands and Python code in the guide for plugin authors, and the commands in serving.md."""
+"""Commands, Python code, links and paths in the README and all other pages."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -19,16 +20,23 @@ from vlm_run.specs import ModelSpec
 DOCS = Path(__file__).parents[1] / "docs"
 GUIDE = (DOCS / "plugin-authors.md").read_text()
 SERVING = (DOCS / "serving.md").read_text()
-SERVICES = DOCS.parent / "examples" / "serving"
+ROOT = DOCS.parent
+SERVICES = ROOT / "examples" / "serving"
+PAGES = {
+    str(page.relative_to(ROOT)): page.read_text()
+    for pattern in ("*.md", "docs/**/*.md", "plugins/*/README.md", "examples/*/README.md", "benchmarks/*.md")
+    for page in sorted(ROOT.glob(pattern))
+}
 COMMANDS = [
-    line
-    for block in re.findall(r"```sh\n(.*?)```", GUIDE + SERVING, re.DOTALL)
+    re.sub(r"^\$ |\s+# .*", "", line)
+    for text in PAGES.values()
+    for block in re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)
     for line in block.splitlines()
     if line
 ]
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("vlm-run ")])
+@pytest.mark.parametrize("line", [line for line in dict.fromkeys(COMMANDS) if line.startswith("vlm-run ")])
 def test_a_command_and_its_options_exist(line: str) -> None:
     command: Any = typer.main.get_command(app)
     context = typer.Context(command, **app.info.context_settings)
@@ -59,19 +67,38 @@ def test_the_files_it_lists_are_those_of_a_new_plugin(tmp_path: Path) -> None:
         assert name in written or any(path.startswith(name) for path in written), name
 
 
-def test_its_python_parses_and_its_fields_exist() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
-    assert blocks
-    for block in blocks:
-        ast.parse(block)
+@pytest.mark.parametrize("page", sorted(PAGES.keys() - {"docs/contract.md"}))  # which shows signatures
+def test_python_on_a_page_parses_and_imports_what_exists(page: str) -> None:
+    for block in re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "vlm_run":
+                module = importlib.import_module(str(node.module))
+                assert not [name.name for name in node.names if not hasattr(module, name.name)]
+
+
+def test_the_fields_that_the_guide_names_exist() -> None:
     table = GUIDE.partition("| Field of `ModelSpec` |")[2].partition("\n\n")[0]
     for name in re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE):
         assert name in ModelSpec.model_fields
 
 
-def test_its_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", GUIDE):
-        assert (DOCS / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", PAGES[page]):
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    for name in re.findall(r"(?:python|pytest) ((?:tests|benchmarks|tools)/[\w/.-]+\.py)", PAGES[page]):
+        assert (ROOT / name).is_file(), name
+    for name in re.findall(r"`((?:core/vlm_run|engine|server|media|prompts)/[\w/]+\.py)`", PAGES[page]):
+        assert (ROOT / name).is_file() or (ROOT / "core/vlm_run" / name).is_file(), name
+
+
+def test_the_targets_of_make_that_the_readme_names_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", PAGES["README.md"])) <= targets
 
 
 def test_the_options_that_serving_and_its_files_name_exist() -> None:
