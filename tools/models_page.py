@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import runpy
 import sys
 import tomllib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -72,6 +73,8 @@ def _directories() -> dict[str, str]:
 
 def _section(plugin: Plugin) -> str:
     directory = _directories()[plugin.name]
+    if not plugin.specs:
+        return _derived(plugin, directory)
     served = [spec for spec in plugin.specs if spec.replaced_by is None]
     listed = [spec for spec in plugin.specs if spec.replaced_by is not None]
     parts = [f"## {plugin.name}", f"Source: [{directory.removeprefix('../')}]({directory})"]
@@ -91,6 +94,34 @@ def _section(plugin: Plugin) -> str:
     ]
     parts += ["### Images", _images(plugin.specs)]
     return "\n\n".join(parts)
+
+
+def _derived(plugin: Plugin, directory: str) -> str:
+    """The section of the plugin that derives specs: the architectures on which it is tested."""
+    tests = Path(plugin.module.__file__).parents[1] / "tests"
+    tested = runpy.run_path(str(tests / "architectures.py"))
+    served = sorted(tested["ARCHITECTURES"].items())
+    return "\n\n".join(
+        [
+            f"## {plugin.name}",
+            f"Source: [{directory.removeprefix('../')}]({directory})",
+            "This plugin lists no model types: it derives the spec of a checkpoint from its files. On a tiny "
+            "checkpoint of each architecture below, the prompt equals that of the processor, and the "
+            f"token counts equal those of vLLM's processor for {len(tested['SIZES'])} image sizes "
+            "(`plugins/auto/tests/test_matrix.py`).",
+            _table(
+                ["Architecture", "transformers' model type", "An image in the prompt"],
+                served,
+                lambda pair: [f"`{pair[0]}`", f"`{pair[1].model_type}`", f"`{pair[1].image}`"],
+            ),
+            "Not covered, although vLLM and transformers have them:",
+            _table(
+                ["Architecture", "Reason"],
+                sorted(tested["UNSERVED"].items()),
+                lambda pair: [f"`{pair[0]}`", pair[1]],
+            ),
+        ]
+    )
 
 
 def _row(spec: ModelSpec) -> list[str]:

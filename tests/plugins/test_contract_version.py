@@ -41,7 +41,7 @@ def test_a_plugin_for_this_contract_is_used(stated: str | None, tmp_path: Path) 
     ("stated", "advice"),
     [
         (">=2,<3", "Upgrade vlm-run."),
-        (">=1.1", "Upgrade vlm-run."),
+        (">=1.2", "Upgrade vlm-run."),
         ("==2.*", "Upgrade vlm-run."),
         ("<1", "Upgrade the plugin."),
     ],

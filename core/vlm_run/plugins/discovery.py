@@ -259,7 +259,8 @@ def resolve(spec: ModelSpec, module: Any, plugin: str) -> ModelSpec:
     if spec.checkpoint is not None:
         paths["checkpoint"] = directory / spec.checkpoint
     for field_name, path in paths.items():
-        if not path.exists():
+        # A checkpoint may lack a template; `Registry.load` then asks for one.
+        if not path.exists() and not (spec.derived_from and field_name == "chat_template"):
             raise PluginError(f"'{spec.model_type}': {field_name} {path} does not exist")
     family = spec.family or plugin.removeprefix("vlm-run-")
     return spec.model_copy(update={"family": family, **{name: str(path) for name, path in paths.items()}})

@@ -13,39 +13,21 @@ _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# Merges of the kinds that real tokenizers have, first those that are applied first. Ċ is a newline and Ġ
-# a space in the byte-level alphabet.
+# Merges of the kinds in real tokenizers that change how many tokens a template's own text takes: runs of
+# newlines and spaces, and punctuation before a newline. Ċ is a newline, Ġ a space in the byte-level alphabet.
 _MERGES = [
-    (left, right)
-    for left, _, right in (
-        merge.partition(" ")
-        for merge in (
-            "Ċ Ċ",
-            "ĊĊ Ċ",
-            "ĊĊ ĊĊ",
-            "Ġ Ġ",
-            "ĠĠ ĠĠ",
-            "Ġ Ċ",
-            ": Ċ",
-            ". Ċ",
-            ". ĊĊ",
-            "> Ċ",
-            "> ĊĊ",
-            ") Ċ",
-            "< |",
-            "| >",
-            "t h",
-            "th e",
-            "i n",
-            "a n",
-            "e r",
-            "Ġ t",
-            "Ġ a",
-            "Ġ the",
-            "s e",
-            "se r",
-        )
-    )
+    ("Ċ", "Ċ"),
+    ("ĊĊ", "Ċ"),
+    ("ĊĊ", "ĊĊ"),
+    ("Ġ", "Ġ"),
+    ("ĠĠ", "ĠĠ"),
+    ("Ġ", "Ċ"),
+    (":", "Ċ"),
+    (".", "Ċ"),
+    (".", "ĊĊ"),
+    (">", "Ċ"),
+    (">", "ĊĊ"),
+    (")", "Ċ"),
 ]
 
 
@@ -55,9 +37,9 @@ def write_byte_tokenizer(
     """Write `tokenizer.json` and `tokenizer_config.json`. Needs the package `tokenizers`.
 
     It has a token for each byte, the given special tokens, and a few merges of the kinds that real
-    tokenizers have: runs of newlines and spaces, punctuation before a newline, common letters. Prompts
-    have the structure of the real ones and images take as many tokens, but words take more tokens, and
-    merges that only the real tokenizer has are not seen. Compare with real files before you publish:
+    tokenizers have: runs of newlines and spaces, punctuation before a newline. Prompts have the
+    structure of the real ones and images take as many tokens, but words take more tokens, and merges
+    that only the real tokenizer has are not seen. Compare with real files before you publish:
     `vlm-run plugin check --checkpoint`.
 
     Args:

@@ -33,13 +33,16 @@ def placeholder(config: Mapping[str, Any]) -> str | None:
 
 @lru_cache(maxsize=256)
 def _counted(checkpoint: str, width: int, height: int) -> int | None:
-    from vlm_run import Registry
+    from vlm_run import EngineError, Registry
     from vlm_run.testing.vllm_processor import image_token_counts
 
-    (count,) = image_token_counts(Registry.load(checkpoint), [(width, height)])
+    try:
+        (count,) = image_token_counts(Registry.load(checkpoint), [(width, height)])
+    except EngineError:  # vLLM does not serve the checkpoint
+        return None
     return count if isinstance(count, int) else None
 
 
 def image_tokens(model: ModelSpec, width: int, height: int) -> int | None:
-    """The tokens that vLLM's processor puts into the prompt for a blank image; None if it refuses it."""
+    """The tokens that vLLM's processor puts into the prompt for a blank image; None if it cannot."""
     return _counted(model.source, width, height)
