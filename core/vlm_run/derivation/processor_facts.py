@@ -12,6 +12,10 @@ from pydantic import Field
 from vlm_run.errors import UnknownTokenCountError
 from vlm_run.vision import VisionFacts
 
+# Follows the placeholder in the text that is processed, to see whether the processor adds more than tokens of
+# the image.
+_AFTER = "Q"
+
 
 class ProcessorFacts(VisionFacts):
     """Runs the processor of a checkpoint on a blank image of the given size. Needs transformers."""
@@ -47,12 +51,16 @@ def _count(checkpoint: str, placeholder: str, kwargs: str, width: int, height: i
 
         processor = _processor(checkpoint)
         image = Image.new("RGB", (width, height))
-        expanded = processor(
-            text=[placeholder], images=[[image]], add_special_tokens=False, **json.loads(kwargs)
+        text = placeholder + _AFTER
+        expanded = processor(text=[text], images=[[image]], add_special_tokens=False, **json.loads(kwargs))
+        ids = list(expanded["input_ids"][0])
+        plain, after = (
+            processor.tokenizer(each, add_special_tokens=False)["input_ids"] for each in (text, _AFTER)
         )
-        plain = processor.tokenizer(placeholder, add_special_tokens=False)
+        if ids[-len(after) :] != after:  # PaliGemma's
+            raise ValueError("the processor adds text of its own to a prompt")
         # The tokens of the image replace one token of the placeholder.
-        return len(expanded["input_ids"][0]) - len(plain["input_ids"]) + 1
+        return len(ids) - len(plain) + 1
     except Exception as error:
         raise UnknownTokenCountError(
             f"the processor of {checkpoint} does not tell how many tokens an image of {width} x {height} "

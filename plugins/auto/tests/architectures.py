@@ -171,6 +171,7 @@ _INTERN = {
     "context_image_token": "<IMG_CONTEXT>",
     "video_token": "<video>",
 }
+_PINPOINTS_384 = [[384, 384], [384, 768], [768, 384], [768, 768]]
 _LLAVA_PROCESSOR = {"patch_size": 14, "vision_feature_select_strategy": "default"}
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -213,19 +214,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         more=("<|IMAGE_PAD|>", "<|VIDEO_PAD|>", "<|VISION_START|>", "<|VISION_END|>"),
     ),
     "Cosmos3EdgeForConditionalGeneration": Architecture("cosmos3_edge", _QWEN_IMAGE, _QWEN),
-    "Ernie4_5_VLMoeForConditionalGeneration": Architecture(
-        "ernie4_5_vl_moe",
-        "Picture 1:<|IMAGE_START|><|image@placeholder|><|IMAGE_END|>",
-        {
-            "image_token": "<|image@placeholder|>",
-            "image_start_token": "<|IMAGE_START|>",
-            "image_end_token": "<|IMAGE_END|>",
-            "video_token": "<|video@placeholder|>",
-            "video_start_token": "<|VIDEO_START|>",
-            "video_end_token": "<|VIDEO_END|>",
-        },
-        videos={"draw_on_frames": False},
-    ),
     "Exaone4_5_ForConditionalGeneration": Architecture(
         "exaone4_5",
         "<vision><|image_pad|></vision>",
@@ -257,7 +245,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     "Granite4VisionForConditionalGeneration": Architecture(
         "granite4_vision",
         template=LLAVA,
-        config={"downsample_rate": "4/8", "vision_config": {"image_size": 384, "patch_size": 16}},
+        config={
+            "downsample_rate": "4/8",
+            "vision_config": {"image_size": 384, "patch_size": 16},
+            "image_grid_pinpoints": _PINPOINTS_384,
+        },
+        images={
+            "size": {"height": 384, "width": 384},
+            "crop_size": {"height": 384, "width": 384},
+            "image_grid_pinpoints": _PINPOINTS_384,
+        },
         processor={**_LLAVA_PROCESSOR, "patch_size": 16, "downsample_rate": "4/8"},
     ),
     "Idefics3ForConditionalGeneration": Architecture(
@@ -347,18 +344,6 @@ ARCHITECTURES: dict[str, Architecture] = {
             "<|vid_frame_separator|>",
         ),
     ),
-    "NemotronH_Omni_Reasoning_V3": Architecture(
-        "nemotron_h_omni",
-        "<image>",
-        {
-            "image_token": "<image>",
-            "image_start_token": "<img>",
-            "image_end_token": "</img>",
-            "video_token": "<video>",
-            "audio_token": "<so_embedding>",
-        },
-        more=("<so_start>", "<so_end>"),
-    ),
     "PaddleOCRVLForConditionalGeneration": Architecture(
         "paddleocr_vl",
         "<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>",
@@ -421,8 +406,10 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 UNSERVED: dict[str, str] = {
     "DiffusionGemmaForBlockDiffusion": "a diffusion model, which vLLM 0.32 does not run on CPU",
+    "Ernie4_5_VLMoeForConditionalGeneration": "vLLM 0.32 passes `videos=[]`; transformers 5.19 fails",
     "Glm5NextForConditionalGeneration": "vLLM 0.32 refuses its configuration on CPU (mamba block size)",
     "LlavaNextVideoForConditionalGeneration": "vLLM serves it with videos, not with images",
+    "NemotronH_Omni_Reasoning_V3": "its processor needs an audio feature extractor of the checkpoint",
     "QianfanOCRForConditionalGeneration": "vLLM 0.32 fails on `image_size`, a list in transformers 5.19",
 }
 """Architectures for images that the matrix does not cover, with the reason. The table may only shrink."""
@@ -532,9 +519,7 @@ def _part(found: Architecture, name: str) -> Any:
         "video_processor": video_processing_auto.VIDEO_PROCESSOR_MAPPING_NAMES,
         "feature_extractor": feature_extraction_auto.FEATURE_EXTRACTOR_MAPPING_NAMES,
     }[name]
-    named = classes.get(found.model_type) or classes.get(found.like)
-    if named is None and name == "feature_extractor":
-        return None  # of audio, which is optional
+    named = classes.get(found.model_type) or classes[found.like]
     if isinstance(named, Mapping):
         named = named.get("torchvision") or next(iter(named.values()))
     elif isinstance(named, (tuple, list)):

@@ -7,6 +7,7 @@ log-probabilities, and other images others.
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -57,6 +58,7 @@ SMALL = {
 def write_weights(directory: Path, architecture: str) -> None:
     """Write a checkpoint of small dimensions with random weights."""
     import torch
+    from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     architectures = runpy.run_path(str(HERE / "architectures.py"))
@@ -66,7 +68,14 @@ def write_weights(directory: Path, architecture: str) -> None:
     with torch.no_grad():  # large enough for an image to move the answer's probabilities
         for parameter in model.parameters():
             parameter.normal_(std=0.1)
-    model.to(torch.float32).save_pretrained(directory)
+    weights = {
+        # vLLM knows the weights of SigLIP and CLIP by the names that published checkpoints have.
+        re.sub(
+            r"(vision_tower\.)(?=embeddings|encoder|p\w+_layer)", r"\1vision_model.", name
+        ): value.contiguous()
+        for name, value in model.to(torch.float32).state_dict().items()
+    }
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
 
 
 def check(architecture: str, directory: Path) -> None:
