@@ -255,7 +255,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "crop_size": {"height": 384, "width": 384},
             "image_grid_pinpoints": _PINPOINTS_384,
         },
-        processor={**_LLAVA_PROCESSOR, "patch_size": 16, "downsample_rate": "4/8"},
+        processor={"patch_size": 16, "vision_feature_select_strategy": "full", "downsample_rate": "4/8"},
     ),
     "Idefics3ForConditionalGeneration": Architecture(
         "idefics3",
