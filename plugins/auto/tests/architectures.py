@@ -382,6 +382,18 @@ ARCHITECTURES: dict[str, Architecture] = {
     "Qwen3_5ForConditionalGeneration": Architecture("qwen3_5", _QWEN_IMAGE, _QWEN),
     "Qwen3_5MoeForConditionalGeneration": Architecture("qwen3_5_moe", _QWEN_IMAGE, _QWEN),
     "Qwen4ExpForConditionalGeneration": Architecture("qwen4_exp", _QWEN_IMAGE, _QWEN),
+    "LightOnOcrForConditionalGeneration": Architecture(
+        "lighton_ocr",
+        "<|image_pad|>",
+        {
+            "image_token": "<|image_pad|>",
+            "image_break_token": "<|vision_pad|>",
+            "image_end_token": "<|vision_end|>",
+        },
+    ),
+    "VideoLlama3ForConditionalGeneration": Architecture(
+        "video_llama_3", "<image>", {"image_token": "<image>", "video_token": "<video>"}
+    ),
     "SmolVLMForConditionalGeneration": Architecture(
         "smolvlm",
         "<image>",
