@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -93,6 +94,11 @@ class _EngineAnswerer:
         self._engine.shutdown()
 
 
+# Answers are handed out together for so long, or until they are so much of what is in flight: a call costs a
+# few milliseconds of CPU time, and the engine has more rows waiting than it answers meanwhile.
+_LINGER_S = 0.05
+_PART_OF_CAPACITY = 8
+
 Answer = tuple[int, int, Response]
 """The number of the run, that of the row, and the response."""
 
@@ -109,6 +115,7 @@ class Replica:
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers: list[Answer] = []
         self._answered = asyncio.Event()
+        self._enough = asyncio.Event()
 
     async def start(self) -> int:
         """Start what answers; its capacity.
@@ -127,9 +134,12 @@ class Replica:
             task.add_done_callback(self._tasks.discard)
 
     async def take(self) -> list[Answer]:
-        """What is answered, at least one response; waits for it."""
+        """What is answered, at least one response; waits for it, and a moment for more."""
         await self._answered.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._enough.wait(), _LINGER_S)
         self._answered.clear()
+        self._enough.clear()
         answers, self._answers = self._answers, []
         return answers
 
@@ -160,3 +170,5 @@ class Replica:
             response = Response(finish_reason="error", error=failed)
         self._answers.append((run, number, response))
         self._answered.set()
+        if len(self._answers) >= self._answerer.capacity // _PART_OF_CAPACITY:
+            self._enough.set()
