@@ -1,4 +1,4 @@
-"""What a benchmark asks, and what one side of it made of that."""
+"""The requests of a benchmark, and the measurements of one side of it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from typing import Any, Self
 from vlm_run.engine.gpu import gpu_utilization
 
 QUERY = "What is in the picture?"
+OWN, SAME = "own", "same"
+"""How plain vLLM is run: as it is installed, or with vlm-run's engine options and plugins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The requests: one picture each, which no other has, and the same question.
+    """The requests of a benchmark: the same question about one image each, and all images different.
 
     Attributes:
-        width, height: Of the pictures, in pixels.
-        count: Of requests in a round.
-        max_tokens: Of an answer.
-        renderers: Renderer processes; None as many as the engine chooses.
+        width: Image width in pixels.
+        height: Image height in pixels.
+        count: Number of requests in a round.
+        max_tokens: Maximum number of tokens in an answer.
+        renderers: Renderer processes; None for as many as the engine chooses.
         options: Engine options of all sides.
-        rounds: With more than one, all sides run at once and are asked in turns, so that what else
-            the machine does meets them all.
-        clients: Of a server, at a time; each number is a run of its own.
-        api_servers: Also measure vLLM's server with so many API processes.
+        rounds: With more than one, all sides run together and are measured in turns, so that other
+            work on the machine affects all of them.
+        clients: Numbers of concurrent clients of a server, each measured separately.
+        api_servers: Also measure vLLM's server with this many API processes.
+        images: Whether requests have an image; without one, each question is different.
+        plain: How plain vLLM is run: `OWN`, `SAME` or both.
     """
 
     width: int
@@ -39,26 +44,51 @@ class Load:
     rounds: int = 1
     clients: tuple[int, ...] = (1, 8, 64)
     api_servers: int | None = None
+    images: bool = True
+    plain: tuple[str, ...] = (OWN,)
 
-    def pictures(self, seed: int, count: int | None = None) -> list[bytes]:
-        """The JPEG files of a round; each seed has others."""
-        return synthetic_jpegs(count or self.count, self.width, self.height, seed)
+    def requests(self, seed: int, count: int | None = None) -> list[Ask]:
+        """The requests of a round, different for each seed."""
+        count = count or self.count
+        if not self.images:
+            return [Ask(f"{QUERY} ({seed}, {number})") for number in range(count)]
+        return [Ask(QUERY, file) for file in synthetic_jpegs(count, self.width, self.height, seed)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request of a benchmark.
+
+    Attributes:
+        query: The question.
+        image: A JPEG file; None for a request without an image.
+    """
+
+    query: str
+    image: bytes | None = None
+
+    @property
+    def images(self) -> list[bytes]:
+        """The image, if there is one."""
+        return [] if self.image is None else [self.image]
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one side made of the load.
+    """What was measured on one side.
 
     Attributes:
         side: Its name.
-        seconds: Of each round, from the first request to the last answer, decoding included.
-        prompt_tokens, completion_tokens: Of all requests together.
-        answers: Of all requests, in the order in which they were asked.
-        first_token_seconds: Per request, from the time that its turn came; empty where the caller
-            sees no token before the last answer.
+        seconds: Duration of each round, from the first request to the last answer, including decoding.
+        prompt_tokens: Prompt tokens of all requests.
+        completion_tokens: Tokens of all answers.
+        answers: The answers, in the order of the requests.
+        first_token_seconds: For each request, the time until its first token, from when it was taken
+            up; empty where the caller sees no token before the last answer.
         stages: The share of the requests' time in each stage; None where that is not known.
         gpu_busy: Share of the time in which the GPU ran anything, by its driver; None without a GPU.
-        clients: Of a server, at a time.
+        cpu_seconds: CPU time of the side's processes; None if it was not measured.
+        clients: Number of concurrent clients of a server.
     """
 
     side: str
@@ -69,16 +99,17 @@ class Result:
     first_token_seconds: tuple[float, ...] = ()
     stages: dict[str, float] | None = None
     gpu_busy: float | None = None
+    cpu_seconds: float | None = None
     clients: int | None = None
 
     @property
     def images(self) -> int:
-        """Answered."""
+        """The number of requests that were answered."""
         return len(self.answers)
 
     @property
     def images_per_second(self) -> float:
-        """The figure that ratios are taken of."""
+        """The throughput, from which ratios are computed."""
         return self.images / sum(self.seconds)
 
     def same_answers(self, other: Result) -> float:
@@ -88,29 +119,39 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form, without the answers."""
-        each = self.images / len(self.seconds)
+        per_round = self.images / len(self.seconds)
+        total = sum(self.seconds)
+        gpu_seconds = None if self.gpu_busy is None else self.gpu_busy * total
         return {
             "side": self.side,
             "clients": self.clients,
             "images": self.images,
-            "seconds": round(sum(self.seconds), 3),
+            "seconds": round(total, 3),
             "images_per_second": round(self.images_per_second, 2),
-            "images_per_second_by_round": [round(each / seconds, 2) for seconds in self.seconds],
+            "images_per_second_by_round": [round(per_round / seconds, 2) for seconds in self.seconds],
             "prompt_tokens": self.prompt_tokens,
-            "prompt_tokens_per_second": round(self.prompt_tokens / sum(self.seconds), 1),
+            "prompt_tokens_per_second": round(self.prompt_tokens / total, 1),
             "completion_tokens": self.completion_tokens,
+            "completion_tokens_per_second": round(self.completion_tokens / total, 1),
             "first_token_seconds_p50": _quantile(self.first_token_seconds, 0.5),
             "first_token_seconds_p99": _quantile(self.first_token_seconds, 0.99),
             "stages": self.stages and {name: round(share, 3) for name, share in self.stages.items()},
             "gpu_idle": None if self.gpu_busy is None else round(1 - self.gpu_busy, 3),
+            "gpu_ms_per_image": self._milliseconds(gpu_seconds),
+            "cpu_ms_per_image": self._milliseconds(self.cpu_seconds),
         }
+
+    def _milliseconds(self, seconds: float | None) -> float | None:
+        return None if seconds is None else round(1000 * seconds / max(1, self.images), 2)
 
 
 def joined(results: Sequence[Result]) -> Result:
     """The rounds of one side as one result."""
     first = results[0]
-    busy = [result.gpu_busy for result in results if result.gpu_busy is not None]
+    total = sum(sum(result.seconds) for result in results)
+    busy = [(result.gpu_busy, sum(result.seconds)) for result in results if result.gpu_busy is not None]
     stages = [result.stages for result in results if result.stages is not None]
+    cpu = [result.cpu_seconds for result in results if result.cpu_seconds is not None]
     return Result(
         first.side,
         tuple(second for result in results for second in result.seconds),
@@ -119,13 +160,14 @@ def joined(results: Sequence[Result]) -> Result:
         tuple(answer for result in results for answer in result.answers),
         tuple(second for result in results for second in result.first_token_seconds),
         {name: _mean([each[name] for each in stages]) for name in stages[0]} if stages else None,
-        _mean(busy) if busy else None,
+        sum(share * seconds for share, seconds in busy) / total if busy else None,
+        sum(cpu) if cpu else None,
         first.clients,
     )
 
 
 def synthetic_jpegs(count: int, width: int, height: int, seed: int) -> list[bytes]:
-    """JPEG files of smooth noise, each different; the same for the same arguments."""
+    """JPEG files of smooth noise, all different; the same for the same arguments."""
     import numpy as np
     from PIL import Image
 
@@ -134,14 +176,21 @@ def synthetic_jpegs(count: int, width: int, height: int, seed: int) -> list[byte
         noise = np.random.default_rng((seed, number))
         small = noise.integers(0, 255, (max(1, height // 8), max(1, width // 8), 3), dtype=np.uint8)
         buffer = io.BytesIO()
-        picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-        picture.save(buffer, "JPEG", quality=90)
+        image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+        image.save(buffer, "JPEG", quality=90)
         files.append(buffer.getvalue())
     return files
 
 
 class Watch:
-    """Measures the time, and how busy the first GPU is meanwhile."""
+    """Measures time, the CPU time of a process and its children, and how busy the first GPU is.
+
+    Args:
+        pid: The process; this one by default.
+    """
+
+    def __init__(self, pid: int | None = None) -> None:
+        self._pid = pid
 
     def __enter__(self) -> Self:
         self._gpu = gpu_utilization()
@@ -149,22 +198,38 @@ class Watch:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
+        self._cpu_before = _cpu_seconds(self._pid)
         self._started = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._started
+        self.cpu_seconds = _cpu_seconds(self._pid) - self._cpu_before
         self._ended.set()
         self._thread.join()
 
     @property
     def gpu_busy(self) -> float | None:
-        """The share of the samples; None without a GPU."""
+        """Share of the time in which the GPU ran anything; None without a GPU."""
         return _mean(self._samples) / 100 if self._samples else None
 
     def _sample(self) -> None:
         while self._gpu is not None and not self._ended.wait(0.1):
             self._samples.append(self._gpu())
+
+
+def _cpu_seconds(pid: int | None) -> float:
+    import psutil  # a dependency of vLLM
+
+    process = psutil.Process(pid)
+    total = 0.0
+    for each in [process, *process.children(recursive=True)]:
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
 
 
 def _quantile(values: Sequence[float], share: float) -> float | None:

