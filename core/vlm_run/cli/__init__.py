@@ -17,6 +17,7 @@ from vlm_run.cli import (
     plugins,
     pull,
     serve,
+    tune,
     verify,
 )
 from vlm_run.errors import VlmRunError
@@ -43,6 +44,7 @@ app.command("plugins")(plugins.plugins)
 app.command("demo")(demo.demo)
 app.command("verify")(verify.verify)
 app.command("bench")(bench.bench)
+app.command("tune")(tune.tune)
 
 plugin = typer.Typer(help="Write a plugin, and check it.", no_args_is_help=True)
 plugin.command("new")(plugin_new.new)
