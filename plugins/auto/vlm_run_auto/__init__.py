@@ -19,18 +19,18 @@ def model_specs() -> Sequence[ModelSpec]:
 
 
 @hookimpl(trylast=True)  # after the plugins of families
-def spec_from_checkpoint(config: Mapping[str, Any], folder: Path) -> ModelSpec | None:
-    if not takes_images(config, folder):
+def spec_from_checkpoint(config: Mapping[str, Any], directory: Path) -> ModelSpec | None:
+    if not takes_images(config, directory):
         return None
     try:
-        return derive(config, folder)
+        return derive(config, directory)
     except PlaceholderUnknownError:
         from vlm_run_auto.vllm_facts import placeholder
 
         found = placeholder(config) if find_spec("vllm") else None
         if found is None:
             raise
-        return derive(config, folder, found)
+        return derive(config, directory, found)
 
 
 @hookimpl
