@@ -34,6 +34,7 @@ def test_every_hook_stands_there_with_its_signature(tool: dict[str, Any], page: 
     hooks = dict(tool["hooks"]())
     assert set(hooks) == {
         "model_specs",
+        "spec_from_checkpoint",
         "render_prompt",
         "preprocess_image",
         "placeholder",
