@@ -1,4 +1,4 @@
-"""How far vLLM's greedy answers are from those of transformers on the same weights."""
+"""Compares vLLM's greedy answers with those of transformers, token by token, on the same weights."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One answer of vLLM, and what transformers makes of it.
+    """One answer of vLLM, compared with transformers.
 
-    transformers is asked at each place what comes next after vLLM's own tokens up to there. So
-    every place of the answer counts, not only those before the first divergence, and up to there
-    this is what transformers would have answered by itself.
+    At each position, transformers predicts the next token from vLLM's own tokens before it. So every
+    position of the answer is compared, not only those before the first divergence; up to there, the
+    predictions are what transformers would have answered by itself.
 
     Attributes:
-        prompt: Its name.
+        prompt: The name of the prompt.
         response: vLLM's answer.
-        prompt_tokens: In vLLM's prompt.
-        same_prompt: Whether transformers' processor makes the same token ids of it.
-        agrees: For each token of the answer, whether it is the most likely one to transformers, too.
-        differences: For each token of the answer, how far apart its two log-probabilities are.
+        prompt_tokens: Number of tokens in vLLM's prompt.
+        same_prompt: Whether transformers' processor produces the same token ids.
+        agrees: For each token of the answer, whether transformers also predicts it.
+        differences: For each token of the answer, the absolute difference of its two log-probabilities.
     """
 
     prompt: str
@@ -41,11 +41,11 @@ class Drift:
 
     @property
     def first_divergence(self) -> int | None:
-        """The place in the answer, from 0 on, of the first token that transformers would not choose."""
+        """Index of the first token that transformers does not predict; None if it predicts all."""
         return self.agrees.index(False) if False in self.agrees else None
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form."""
+        """The drift as JSON-compatible data."""
         return {
             "prompt": self.prompt,
             "response": self.response,
@@ -60,13 +60,13 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The drift of all prompts, and of which versions it is.
+    """The drift of all prompts, with the versions compared.
 
     Attributes:
         model_type: The model type.
-        dtype: Of weights and activations in both.
-        versions: Of vLLM, transformers and torch.
-        prompts: Each prompt's.
+        dtype: The dtype of weights and activations in both.
+        versions: The versions of vLLM, transformers and torch.
+        prompts: The drift of each prompt.
     """
 
     model_type: str
@@ -76,11 +76,11 @@ class Report:
 
     @property
     def agreement(self) -> float:
-        """The share of all tokens of all answers that transformers would choose, too."""
+        """The share of the tokens of all answers that transformers also predicts."""
         return _share([same for drift in self.prompts for same in drift.agrees])
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form."""
+        """The drift as JSON-compatible data."""
         differences = [difference for drift in self.prompts for difference in drift.differences]
         places = [drift.first_divergence for drift in self.prompts if drift.first_divergence is not None]
         return {
@@ -108,14 +108,14 @@ def judge(
     dtype: str,
     policy: MediaPolicy | None = None,
 ) -> Report:
-    """What transformers makes of answers that vLLM gave. Shut its engine down before, for the memory.
+    """Compare answers of vLLM with transformers. Shut the engine down first to free its memory.
 
     Args:
-        adapter: The model, under the engine's options.
-        requests: What was asked, under names.
-        traces: What `Engine.trace` answered, in the same order.
-        dtype: As vLLM's.
-        policy: What images may be fetched, and how large they may be.
+        adapter: The model, with the engine's options applied.
+        requests: The requests by name.
+        traces: vLLM's answers to them with log-probabilities, in the same order.
+        dtype: The dtype that vLLM used.
+        policy: Which images may be fetched, and how large they may be.
 
     Raises:
         EngineError: transformers cannot load the model.
@@ -155,11 +155,11 @@ def compare(prompt: str, trace: Trace, continued: Continued) -> Drift:
 
 
 def standard_requests(max_images: int | None) -> dict[str, Any]:
-    """Requests for any model, with drawn pictures; those with more than `max_images` are left out."""
+    """Requests for any model, with drawn images; those with more than `max_images` are left out."""
     from PIL import Image
 
-    def picture(width: int, height: int, left: float) -> Image.Image:
-        # Fine and coarse detail, the same everywhere.
+    def drawn(width: int, height: int, left: float) -> Image.Image:
+        # Fine and coarse detail, the same on every machine.
         levels = Image.effect_mandelbrot((width, height), (left, -1.2, left + 2.4, 1.2), 64)
         colours = [
             levels,
@@ -168,7 +168,7 @@ def standard_requests(max_images: int | None) -> dict[str, Any]:
         ]
         return Image.merge("RGB", [colour.resize((width, height)) for colour in colours])
 
-    wide, tall, small = picture(640, 480, -2.0), picture(300, 700, -1.5), picture(120, 100, -1.0)
+    wide, tall, small = drawn(640, 480, -2.0), drawn(300, 700, -1.5), drawn(120, 100, -1.0)
     asked = {
         "text": ("Explain in two sentences why the sky is blue.", []),
         "one picture": ("Describe this picture in detail.", [wide]),

@@ -1,4 +1,4 @@
-"""A checkpoint run by transformers: what vLLM's answers are measured against."""
+"""Runs a checkpoint with transformers, as the reference for vLLM's answers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Continued:
-    """What transformers makes of an answer that another gave, token by token.
+    """transformers' predictions for a given answer, token by token.
 
     Attributes:
-        prompt_token_ids: The prompt, as its own processor writes it.
-        best: The token that it holds most likely at each place, given the answer up to there.
-        logprobs: The natural logarithm of the probability that it gives the answer's own token.
+        prompt_token_ids: The prompt's token ids from transformers' own processor.
+        best: The most likely token at each position, given the answer before it.
+        logprobs: The natural logarithm of the probability of the answer's own token at each position.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -30,15 +30,15 @@ class Continued:
 
 
 def check_reference(adapter: Adapter) -> None:
-    """Raise `EngineError` if transformers, without code of the checkpoint, has no such model.
+    """Raise `EngineError` if transformers does not implement the model without the checkpoint's code.
 
-    Reads `config.json` alone.
+    Only `config.json` is read.
     """
     from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(adapter.source, trust_remote_code=False, **_revision(adapter))
-    except Exception as error:  # of transformers, and of what it reads the hub with
+    except Exception as error:  # raised by transformers and by the libraries with which it reads the hub
         raise _unable(adapter, error) from error
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise EngineError(
@@ -50,12 +50,12 @@ class Reference:
     """The model in transformers, on a GPU if there is one.
 
     Args:
-        adapter: The model; its options `revision` and `mm_processor_kwargs` hold here, too.
-        dtype: Of weights and activations, as in `bfloat16`.
-        policy: What images may be fetched, and how large they may be.
+        adapter: The model; its options `revision` and `mm_processor_kwargs` apply here as well.
+        dtype: The dtype of weights and activations, such as `bfloat16`.
+        policy: Which images may be fetched, and how large they may be.
 
     Raises:
-        EngineError: transformers cannot load it.
+        EngineError: transformers cannot load the model.
     """
 
     def __init__(self, adapter: Adapter, dtype: str, policy: MediaPolicy) -> None:
@@ -66,7 +66,7 @@ class Reference:
         self._adapter = adapter
         self._policy = policy
         self._dtype = getattr(torch, dtype)
-        # More than one GPU: as vLLM was given them, since one did not do.
+        # Spread over several GPUs if vLLM was, because one does not have enough memory.
         spread = {"device_map": "auto"} if torch.cuda.device_count() > 1 else {}
         logging.disable_progress_bar()
         try:
@@ -80,7 +80,7 @@ class Reference:
             self._model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def continued(self, conversation: Conversation, answer: Sequence[int]) -> Continued:
-        """What the model makes of an answer, in one pass over the prompt and the whole of it.
+        """The model's predictions for an answer, from one forward pass over prompt and answer.
 
         Raises:
             RequestError: The conversation or one of its images is at fault.
@@ -91,7 +91,7 @@ class Reference:
         prompt = inputs["input_ids"]
         whole = _with_answer(inputs, torch.tensor([list(answer)], device=prompt.device))
         with torch.inference_mode():
-            # Those before the answer's first token and before each later one; the last has none.
+            # The logits before each token of the answer; those after the last token predict nothing.
             logits = self._model(**whole, logits_to_keep=len(answer) + 1).logits[0, :-1].float()
         logprobs = logits.log_softmax(dim=-1)
         chosen = logprobs.gather(1, torch.tensor(answer, device=logits.device)[:, None])[:, 0]
@@ -114,7 +114,7 @@ class Reference:
             text=text,
             images=images or None,
             return_tensors="pt",
-            # Some chat templates write it themselves.
+            # Some chat templates write the BOS themselves.
             add_special_tokens=not (bos and text.startswith(bos)),
             **self._adapter.engine_kwargs().get("mm_processor_kwargs", {}),
         )
@@ -122,7 +122,7 @@ class Reference:
 
 
 def _with_answer(inputs: Any, answer: Any) -> dict[str, Any]:
-    """A prompt's tensors with an answer's tokens behind it, which are text and attended to."""
+    """A prompt's tensors followed by an answer's tokens, which are text and are attended to."""
     import torch
 
     prompt = inputs["input_ids"]
