@@ -41,6 +41,8 @@ def said(row: Row) -> list[tuple[str, list[Any]]]:
     [
         {"query": "How many?", "images": ["a.png"]},
         {"query": "How many?", "image": "a.png"},
+        {"query": "How many?", "images": [" a.png\n"]},
+        {"query": "<img>\ta.png </img>How many?"},
         {"query": "How many?", "images": '["a.png"]'},
         {"query": "<image>How many?", "images": ["a.png"], "response": "3"},
         {"query": "<img>a.png</img>How many?"},
