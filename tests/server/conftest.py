@@ -61,18 +61,26 @@ def base64_of(image: Image.Image) -> str:
 
 
 class Server:
-    """`vlm-run serve` in a process of its own."""
+    """`vlm-run serve`, or `vlm-run app`, in a process of its own."""
 
-    def __init__(self, log: Path, *flags: str, prelude: str = "", model: str = MODEL, **env: str) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *flags: str,
+        command: str = "serve",
+        prelude: str = "",
+        model: str = MODEL,
+        **env: str,
+    ) -> None:
         self.log_file = log
-        command = [
+        python = [
             sys.executable,
             "-c",
             f"{prelude}\nfrom vlm_run.cli import main\nif __name__ == '__main__':\n    main()",
         ]
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*command, "serve", model, "--port", "0", *flags],
+                [*python, command, model, "--port", "0", *flags],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "VLLM_LOGGING_LEVEL": "INFO", **env},
@@ -160,11 +168,21 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 
 
 @pytest.fixture(scope="session")
-def server(start_server: StartServer) -> Server:
-    """The server that most tests share; it may fetch images from this machine."""
+def opened_urls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the browser of the shared server's user, a script, notes the URLs that it is opened with."""
+    return tmp_path_factory.mktemp("browser") / "opened"
+
+
+@pytest.fixture(scope="session")
+def server(start_server: StartServer, opened_urls: Path) -> Server:
+    """The server that most tests share, with the chat page; it may fetch images from this machine."""
+    script = opened_urls.with_name("browser")
+    script.write_text(f'#!/bin/sh\necho "$1" >> {opened_urls}\n')
+    script.chmod(0o755)
     names = [flag for name in (MODEL, *SEED_MODELS) for flag in ("--served-model-name", name)]
     tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-    return start_server("--allow-private-media", "--max_model_len", "2048", *names, "--", *tools)
+    flags = ("--allow-private-media", "--max_model_len", "2048", *names, "--", *tools)
+    return start_server(*flags, command="app", BROWSER=str(script))
 
 
 @pytest.fixture

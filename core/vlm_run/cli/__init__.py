@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from vlm_run.cli import app as app_command
 from vlm_run.cli import (
     bench,
     demo,
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command("infer")(infer.infer)
 app.command("serve")(serve.serve)
 app.command("deploy", hidden=True)(serve.serve)
+app.command("app")(app_command.app)
 app.command("pull")(pull.pull)
 app.command("explain")(explain.explain)
 app.command("models")(models.models)

@@ -9,6 +9,7 @@ import typer
 
 from vlm_run.cli.options import ENGINE, MODEL, HubOption, LoadOptions, expand_option_groups
 from vlm_run.cli.replicas import MaxReplicas, MinReplicas, RayAddress, Replicas, check_ray_installed
+from vlm_run.errors import VlmRunError
 
 _SERVER = "Server"
 _IMAGES = "Images in requests"
@@ -46,6 +47,12 @@ def serve(
         float,
         typer.Option(help="Seconds that running requests may take after SIGTERM.", rich_help_panel=_SERVER),
     ] = 30.0,
+    ui: Annotated[
+        bool, typer.Option("--ui", help="Serve a chat page at / as well.", rich_help_panel=_SERVER)
+    ] = False,
+    open_browser: Annotated[
+        bool, typer.Option("--open-browser", hidden=True, help="Open the chat page once it is served.")
+    ] = False,
     max_request_mib: Annotated[
         int, typer.Option(help="Maximum size of a request body in MiB.", rich_help_panel=_SERVER)
     ] = 256,
@@ -140,7 +147,9 @@ def serve(
     if replicas is None and max_replicas is None and ray is None:
         from vlm_run.server.serve import serve as run
 
-        raise typer.Exit(run(adapter, **given))
+        raise typer.Exit(run(adapter, page=ui, open_browser=open_browser, **given))
+    if ui:
+        raise VlmRunError("the chat page is not served with --replicas", hint="Leave out --ui.")
     check_ray_installed()
     from vlm_run.ray.serve import serve as run_on_ray
 

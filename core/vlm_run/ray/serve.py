@@ -91,8 +91,7 @@ class ServerReplica:
         running = running_engine(setup.adapter, setup.args, setup.policy, renderers, {})
         self._engine = await self._open.enter_async_context(running)
         self._watch = asyncio.create_task(_exit_when_dead(self._engine))
-        app = await build(setup.adapter, self._engine, setup.args)
-        return Named(guarded(app, setup.args, max_body_bytes=setup.max_body_bytes))
+        return Named(guarded(await build(setup, self._engine), setup))
 
     async def check_health(self) -> None:
         """Raise if the engine is dead; Ray Serve calls this again and again."""

@@ -10,26 +10,38 @@ from fastapi import APIRouter, Query, Request
 import vlm_run
 from vlm_run.adapter import Adapter
 from vlm_run.engine.versions import vllm_version
-from vlm_run.explain import Explanation, explain
+from vlm_run.errors import MediaError
+from vlm_run.explain import explain
+from vlm_run.media import MediaPolicy
 from vlm_run.prompts.conversation import Conversation
 
 router = APIRouter()
 
 Side = Annotated[int, Query(ge=1, le=100_000, description="Size of the example image in pixels.")]
+Area = Annotated[int, Query(ge=1, description="Bound on the image's area in pixels, as in a request.")]
 _QUESTION = "What is in the picture?"
 
 
 @router.get("/v1/adapter")
-async def adapter_info(request: Request, width: Side = 640, height: Side = 480) -> dict[str, Any]:
+async def adapter_info(
+    request: Request,
+    width: Side = 640,
+    height: Side = 480,
+    min_pixels: Area | None = None,
+    max_pixels: Area | None = None,
+) -> dict[str, Any]:
     """Describe the model type, its plugin and limits, and the prompt for an image of a given size."""
     state = request.app.state
     adapter: Adapter = state.vlm_run
+    policy: MediaPolicy = state.media_policy
     config = state.vllm_config.model_config
     multimodal = config.multimodal_config
     options: dict[str, Any] = {"max_model_len": config.max_model_len}
     if multimodal and multimodal.mm_processor_kwargs:
         options["mm_processor_kwargs"] = multimodal.mm_processor_kwargs
-    explained = await asyncio.to_thread(_explain, adapter, width, height, options)
+    conversation = Conversation.from_query(_QUESTION, images=[f"{width}x{height}"])
+    conversation = conversation.with_pixel_bounds(min_pixels, max_pixels)
+    explained = await asyncio.to_thread(explain, adapter, conversation, policy=policy, **options)
     return {
         "model_type": adapter.spec.model_type,
         "family": adapter.spec.family,
@@ -41,6 +53,9 @@ async def adapter_info(request: Request, width: Side = 640, height: Side = 480) 
         "limits": {
             "max_model_len": config.max_model_len,
             "max_images": multimodal.get_limit_per_prompt("image") if multimodal else 0,
+            "max_image_bytes": policy.max_bytes,
+            "max_image_pixels": policy.max_pixels,
+            "pixel_bounds": _takes_pixel_bounds(adapter),
         },
         "explain": {
             "question": _QUESTION,
@@ -54,6 +69,9 @@ async def adapter_info(request: Request, width: Side = 640, height: Side = 480) 
     }
 
 
-def _explain(adapter: Adapter, width: int, height: int, options: dict[str, Any]) -> Explanation:
-    conversation = Conversation.from_query(_QUESTION, images=[f"{width}x{height}"])
-    return explain(adapter, conversation, **options)
+def _takes_pixel_bounds(adapter: Adapter) -> bool:
+    """Whether requests may give `min_pixels` and `max_pixels`."""
+    try:
+        return adapter.spec.vision is not None and bool(adapter.spec.vision.bounded(None, None))
+    except MediaError:
+        return False

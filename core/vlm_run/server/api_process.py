@@ -8,8 +8,9 @@ import copy
 import signal
 import socket
 from argparse import Namespace
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,7 +21,7 @@ from uvicorn.config import LOGGING_CONFIG
 from vlm_run.engine import vllm_seams
 from vlm_run.engine.vllm_internals import has_died, locate
 from vlm_run.media import MediaPolicy
-from vlm_run.server.listening import address_of, ready_message
+from vlm_run.server.listening import address_of, open_in_browser, ready_message
 from vlm_run.server.request_logs import access_log, logger, name_requests_in_logs
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Setup:
             default by the number of CPU cores, 0 for none.
         shutdown_seconds: How long running requests may take to finish after SIGTERM.
         max_body_bytes: Largest request body.
+        page: Whether the chat page is served at `/`.
+        open_browser: Whether the page is opened in a browser once the server is ready.
     """
 
     adapter: Adapter
@@ -51,6 +54,8 @@ class Setup:
     renderers: int | None
     shutdown_seconds: float
     max_body_bytes: int
+    page: bool = False
+    open_browser: bool = False
 
 
 def serve_at(listener: socket.socket, setup: Setup, client: Mapping[str, Any] | None = None) -> int:
@@ -77,10 +82,11 @@ async def _serve(listener: socket.socket, setup: Setup, client: Mapping[str, Any
 
     args = setup.args
     async with running_engine(setup.adapter, args, setup.policy, setup.renderers, client) as engine:
-        app = guarded(await build(setup.adapter, engine, args), args, max_body_bytes=setup.max_body_bytes)
+        app = guarded(await build(setup, engine), setup)
         config = _uvicorn_config(app, args, setup.shutdown_seconds)
         is_first = not client.get("client_index")
-        server = _Server(config, ready_message(address_of(args, listener), args) if is_first else "")
+        announce = partial(_announce, setup, address_of(args, listener)) if is_first else None
+        server = _Server(config, announce)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, server.stop)
@@ -98,12 +104,21 @@ async def _serve(listener: socket.socket, setup: Setup, client: Mapping[str, Any
     return 1 if died else 0
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, which prints a message once it listens and leaves signals to `_serve`."""
+def _announce(setup: Setup, address: str) -> None:
+    """Print where the server listens; open the chat page if that was asked for."""
+    typer.echo(ready_message(address, setup.args), err=True)
+    if not setup.page:
+        return
+    opened = setup.open_browser and open_in_browser(f"{address}/")
+    typer.echo(f"The chat page is at {address}/" + (", opened in your browser." if opened else ""), err=True)
 
-    def __init__(self, config: uvicorn.Config, message: str) -> None:
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which calls `on_ready` once it listens and leaves signals to `_serve`."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None] | None) -> None:
         super().__init__(config)
-        self._message = message
+        self._on_ready = on_ready
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -112,8 +127,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and self._message:
-            typer.echo(self._message, err=True)
+        if self.started and self._on_ready is not None:
+            self._on_ready()
 
     def stop(self) -> None:
         """Refuse new requests, finish those that run, and end; on the second call end at once."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from vlm_run.adapter import Adapter
 from vlm_run.engine import vllm_seams
 from vlm_run.engine.vllm_internals import keep_server_of_dead_engine, locate
 from vlm_run.errors import VlmRunError
@@ -18,21 +16,21 @@ from vlm_run.server import adapter_endpoint, chat_endpoint
 from vlm_run.server.arguments import api_keys
 from vlm_run.server.error_responses import Refusal, answer_error, answer_http_error, answer_refusal
 from vlm_run.server.middleware import BodyLimit, Keys, RequestIds
+from vlm_run.server.page import add_page, page_paths
 from vlm_run.server.serving_engine import ServingEngine
 
+if TYPE_CHECKING:
+    from vlm_run.server.api_process import Setup
 
-async def build(adapter: Adapter, engine: ServingEngine, args: Namespace) -> FastAPI:
-    """Build the application for a running engine.
 
-    Args:
-        adapter: The model.
-        engine: The engine.
-        args: vLLM's server arguments.
-    """
+async def build(setup: Setup, engine: ServingEngine) -> FastAPI:
+    """Build the application for a running engine."""
+    args = setup.args
     tasks = await engine.get_supported_tasks()
     app: FastAPI = locate(vllm_seams.BUILD_APP)(args, tasks, engine.model_config)
     await locate(vllm_seams.INIT_APP_STATE)(engine, app.state, args, tasks)
-    app.state.vlm_run = adapter
+    app.state.vlm_run = setup.adapter
+    app.state.media_policy = setup.policy
     keep_server_of_dead_engine(app)  # `api_process` ends it a little later
     _put_first(app, chat_endpoint.router, adapter_endpoint.router)
     app.add_exception_handler(VlmRunError, answer_error)
@@ -40,14 +38,16 @@ async def build(adapter: Adapter, engine: ServingEngine, args: Namespace) -> Fas
     app.add_exception_handler(HTTPException, answer_http_error)
     if app.middleware_stack is not None:  # vLLM's SageMaker support has built it already
         app.middleware_stack = app.build_middleware_stack()
+    if setup.page:
+        add_page(app)
     return app
 
 
-def guarded(app: ASGIApp, args: Namespace, *, max_body_bytes: int) -> ASGIApp:
+def guarded(app: ASGIApp, setup: Setup) -> ASGIApp:
     """Wrap the application in request ids, the check of API keys, and the limit on the body's size."""
-    app = BodyLimit(app, max_body_bytes)
-    if keys := api_keys(args):
-        app = Keys(app, keys)
+    app = BodyLimit(app, setup.max_body_bytes)
+    if keys := api_keys(setup.args):
+        app = Keys(app, keys, page_paths() if setup.page else frozenset())
     return RequestIds(app)
 
 

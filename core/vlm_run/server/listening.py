@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
+import sys
+import threading
+import webbrowser
 from argparse import Namespace
 
 import typer
@@ -70,6 +74,16 @@ _EXAMPLE_IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAAA1BMVEXSHhjuWnsNAAAAD0lEQVR42mNgGAWjgHwA"
     "AAJAAAHgTR1EAAAAAElFTkSuQmCC"
 )
+
+
+def open_in_browser(url: str) -> bool:
+    """Open a URL in the user's browser; False where there is none on a screen of this machine."""
+    has_screen = sys.platform == "darwin" or any(
+        map(os.environ.get, ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"))
+    )
+    if has_screen:
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+    return has_screen
 
 
 def warn_if_open(args: Namespace) -> None:

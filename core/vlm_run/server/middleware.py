@@ -55,11 +55,12 @@ class RequestIds:
 
 
 class Keys:
-    """Requires one of the API keys as a bearer token, on every path except those for monitoring."""
+    """Requires one of the API keys as a bearer token, except on `OPEN_PATHS` and `open_paths`."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str], open_paths: frozenset[str] = frozenset()) -> None:
         self._app = app
         self._keys = [_digest(key) for key in keys]
+        self._open_paths = OPEN_PATHS | open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or self._is_open(scope) or self._is_known(scope):
@@ -75,7 +76,7 @@ class Keys:
 
     def _is_open(self, scope: Scope) -> bool:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        return path in OPEN_PATHS or scope.get("method") == "OPTIONS"
+        return path in self._open_paths or scope.get("method") == "OPTIONS"
 
     def _is_known(self, scope: Scope) -> bool:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")

@@ -33,6 +33,8 @@ def serve(
     renderers: int | None = None,
     shutdown_seconds: float = 30.0,
     max_body_bytes: int = 256 * 1024**2,
+    page: bool = False,
+    open_browser: bool = False,
 ) -> int:
     """Serve a model until SIGTERM, SIGINT or the engine's death.
 
@@ -45,6 +47,8 @@ def serve(
             CPU cores, 0 for none.
         shutdown_seconds: How long running requests may take to finish after SIGTERM.
         max_body_bytes: Largest request body.
+        page: Whether the chat page is served at `/`.
+        open_browser: Whether the page is opened in a browser once the server is ready.
 
     Returns:
         The process's exit code.
@@ -58,7 +62,16 @@ def serve(
     _raise_open_files_limit()
     args = server_arguments(adapter, options or {}, flags)
     policy = take_media_policy(args, media or {})
-    setup = Setup(adapter, args, policy, renderers, shutdown_seconds, max_body_bytes)
+    setup = Setup(
+        adapter,
+        args,
+        policy,
+        renderers,
+        shutdown_seconds,
+        max_body_bytes,
+        page=page,
+        open_browser=open_browser,
+    )
     warn_if_open(args)
     if args.dtype == DTYPE and (note := adapter.dtype_note(**(options or {}))):
         typer.echo(f"note: {note}", err=True)

@@ -1,0 +1,228 @@
+"""A real browser on the chat page of the real server, and a front between the two where a test needs one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from PIL import Image
+from playwright.sync_api import Browser, Locator, expect, sync_playwright
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from vlm_run.server.middleware import Keys
+from vlm_run.server.page import page_paths
+
+from ..conftest import Server, draw
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+KEY = "open-sesame"
+_HOP = {"transfer-encoding", "content-length", "connection", "date", "server"}
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium. It ends with this package: Playwright keeps the thread's event loop until then."""
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed, and the chat page is not tested: apt-get install chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Chat:
+    """The chat page in a browser without a history, as a user sees it."""
+
+    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
+        self.url = url
+        self.context = browser.new_context(viewport={"width": 1100, "height": 760}, **options)
+        self.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.context.set_default_timeout(20_000)
+        self.page = self.context.new_page()
+        self.console: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.console.append(f"error: {error}"))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(f"{url}/")
+
+    @property
+    def answers(self) -> Locator:
+        """The answers that are shown."""
+        return self.page.locator(".turn.assistant")
+
+    @property
+    def attachments(self) -> Locator:
+        """The images of the question that is being written."""
+        return self.page.locator("#attachments li")
+
+    def button(self, name: str, **options: Any) -> Locator:
+        """A button by its label."""
+        return self.page.get_by_role("button", name=name, **options)
+
+    def attach(self, *files: Path) -> None:
+        """Choose files, and wait until each has its cost."""
+        before = self.attachments.count()
+        self.page.locator("#file").set_input_files(list(files))
+        expect(self.attachments).to_have_count(before + len(files))
+
+    def send(self, question: str) -> None:
+        """Ask."""
+        self.page.get_by_role("textbox", name="Ask about").fill(question)
+        self.page.keyboard.press("Enter")
+
+    def ask(self, question: str, answer: str | re.Pattern[str]) -> None:
+        """Ask, and wait for this to be the whole answer."""
+        count = self.answers.count()
+        self.send(question)
+        expect(self.answers).to_have_count(count + 1)
+        self.expect_last(answer)
+
+    def expect_last(self, answer: str | re.Pattern[str]) -> None:
+        """Wait until the last answer that is shown is this one, and complete."""
+        last = self.answers.last
+        expect(last).to_have_attribute("aria-busy", "false")
+        expect(last.locator("> .body")).to_have_text(answer)
+
+    def faults(self) -> list[str]:
+        """Errors in the console, and requests to any other server."""
+        foreign = [url for url in self.requests if not _is_own(url, self.url)]
+        return [line for line in self.console if not line.startswith(("log:", "info:", "debug:"))] + foreign
+
+
+def _is_own(url: str, origin: str) -> bool:
+    return url.startswith((f"{origin}/", "data:", f"blob:{origin}/"))
+
+
+OpenChat = Callable[..., Chat]
+
+
+@pytest.fixture
+def open_chat(browser: Browser, server: Server) -> Iterator[OpenChat]:
+    """A function that opens the page. Afterwards no console has an error, and no other server was asked."""
+    chats: list[Chat] = []
+
+    def open_chat(url: str = server.url, **options: Any) -> Chat:
+        chats.append(Chat(browser, url, **options))
+        return chats[-1]
+
+    yield open_chat
+    faults = [fault for chat in chats for fault in chat.faults()]
+    for chat in chats:
+        chat.context.close()
+    assert faults == []
+
+
+@pytest.fixture
+def chat(open_chat: OpenChat) -> Chat:
+    """The page of the server that all tests share."""
+    return open_chat()
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Callable[[int], Path]:
+    """A function that draws a picture with so many red circles, as a file."""
+
+    def red(count: int) -> Path:
+        file = tmp_path / f"red{count}.png"
+        draw(count).save(file)
+        return file
+
+    return red
+
+
+@pytest.fixture
+def image_file(tmp_path: Path) -> Callable[[int, int], Path]:
+    """A function that makes a file of a black image of a size."""
+
+    def image_file(width: int, height: int) -> Path:
+        file = tmp_path / f"{width}x{height}.png"
+        Image.new("1", (width, height)).save(file)
+        return file
+
+    return image_file
+
+
+class Front:
+    """A server of the test's in front of the real one, which passes requests on to it.
+
+    Attributes:
+        script: Text that is streamed as the answer in the model's place, word by word.
+    """
+
+    def __init__(self, upstream: str, *keys: str) -> None:
+        self._upstream = upstream
+        self.script: str | None = None
+        methods = ["GET", "POST"]
+        app: Any = Starlette(routes=[Route("/{path:path}", self._answer, methods=methods)])
+        self._app = Keys(app, keys, page_paths()) if keys else app
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        """Listen."""
+        config = uvicorn.Config(self._app, port=self._port, log_level="critical", timeout_graceful_shutdown=0)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            self._thread.join(0.01)
+
+    def stop(self) -> None:
+        """End all connections, and listen no more."""
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join()
+
+    async def _answer(self, request: Request) -> Response:
+        if self.script is not None and request.url.path == "/v1/chat/completions":
+            return StreamingResponse(self._scripted(self.script), media_type="text/event-stream")
+        client = httpx.AsyncClient(base_url=self._upstream, timeout=120)
+        path = str(request.url.replace(scheme="", netloc=""))
+        headers = {"content-type": request.headers.get("content-type", "")}
+        passed = client.build_request(request.method, path, content=await request.body(), headers=headers)
+        answer = await client.send(passed, stream=True)
+        kept = {name: value for name, value in answer.headers.items() if name not in _HOP}
+        return StreamingResponse(
+            answer.aiter_raw(), answer.status_code, kept, background=BackgroundTask(client.aclose)
+        )
+
+    async def _scripted(self, text: str) -> AsyncIterator[str]:
+        words = re.findall(r"\S+\s*|\s+", text)
+        for number, word in enumerate(words, 1):
+            usage = {"prompt_tokens": 9, "completion_tokens": number, "total_tokens": 9 + number}
+            choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
+            yield f"data: {json.dumps({'choices': [choice], 'usage': usage})}\n\n"
+        choice = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        yield f"data: {json.dumps({'choices': [choice], 'usage': usage})}\n\ndata: [DONE]\n\n"
+
+
+@pytest.fixture
+def front(server: Server) -> Iterator[Front]:
+    """A front that the test may stop, or have answer in the model's place."""
+    front = Front(server.url)
+    yield front
+    front.stop()
+
+
+@pytest.fixture
+def front_with_key(server: Server) -> Iterator[Front]:
+    """A front that asks for `KEY`, as the server does with --api-key."""
+    front = Front(server.url, KEY)
+    yield front
+    front.stop()
