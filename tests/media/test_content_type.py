@@ -53,6 +53,7 @@ NO_IMAGES = {
     "HTML behind a comment": (b"<!-- cached --><!doctype html>", "an HTML page"),
     "HTML with an SVG in it": (b"<html><body><svg></svg></body></html>", "an HTML page"),
     "HTML in UTF-16": ("\ufeff<!doctype html>".encode("utf-16-le"), "an HTML page"),
+    "comments without end": (b"<!---->" * 500 + b"<x>", "an XML document"),
     "an XML error": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML document"),
     "JSON": (b'{"error": {"code": 404}}', "JSON"),
     "a JSON array": (b' [{"message": "caf\xc3\xa9"}]', "JSON"),

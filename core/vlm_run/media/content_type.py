@@ -54,7 +54,10 @@ _ARCHIVES = (
     ("a tar archive", re.compile(rb".{257}ustar", re.DOTALL)),
 )
 _LFS = b"version https://git-lfs.github.com/spec/"
-_HTML = re.compile(rb"(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|title|script)\b", re.I | re.DOTALL)
+# The group is atomic, so that many comments are not split up in every possible way.
+_HTML = re.compile(
+    rb"(?>(?:<!--.*?-->\s*)*)<(!doctype\s+html|html|head|body|title|script)\b", re.I | re.DOTALL
+)
 _SVG = re.compile(rb"<([a-z]\w*:)?svg\b", re.I)
 _MARKUP = re.compile(rb"<[?!a-z]", re.I)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{32,}=*\s*|[A-Za-z0-9+/_\s-]{256,}")
