@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from .hub import StandInHub, stand_in_hub
 
-HUBS = ("huggingface", "modelscope")
+modelscope = pytest.mark.skipif(find_spec("modelscope") is None, reason="needs vlm-run[modelscope]")
+HUBS = ("huggingface", pytest.param("modelscope", marks=modelscope))
 FILES = {
     "config.json": b'{"architectures": ["Qwen2VLForConditionalGeneration"]}',
     "model.safetensors": b"weights" * 1000,
@@ -72,6 +74,7 @@ def test_pull_takes_a_repository_that_no_plugin_serves(name: str, hub: StandInHu
     assert (Path(done.stdout.strip()) / "pytorch_model.bin").read_bytes() == b"weights"
 
 
+@modelscope
 def test_a_model_is_loaded_from_modelscope(hub: StandInHub, tmp_path: Path) -> None:
     environment = hub.environment(str(tmp_path))
     for model in ("qwen2-vl-7b-instruct", "Qwen/Qwen2-VL-7B-Instruct", "qwen/Qwen2-VL-7B-Instruct"):
@@ -88,6 +91,7 @@ def test_a_directory_is_used_as_it_is_with_modelscope(hub: StandInHub, tmp_path:
     assert hub.served == []
 
 
+@modelscope
 def test_a_repository_on_modelscope_tells_its_model_type(hub: StandInHub, tmp_path: Path) -> None:
     demo = Path(__file__).parents[2] / "plugins/demo/vlm_run_demo/checkpoint"
     hub.repositories["acme/shapes"] = {file.name: file.read_bytes() for file in demo.iterdir()}
