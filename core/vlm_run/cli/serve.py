@@ -31,6 +31,14 @@ def serve(
         ),
     ] = None,
     hub: HubOption = "huggingface",
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="LoRA adapter, which requests choose as their model; repeatable.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     host: Annotated[
         str,
         typer.Option(help="Address to listen on; 0.0.0.0 for all interfaces.", rich_help_panel=_SERVER),
@@ -111,6 +119,7 @@ def serve(
     """
     typed, flags = _split(words or [])
     name = load.name_alone(typed)
+    from vlm_run.engine.lora import lora_engine_options, lora_server_flags, read_lora_adapters
     from vlm_run.engine.versions import check_serves
 
     options = {
@@ -133,12 +142,14 @@ def serve(
     }
     adapter = load.load(name, hub)
     check_serves(adapter.spec)  # before importing the server's modules, which need vLLM
+    adapters = read_lora_adapters(lora or [])
     given: dict[str, Any] = {
         "options": {
+            **lora_engine_options(adapters),
             **load.engine_options(),
             **{option: value for option, value in options.items() if value not in (None, [])},
         },
-        "flags": flags,
+        "flags": [*lora_server_flags(adapters), *flags],
         "media": media,
         "renderers": renderers,
         "shutdown_seconds": shutdown_timeout,

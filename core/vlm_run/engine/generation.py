@@ -6,11 +6,12 @@ import asyncio
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from vlm_run.engine.answer_text import without_leading_blank
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.renderer import Rendered
 from vlm_run.engine.sampling import sampling_params
@@ -90,11 +91,11 @@ class Generator:
             with translated_errors():
                 # logprobs=0 asks for the chosen token's alone.
                 params = self._sampling_params(sampling, rendered, stream=False, logprobs=0)
-                async for output in self._outputs(rendered, params):
+                async for output in self._outputs(parsed.conversation, rendered, params):
                     answer = output.outputs[0]
         steps = zip(answer.token_ids, answer.logprobs, strict=True)
         return Trace(
-            response=answer.text.lstrip(),
+            response=answer.text,
             prompt_token_ids=tuple(rendered.engine_input["prompt_token_ids"]),
             token_ids=tuple(answer.token_ids),
             logprobs=tuple(step[token].logprob for token, step in steps),
@@ -113,15 +114,13 @@ class Generator:
         texts: defaultdict[int, str] = defaultdict(str)
         with translated_errors():
             params = self._sampling_params(parsed.sampling or sampling, rendered, stream=stream)
-            async for output in self._outputs(rendered, params):
+            async for output in self._outputs(parsed.conversation, rendered, params):
                 piece = ""
                 for part in output.outputs:
-                    # Byte-level tokenizers make the blank between prompt and answer part of the answer.
-                    text = part.text if texts[part.index] else part.text.lstrip()
-                    texts[part.index] += text
+                    texts[part.index] += part.text
                     tokens += len(part.token_ids)
                     if part.index == 0:
-                        piece = text
+                        piece = part.text
                         finish_reason = part.finish_reason or finish_reason
                 first_token_seconds = first_token_seconds or _first_token_seconds(output)
                 if not output.finished:
@@ -142,11 +141,14 @@ class Generator:
                     ),
                 )
 
-    def _outputs(self, rendered: Rendered, params: SamplingParams) -> AsyncIterator[RequestOutput]:
-        outputs: AsyncIterator[RequestOutput] = self.llm.generate(
+    def _outputs(
+        self, conversation: Conversation, rendered: Rendered, params: SamplingParams
+    ) -> AsyncIterator[RequestOutput]:
+        outputs: AsyncGenerator[RequestOutput, None] = self.llm.generate(
             rendered.engine_input, params, uuid.uuid4().hex
         )
-        return outputs
+        # The blank before an answer that is continued separates two words.
+        return outputs if conversation.continued else without_leading_blank(outputs, params)
 
     def _sampling_params(
         self, sampling: Sampling, rendered: Rendered, *, stream: bool, **more: Any

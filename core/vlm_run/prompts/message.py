@@ -125,16 +125,20 @@ def _read_part(part: Any, role: str, read_slots: bool, index: int, number: int) 
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "thinking" and role == "assistant":
         return None  # the reasoning behind an earlier answer
-    text = part.get(_TEXT_KEYS[kind]) if isinstance(kind, str) and kind in _TEXT_KEYS else None
-    if isinstance(text, str):
-        check_encodable(text, "the text", index)
-        return Text(text)
-    if kind not in _IMAGE_KEYS:
+    if not isinstance(kind, str) or kind not in {*_TEXT_KEYS, *_IMAGE_KEYS}:
         raise ConversationError(
             f"part {number} has the unknown type {kind!r}" if kind else f"part {number} has no type",
             hint="Known: text, image_url, image.",
             message_index=index,
         )
+    if kind in _TEXT_KEYS:
+        text = part.get(_TEXT_KEYS[kind])
+        if not isinstance(text, str):
+            raise ConversationError(
+                f"'{_TEXT_KEYS[kind]}' of part {number} must be a string", message_index=index
+            )
+        check_encodable(text, "the text", index)
+        return Text(text)
     bounds = read_bounds(
         part.get("min_pixels"), part.get("max_pixels"), f"part {number}", message_index=index
     )

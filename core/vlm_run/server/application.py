@@ -5,18 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
 from vlm_run.engine import vllm_seams
 from vlm_run.engine.vllm_internals import keep_server_of_dead_engine, locate
 from vlm_run.errors import VlmRunError
 from vlm_run.server import adapter_endpoint, chat_endpoint
 from vlm_run.server.arguments import api_keys
-from vlm_run.server.error_responses import Refusal, answer_error, answer_http_error, answer_refusal
+from vlm_run.server.error_responses import (
+    MALFORMED,
+    Refusal,
+    answer_error,
+    answer_http_error,
+    answer_refusal,
+    answer_unexpected_type,
+    answer_validation_error,
+)
 from vlm_run.server.middleware import BodyLimit, Keys, RequestIds
 from vlm_run.server.page import add_page, page_paths
+from vlm_run.server.request_body import check_json_body
 from vlm_run.server.serving_engine import ServingEngine
 
 if TYPE_CHECKING:
@@ -32,9 +44,14 @@ async def build(setup: Setup, engine: ServingEngine) -> FastAPI:
     app.state.vlm_run = setup.adapter
     app.state.media_policy = setup.policy
     keep_server_of_dead_engine(app)  # `api_process` ends it a little later
+    app.dependency_overrides[validate_json_request] = check_json_body
     _put_first(app, chat_endpoint.router, adapter_endpoint.router)
     app.add_exception_handler(VlmRunError, answer_error)
     app.add_exception_handler(Refusal, answer_refusal)
+    app.add_exception_handler(RequestValidationError, answer_validation_error)
+    app.add_exception_handler(ValidationError, answer_validation_error)
+    for error in MALFORMED:
+        app.add_exception_handler(error, answer_unexpected_type)
     app.add_exception_handler(HTTPException, answer_http_error)
     if app.middleware_stack is not None:  # vLLM's SageMaker support has built it already
         app.middleware_stack = app.build_middleware_stack()

@@ -13,6 +13,7 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 from vlm_run.engine.vllm_internals import with_own_field_names
 from vlm_run.errors import ConversationError
 from vlm_run.prompts.conversation import with_image_parts
+from vlm_run.prompts.message import read_message
 from vlm_run.request import PIXEL_BOUNDS
 
 router = APIRouter()
@@ -46,6 +47,10 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
             return data
         images, messages = data.get("images"), data.get("messages")
         _check_images(images)
+        if isinstance(messages, list):
+            # Here, since errors of vlm-run are clearer than pydantic's about a union of types.
+            for index, message in enumerate(messages):
+                read_message(index, message, read_image_tags=False)
         bounds = {name: data.get(name) for name in PIXEL_BOUNDS}
         if not isinstance(messages, list) or not (
             images is not None or any(bounds.values()) or _has_tag(messages)

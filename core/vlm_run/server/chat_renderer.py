@@ -14,18 +14,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import ValidationError
 from vllm.renderers.hf import HfRenderer
 
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.renderer import Renderer
 from vlm_run.engine.rendering_front import RenderingFront
 from vlm_run.engine.vllm_internals import replace_hf_renderer
-from vlm_run.errors import RequestError
+from vlm_run.errors import ConversationError, RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.prompts.conversation import Conversation
 from vlm_run.request import PIXEL_BOUNDS
 from vlm_run.server import metrics
 from vlm_run.server.error_responses import refuse
+from vlm_run.server.validation_errors import describe
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -47,6 +49,10 @@ class Served:
     adapter: Adapter
     policy: MediaPolicy
     pool: RendererPool | None
+
+
+class ConversationInput(dict[str, Any]):
+    """The engine's input for a conversation whose answer is yet to begin, in vLLM's form."""
 
 
 def use_adapter_renderer(adapter: Adapter, policy: MediaPolicy, pool: RendererPool | None) -> None:
@@ -114,6 +120,8 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
         if has_images:
             metrics.count_rendered(rendered)
         engine_input = rendered.engine_input
+        if not conversation.continued:
+            engine_input = ConversationInput(engine_input)
         engine_input["arrival_time"] = arrived
         if cache_salt is not None:
             engine_input["cache_salt"] = cache_salt
@@ -145,13 +153,13 @@ def _pixel_bounds(processor_kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def _conversation(messages: Sequence[Mapping[str, Any]], params: Any) -> Conversation:
     options = params.chat_template_kwargs
     return Conversation.from_messages(
-        [_without_tags(message) for message in messages],
+        [_without_tags(index, message) for index, message in enumerate(messages)],
         tools=options.get("tools"),
         continued=bool(options.get("continue_final_message")),
     )
 
 
-def _without_tags(message: Any) -> Any:
+def _without_tags(index: int, message: Any) -> Any:
     """The message with its text in a content part, where tags such as `<image>` are plain text.
 
     Only the chat endpoint reads such shorthands, when the request arrives.
@@ -161,8 +169,14 @@ def _without_tags(message: Any) -> Any:
     content = message.get("content")
     if isinstance(content, str):
         return {**message, "content": [{"type": "text", "text": content}]} if content else message
-    # pydantic passes lists on as iterators that can be read only once.
-    return message if content is None else {**message, "content": list(content)}
+    if content is None:
+        return message
+    try:
+        # pydantic passes a list on as an iterator that validates its items, and can be read only once.
+        return {**message, "content": list(content)}
+    except ValidationError as error:
+        errors = [{**each, "loc": ("content", *each["loc"])} for each in error.errors()]
+        raise ConversationError(describe(errors)[0], message_index=index) from None
 
 
 def _in_vllm_form(conversation: Conversation) -> list[dict[str, Any]]:

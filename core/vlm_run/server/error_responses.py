@@ -5,14 +5,18 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from vlm_run.errors import EngineError, RequestError, VlmRunError, printable
 from vlm_run.server.metrics import count_rejection
 from vlm_run.server.request_logs import logger
+from vlm_run.server.validation_errors import describe
 
 _MAX_LOGGED = 500
+MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError)
 
 
 class Refusal(ValueError):
@@ -44,6 +48,26 @@ async def answer_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, VlmRunError)
     _record(error)
     return _response(error)
+
+
+async def answer_validation_error(_: Request, error: Exception) -> JSONResponse:
+    """Respond to a request whose body has another form than its endpoint accepts."""
+    assert isinstance(error, (RequestValidationError, ValidationError))
+    message, parameter = describe(error.errors())
+    count_rejection("malformed")
+    logger.info("refused: %s", message)
+    return error_response(HTTPStatus.BAD_REQUEST, message, param=parameter)
+
+
+async def answer_unexpected_type(_: Request, error: Exception) -> JSONResponse:
+    """Respond to a request on which vLLM's code failed because a value is not of the type that it expects.
+
+    vLLM reports such errors as its own, with status 500. `MALFORMED` are the errors that Python raises.
+    """
+    logger.warning("a request is malformed, or there is a bug in vLLM or vlm-run", exc_info=error)
+    count_rejection("malformed")
+    cause = printable(f"the request is malformed ({type(error).__name__}: {error})", _MAX_LOGGED)
+    return error_response(HTTPStatus.BAD_REQUEST, cause)
 
 
 async def answer_http_error(_: Request, error: Exception) -> JSONResponse:

@@ -14,13 +14,14 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from vlm_run.engine.answer_text import without_leading_blank
 from vlm_run.engine.renderer_pool import default_pool_size
 from vlm_run.engine.rendering_front import start_renderer_pool
 from vlm_run.engine.vllm_internals import client_addresses, set_api_process
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
 from vlm_run.prompts.tokenize import stop_conditions
-from vlm_run.server.chat_renderer import use_adapter_renderer
+from vlm_run.server.chat_renderer import ConversationInput, use_adapter_renderer
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
@@ -38,8 +39,14 @@ class ServingEngine(AsyncLLM):  # type: ignore[misc]
     stop_strings: Sequence[str] = ()
 
     def generate(self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any) -> Any:
-        """Generate as vLLM's engine does, with the model type's stop conditions added."""
-        return super().generate(prompt, self._with_stop(sampling_params), *args, **kwargs)
+        """Generate as vLLM's engine does, with the model type's stop conditions.
+
+        The answer to a conversation begins without a blank, as from `vlm_run.Engine`.
+        """
+        outputs = super().generate(prompt, self._with_stop(sampling_params), *args, **kwargs)
+        if isinstance(prompt, ConversationInput):
+            return without_leading_blank(outputs, sampling_params)
+        return outputs
 
     def _with_stop(self, params: SamplingParams) -> SamplingParams:
         if params.ignore_eos or not (self.stop_token_ids or self.stop_strings):
