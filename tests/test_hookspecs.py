@@ -16,7 +16,7 @@ HOOKS: dict[str, FunctionType] = {
 }
 ARGUMENTS = {
     "model_specs": [],
-    "spec_from_checkpoint": ["config", "directory"],
+    "spec_from_checkpoint": ["config", "folder"],
     "render_prompt": ["model", "conversation"],
     "preprocess_image": ["model", "image"],
     "placeholder": ["model", "index"],

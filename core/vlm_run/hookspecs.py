@@ -68,7 +68,7 @@ def model_specs() -> Sequence[ModelSpec]:  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
-def spec_from_checkpoint(config: Mapping[str, Any], directory: Path) -> ModelSpec | None:
+def spec_from_checkpoint(config: Mapping[str, Any], folder: Path) -> ModelSpec | None:
     """The spec of a checkpoint that no listed model type fits, or None.
 
     Called by `Registry.load` for a checkpoint directory or a repository on the hub, after the model
@@ -79,7 +79,7 @@ def spec_from_checkpoint(config: Mapping[str, Any], directory: Path) -> ModelSpe
 
     Args:
         config: The checkpoint's `config.json`.
-        directory: The checkpoint directory.
+        folder: The checkpoint directory.
 
     Added in contract 1.1.
 

@@ -49,11 +49,20 @@ class VisionFacts(BaseModel, ABC):
 
     @abstractmethod
     def count_image_tokens(self, width: int, height: int) -> int:
-        """The number of prompt tokens that an image of `width` × `height` pixels takes."""
+        """The number of prompt tokens that an image of `width` × `height` pixels takes.
 
-    @abstractmethod
+        All tokens count by which vLLM's processor replaces the placeholder, including those that separate
+        rows or tiles and newlines.
+        """
+
     def resized(self, width: int, height: int) -> tuple[int, int] | None:
-        """Width and height in pixels to which the image processor resizes the image; None if unknown."""
+        """Width and height in pixels to which the image processor resizes the whole image.
+
+        A model that cuts an image into tiles resizes it to the canvas of all tiles. `vlm-run explain` shows
+        the size, and JPEGs are decoded at a lower resolution only if it is known. The default is None:
+        unknown.
+        """
+        return None
 
     def bounded(self, min_pixels: int | None, max_pixels: int | None) -> Self:
         """The facts for an image whose area a request bounds, in pixels.

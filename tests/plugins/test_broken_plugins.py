@@ -66,7 +66,14 @@ LEFT_OUT: dict[str, tuple[str, str]] = {
         "'model_spec' is not a hook of vlm_run. Did you mean 'model_specs'",
     ),
     "hook_unknown": (hook("wash_dishes()", "return ''"), "'wash_dishes' is not a hook of vlm_run"),
-    "hook_argument": (hook("render_prompt(talk)", "return ''"), "talk"),
+    "hook_argument": (
+        hook("render_prompt(talk)", "return ''"),
+        "the hook 'render_prompt' has no argument 'talk'. It has: model, conversation.",
+    ),
+    "hook_argument_misspelt": (
+        hook("render_prompt(conversaton)", "return ''"),
+        "the hook 'render_prompt' has no argument 'conversaton'. Did you mean 'conversation'?",
+    ),
     "hook_wrapper": (
         f"{HEAD}{SPECS}\n@hookimpl(wrapper=True)\ndef render_prompt():\n    return 1",
         "render_prompt",
@@ -172,8 +179,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {name: json.loads(process.communicate()[0]) for name, process in running.items()}
 
 
-def test_there_are_fifty() -> None:
-    assert len(BROKEN) == 50
+def test_there_are_fifty_or_more() -> None:
+    assert len(BROKEN) >= 50
 
 
 @pytest.mark.parametrize("name", HEALTHY)

@@ -291,7 +291,7 @@ def test_the_command_lists_each_plugin_with_its_cause(plugin_directory: Any) -> 
         "version": "2.5",
         "status": "ok",
         "model_types": ["acme-7b"],
-        "cause": None,
+        "cause": "'acme-7b' has no `vision`, so image tokens are not counted",
     }
     assert rows["vlm-run-broken"] == {
         "plugin": "vlm-run-broken",

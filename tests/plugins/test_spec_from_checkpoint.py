@@ -12,7 +12,7 @@ from vlm_run import PluginWarning, Registry, UnknownModelError
 
 HOOK = """
 @hookimpl{options}
-def spec_from_checkpoint(config, directory):
+def spec_from_checkpoint(config, folder):
     {body}
 """
 DERIVED = (

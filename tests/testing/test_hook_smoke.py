@@ -12,7 +12,7 @@ import entrypoints
 import pytest
 
 from vlm_run.plugins.discovery import Plugins, discover
-from vlm_run.testing.hook_smoke import failures
+from vlm_run.testing.hook_smoke import failures, remarks
 
 SOURCE = """
 from vlm_run import ModelSpec, hookimpl
@@ -49,6 +49,17 @@ def discovered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         return plugins
 
     return make
+
+
+def test_a_model_type_whose_image_tokens_nobody_counts_is_reported(
+    discovered: Callable[..., Plugins],
+) -> None:
+    plugins = discovered("", "@hookimpl\ndef count_image_tokens():\n    return 1")
+    without, counting = plugins.healthy
+    assert remarks(plugins, without) == [
+        f"'{without.specs[0].model_type}' has no `vision`, so image tokens are not counted"
+    ]
+    assert remarks(plugins, counting) == []
 
 
 def test_a_healthy_plugin_has_no_faults(discovered: Callable[..., Plugins]) -> None:

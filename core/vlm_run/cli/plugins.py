@@ -48,13 +48,14 @@ def plugins(
 
 
 def _row(found: Plugins, plugin: Plugin) -> dict[str, Any]:
-    from vlm_run.testing.hook_smoke import failures
+    from vlm_run.testing.hook_smoke import failures, remarks
 
     causes = failures(found, plugin)
     status = "failing" if causes else "ok"
     if plugin.seconds > SLOW_S:
         status = "failing" if causes else "slow"
         causes = [*causes, f"its import takes {plugin.seconds:.1f} s, which every command waits for"]
+    causes = [*causes, *remarks(found, plugin)]
     return {
         "plugin": plugin.name,
         "version": plugin.version,

@@ -27,9 +27,6 @@ class ProcessorFacts(VisionFacts):
     processor_kwargs: Mapping[str, Any] = Field(default_factory=dict)
     """The engine's `mm_processor_kwargs`."""
 
-    def resized(self, width: int, height: int) -> tuple[int, int] | None:
-        return None
-
     def count_image_tokens(self, width: int, height: int) -> int:
         """The number of prompt tokens that an image of `width` × `height` pixels takes.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import inspect
 import re
 import sys
 import time
@@ -220,6 +221,7 @@ def _specs(module: Any, trial: pluggy.PluginManager) -> list[ModelSpec]:
         module: The plugin.
         trial: A manager without plugins. It has none afterwards either, unless an error is raised.
     """
+    _check_arguments(module, trial)
     trial.register(module)
     for caller in trial.get_hookcallers(module) or []:
         if not caller.has_spec():
@@ -238,6 +240,20 @@ def _specs(module: Any, trial: pluggy.PluginManager) -> list[ModelSpec]:
             raise PluginError(f"'model_specs' must return ModelSpecs, not {type(spec).__name__}")
     trial.unregister(module)
     return specs
+
+
+def _check_arguments(module: Any, trial: pluggy.PluginManager) -> None:
+    """Refuse a hook with an argument that the contract does not have."""
+    for name in dir(module):
+        spec = getattr(getattr(trial.hook, name, None), "spec", None)
+        if spec is None or trial.parse_hookimpl_opts(module, name) is None:
+            continue
+        for argument in inspect.signature(getattr(module, name)).parameters:
+            if argument not in spec.argnames:
+                raise PluginError(
+                    f"the hook '{name}' has no argument '{argument}'",
+                    hint=did_you_mean(argument, spec.argnames) or f"It has: {', '.join(spec.argnames)}.",
+                )
 
 
 def resolve(spec: ModelSpec, module: Any, plugin: str) -> ModelSpec:

@@ -106,7 +106,7 @@ def derived_spec(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin] 
     config = read_config(directory)
     for plugin in _in_order(plugins):
         try:
-            spec = plugins.hook("spec_from_checkpoint", plugin.module)(config=config, directory=directory)
+            spec = plugins.hook("spec_from_checkpoint", plugin.module)(config=config, folder=directory)
             if spec is not None:
                 return resolve(spec, plugin.module, plugin.name), plugin
         except VlmRunError:

@@ -31,6 +31,17 @@ def failures(plugins: Plugins, plugin: Plugin) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def remarks(plugins: Plugins, plugin: Plugin) -> list[str]:
+    """Sentences about what a plugin leaves open: model types whose image tokens nobody counts."""
+    if plugins.implements("count_image_tokens", plugin):
+        return []
+    return [
+        f"'{spec.model_type}' has no `vision`, so image tokens are not counted"
+        for spec in plugin.specs
+        if spec.vision is None
+    ]
+
+
 def _of_model(plugins: Plugins, plugin: Plugin, spec: ModelSpec) -> list[str]:
     from PIL import Image
 

@@ -23,6 +23,8 @@ def specs_are_valid_and_unique(subject: PluginSubject) -> str:
     faults = [broken.cause for broken in subject.plugins.broken if broken.name == name]
     if faults:
         raise CheckFailed("; ".join(faults))
+    if not specs and subject.plugins.implements("spec_from_checkpoint", subject.plugin):
+        return "derives specs from checkpoints"
     if not specs:
         raise CheckFailed("`model_specs` returns no model type")
     return f"{len(specs)} model type{'s' if len(specs) > 1 else ''}"

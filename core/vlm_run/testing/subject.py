@@ -80,7 +80,8 @@ def find_plugin(distribution: str, plugins: Plugins | None = None) -> PluginSubj
     """Find an installed plugin by the name of its distribution.
 
     Args:
-        distribution: The name of the distribution, in any spelling.
+        distribution: The name of the distribution, in any spelling, or without `vlm-run-`, as it was given to
+            `vlm-run plugin new`.
         plugins: The plugins to search; by default the installed ones.
 
     Raises:
@@ -89,10 +90,11 @@ def find_plugin(distribution: str, plugins: Plugins | None = None) -> PluginSubj
     """
     plugins = plugins or installed_plugins()
     name = re.sub(r"[-_.]+", "-", distribution).lower()
+    names = {name, f"vlm-run-{name}"}
     for plugin in plugins.healthy:
-        if plugin.name == name:
+        if plugin.name in names:
             return PluginSubject(plugins, plugin)
-    causes = [broken.cause for broken in plugins.broken if broken.name == name]
+    causes = [broken.cause for broken in plugins.broken if broken.name in names]
     if causes:
         raise LeftOutError(f"the plugin {name} could not be loaded: {'; '.join(causes)}")
     known = ", ".join(plugin.name for plugin in plugins.healthy)

@@ -70,9 +70,7 @@ def write_weights(directory: Path, architecture: str) -> None:
             parameter.normal_(std=0.1)
     weights = {
         # vLLM knows the weights of SigLIP and CLIP by the names that published checkpoints have.
-        re.sub(
-            r"(vision_tower\.)(?=embeddings|encoder|p\w+_layer)", r"\1vision_model.", name
-        ): value.contiguous()
+        re.sub(r"(vision_tower\.)(?=embeddings|encoder|p\w+_layer)", r"\1vision_model.", name): value.clone()
         for name, value in model.to(torch.float32).state_dict().items()
     }
     save_file(weights, directory / "model.safetensors", {"format": "pt"})

@@ -19,18 +19,18 @@ def model_specs() -> Sequence[ModelSpec]:
 
 
 @hookimpl(trylast=True)  # after the plugins of families
-def spec_from_checkpoint(config: Mapping[str, Any], directory: Path) -> ModelSpec | None:
-    if not takes_images(config, directory):
+def spec_from_checkpoint(config: Mapping[str, Any], folder: Path) -> ModelSpec | None:
+    if not takes_images(config, folder):
         return None
     try:
-        return derive(config, directory)
+        return derive(config, folder)
     except PlaceholderUnknownError:
         from vlm_run_auto.vllm_facts import placeholder
 
         found = placeholder(config) if find_spec("vllm") else None
         if found is None:
             raise
-        return derive(config, directory, found)
+        return derive(config, folder, found)
 
 
 @hookimpl
