@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from vlm_run.errors import PluginError, VlmRunError
+from vlm_run.errors import ConversationError, PluginError, VlmRunError
 from vlm_run.plugins.cpu_dtype import cpu_engine_kwargs, dtype_note
 from vlm_run.plugins.discovery import Plugin, Plugins
 from vlm_run.plugins.gpu_throughput import gpu_engine_kwargs
@@ -95,8 +95,24 @@ class Adapter:
         masked = guard.mask(conversation)
         if conversation.continued:
             masked = with_end_mark(masked)
-        prompt = self._call("render_prompt", str, model=self.spec, conversation=masked)
-        return guard.unmask(cut_at_end_mark(prompt) if conversation.continued else prompt)
+        text = self._call("render_prompt", str, model=self.spec, conversation=masked)
+        prompt = guard.unmask(cut_at_end_mark(text) if conversation.continued else text)
+        self._check_tool_images(conversation, prompt)
+        return prompt
+
+    def _check_tool_images(self, conversation: Conversation, prompt: Prompt) -> None:
+        """Raise unless the prompt has a placeholder for each image, if a tool's message has images.
+
+        Few chat templates render those; the others leave them out.
+        """
+        places = [index for index, _ in conversation.image_places()]
+        of_tools = [index for index in places if conversation.messages[index].role == "tool"]
+        if of_tools and len(prompt.split(self.spec.image_placeholder)) != len(places) + 1:
+            raise ConversationError(
+                f"the chat template of '{self.spec.model_type}' does not render images of tool messages",
+                hint="Give the image in a user message.",
+                message_index=of_tools[0],
+            )
 
     def render(self, conversation: Conversation, control: Iterable[str] = ()) -> Prompt:
         """The former name of `render_prompt`, which is kept for existing scripts."""

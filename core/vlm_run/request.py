@@ -71,7 +71,7 @@ class Sampling(BaseModel):
             return ()
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("stop", "json_schema", "choice")
+    @field_validator("stop", "json_schema", "choice", mode="before")
     @classmethod
     def _check_text(cls, value: Any) -> Any:
         try:

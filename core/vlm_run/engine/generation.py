@@ -16,7 +16,7 @@ from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.renderer import Rendered
 from vlm_run.engine.sampling import sampling_params
 from vlm_run.engine.vllm_internals import request_errors
-from vlm_run.errors import EngineError, RequestError, VlmRunError
+from vlm_run.errors import EngineError, RequestError, VlmRunError, as_request_error
 from vlm_run.prompts.conversation import Conversation
 from vlm_run.request import Request, Sampling
 from vlm_run.response import Delta, Response, Trace, Usage
@@ -85,10 +85,10 @@ class Generator:
             RequestError: The request cannot be served.
             EngineError: The engine has died.
         """
-        parsed = Request.parse(request)
         async with self.in_flight:
-            rendered = await self.front.render(parsed.conversation, fetcher)
-            with translated_errors():
+            with request_boundary(self.llm):
+                parsed = Request.parse(request)
+                rendered = await self.front.render(parsed.conversation, fetcher)
                 # logprobs=0 asks for the chosen token's alone.
                 params = self._sampling_params(sampling, rendered, stream=False, logprobs=0)
                 async for output in self._outputs(parsed.conversation, rendered, params):
@@ -105,14 +105,14 @@ class Generator:
         self, request: RequestLike, sampling: Sampling, fetcher: Fetcher, *, stream: bool
     ) -> AsyncIterator[Delta]:
         started = time.perf_counter()
-        parsed = Request.parse(request)
-        rendered = await self.front.render(parsed.conversation, fetcher)
-        rendered_at = time.perf_counter()
         first_token_seconds = 0.0
         finish_reason = "stop"
         tokens = 0
         texts: defaultdict[int, str] = defaultdict(str)
-        with translated_errors():
+        with request_boundary(self.llm):
+            parsed = Request.parse(request)
+            rendered = await self.front.render(parsed.conversation, fetcher)
+            rendered_at = time.perf_counter()
             params = self._sampling_params(parsed.sampling or sampling, rendered, stream=stream)
             async for output in self._outputs(parsed.conversation, rendered, params):
                 piece = ""
@@ -171,13 +171,26 @@ def _first_token_seconds(output: RequestOutput) -> float:
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
-    """Raise what vLLM raises about a request, or about itself, as vlm-run's own errors."""
-    from vllm.v1.engine.exceptions import EngineDeadError
+def request_boundary(llm: AsyncLLM) -> Iterator[None]:
+    """Raise whatever goes wrong in one request as an error of that request, unless vLLM has died.
+
+    Raises:
+        EngineError: vLLM has died.
+        VlmRunError: The request cannot be served; all others are unharmed.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
     try:
         yield
-    except EngineDeadError as error:
-        raise EngineError("the vLLM engine has died", hint="Its own log says why.") from error
-    except request_errors() as error:
-        raise RequestError(f"vLLM refuses the request: {error}") from error
+    except VlmRunError:
+        raise
+    except Exception as error:
+        # vLLM wraps what it does not expect, in an error without a message.
+        cause: Exception = error
+        if isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
+            cause = error.__cause__
+        if isinstance(cause, EngineDeadError) or llm.errored:
+            raise EngineError("the vLLM engine has died", hint="Its own log says why.") from error
+        if isinstance(cause, request_errors()):
+            raise RequestError(f"vLLM refuses the request: {cause}") from error
+        raise as_request_error(cause) from error

@@ -39,27 +39,24 @@ async def _stream_all(
 ) -> AsyncIterator[tuple[int, Delta]]:
     generator = engine._generator
     fetcher = Fetcher(engine._policy)
-    pieces: asyncio.Queue[tuple[int, Delta] | Exception] = asyncio.Queue()
+    pieces: asyncio.Queue[tuple[int, Delta] | EngineError] = asyncio.Queue()
 
     async def put(index: int, request: RequestLike) -> None:
         try:
             async with generator.in_flight:
                 async for delta in generator.stream(request, sampling, fetcher):
                     pieces.put_nowait((index, delta))
-        except VlmRunError as error:
-            if isinstance(error, EngineError):
-                pieces.put_nowait(error)
-            else:
-                pieces.put_nowait((index, Delta("", Response(finish_reason="error", error=error))))
-        except Exception as error:
+        except EngineError as error:
             pieces.put_nowait(error)
+        except VlmRunError as error:
+            pieces.put_nowait((index, Delta("", Response(finish_reason="error", error=error))))
 
     tasks = [asyncio.create_task(put(index, request)) for index, request in enumerate(requests)]
     unfinished = len(tasks)
     try:
         while unfinished:
             piece = await pieces.get()
-            if isinstance(piece, Exception):
+            if isinstance(piece, EngineError):
                 raise piece
             unfinished -= piece[1].response is not None
             yield piece

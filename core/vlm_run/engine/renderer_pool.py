@@ -25,7 +25,7 @@ from PIL import Image
 
 from vlm_run.engine.renderer import Rendered, Renderer
 from vlm_run.engine.shared_memory import MemoryFolder, Stored, discard, store, take
-from vlm_run.errors import EngineError, RequestError
+from vlm_run.errors import EngineError, RequestError, as_request_error
 from vlm_run.media import MediaPolicy
 from vlm_run.media.decode import load_opened_image
 from vlm_run.media.load import locating_errors
@@ -248,10 +248,13 @@ def _this_worker() -> _Worker:
 
 def _render(pickled: bytes, threads: int) -> Stored:
     worker = _this_worker()
-    conversation: Conversation = pickle.loads(pickled)
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
-    rendered = worker.loop.run_until_complete(worker.renderer.render(conversation))
+    try:
+        conversation: Conversation = pickle.loads(pickled)
+        rendered = worker.loop.run_until_complete(worker.renderer.render(conversation))
+    except Exception as error:  # of a library, perhaps one that cannot be pickled
+        raise as_request_error(error) from None
     try:
         return store(rendered, worker.folder)
     except OSError as error:

@@ -130,6 +130,7 @@ _ENGINE = (
         attributes="renderer model_config errored shutdown get_tokenizer get_supported_tasks reset_mm_cache",
     ),
     _seam("vllm.v1.engine.exceptions:EngineDeadError"),
+    _seam("vllm.v1.engine.exceptions:EngineGenerateError"),
     _seam("vllm:exceptions"),
     _seam("vllm.exceptions:VLLMClientError", "vllm.exceptions:VLLMValidationError"),
     _seam("vllm.sampling_params:RequestOutputKind", attributes="DELTA FINAL_ONLY"),

@@ -13,7 +13,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from PIL import Image
 
-from vlm_run.errors import MediaError, printable
+from vlm_run.errors import MediaError, as_request_error, printable
 from vlm_run.media.decode import check_image, decode
 from vlm_run.media.policy import MIB, MediaPolicy
 from vlm_run.media.source import ImageSource, trimmed
@@ -64,12 +64,19 @@ async def load_image_async(
 
 @contextmanager
 def locating_errors(message_index: int | None, image_index: int | None) -> Iterator[None]:
-    """Add the message and the image to a `MediaError` that is raised in the block."""
+    """Add the message and the image to an error that is raised in the block.
+
+    Whatever a library raises becomes a `MediaError`; errors of vlm-run other than `MediaError` stay as they
+    are.
+    """
     try:
         yield
-    except MediaError as error:
+    except Exception as error:
+        known = as_request_error(error)
+        if known is error and not isinstance(error, MediaError):
+            raise
         raise MediaError(
-            error.cause, hint=error.hint, message_index=message_index, image_index=image_index
+            known.cause, hint=known.hint, message_index=message_index, image_index=image_index
         ) from None
 
 

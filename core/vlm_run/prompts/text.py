@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from vlm_run.errors import ConversationError
@@ -30,7 +30,7 @@ def check_encodable(value: Any, place: str, message_index: int | None = None) ->
                 _check_string(item, place, message_index)
         elif isinstance(item, Mapping):
             pending += [*item.keys(), *item.values()]
-        elif isinstance(item, Iterable) and not isinstance(item, (bytes, bytearray)):
+        elif isinstance(item, (list, tuple)):
             pending += item
 
 

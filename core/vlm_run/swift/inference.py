@@ -73,7 +73,7 @@ def inference_vllm(
         info.add(response)
     if verbose:
         for request, answer in zip(request_list, answers, strict=True):
-            print(f"{prompt_prefix}{request.get('query', '')}{output_prefix}{answer['response']}")
+            print(f"{prompt_prefix}{_field(request, 'query', '')}{output_prefix}{answer['response']}")
     return answers
 
 
@@ -115,8 +115,8 @@ def inference_stream_vllm(
             info.add(delta.response)
         else:
             text = (answers[index] or {"response": ""})["response"] + delta.text
-            earlier = [list(turn) for turn in request.get("history") or []]
-            answers[index] = {"response": text, "history": [*earlier, [request.get("query", ""), text]]}
+            earlier = [list(turn) for turn in _field(request, "history") or []]
+            answers[index] = {"response": text, "history": [*earlier, [_field(request, "query", ""), text]]}
         yield list(answers)
 
 
@@ -148,14 +148,16 @@ def _refuse_lora(lora_request: Any) -> None:
 
 def _prepare(
     llm_engine: VllmEngine, template: Template | None, request_list: Sequence[Mapping[str, Any]]
-) -> tuple[Engine, list[dict[str, Any]]]:
+) -> tuple[Engine, list[Any]]:
     """Return an engine with the template, and the requests with the template's system message."""
-    requests = [dict(request) for request in request_list]
+    requests: list[Any] = [
+        dict(request) if isinstance(request, Mapping) else request for request in request_list
+    ]
     if template is None:
         return llm_engine, requests
     if template.default_system is not None:
         for request in requests:
-            if "query" in request:
+            if isinstance(request, dict) and "query" in request:
                 request.setdefault("system", template.default_system)
     adapter = llm_engine.adapter
     if template.chat_template == adapter.spec.chat_template:
@@ -169,8 +171,13 @@ def _prepare(
     return with_adapter(llm_engine, other), requests
 
 
+def _field(request: Any, name: str, default: Any = None) -> Any:
+    """Return a field of a request, which may be malformed."""
+    return request.get(name, default) if isinstance(request, Mapping) else default
+
+
 def _answer(response: Response, request: Mapping[str, Any], index: int) -> dict[str, Any]:
     if response.error is None:
         return {"response": response.response, "history": response.history}
     warnings.warn(f"request {index + 1} failed: {response.error}", RuntimeWarning, stacklevel=3)
-    return {"response": "", "history": request.get("history") or [], "error": str(response.error)}
+    return {"response": "", "history": _field(request, "history") or [], "error": str(response.error)}

@@ -43,7 +43,7 @@ def _read(file: TextFile, delimiter: str) -> Iterator[Columns]:
                 row = next(rows)
             except StopIteration:
                 return
-            except csv.Error as error:
+            except csv.Error as error:  # of this line; the next one can be read
                 yield ConversationError(f"line {rows.line_num} cannot be read: {error}")
                 continue
             yield _check(row, file, rows.line_num)

@@ -15,7 +15,7 @@ from typing import IO, Any
 from vlm_run.batch.row import Columns
 from vlm_run.batch.sources.source import Source
 from vlm_run.batch.sources.text_file import TextFile, read_through
-from vlm_run.errors import ConversationError, RequestError, VlmRunError
+from vlm_run.errors import ConversationError, VlmRunError, as_request_error
 
 _CHUNK = 1 << 18
 _DECODER = json.JSONDecoder(strict=False)
@@ -68,8 +68,8 @@ def _parse(text: str, file: TextFile, place: str) -> Columns:
         return ConversationError(f"{place} is nested too deeply")
     except ValueError as error:
         return ConversationError(f"{place} is not JSON: {error}")
-    except RequestError as error:
-        return error
+    except Exception as error:
+        return as_request_error(error)
     return columns if isinstance(columns, dict) else _not_an_object(columns, place)
 
 
