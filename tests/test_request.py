@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vlm_run import Conversation, Request, Sampling
 from vlm_run.errors import ConversationError, RequestError
@@ -151,3 +154,50 @@ def test_a_value_out_of_range_is_named(fields: dict[str, Any]) -> None:
 def test_what_are_no_sampling_parameters_is_refused(value: Any) -> None:
     with pytest.raises(RequestError, match="sampling parameters"):
         Sampling.parse(value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 2**63},
+        {"seed": -(2**63) - 1},
+        {"top_k": 2**31},
+        {"max_tokens": 2**63},
+        {"n": 2**20},
+        {"repetition_penalty": float("inf")},
+        {"stop": [""]},
+        {"stop": ["\ud83d"]},
+        {"stop": "\ud83d"},
+        {"choice": ["a", "\udce9"]},
+        {"choice": [""]},
+        {"json_schema": {"title": "\ud83d"}},
+        {"json_schema": {"\ud83d": {}}},
+        {"json_schema": {"const": b"bytes"}},
+        {"json_schema": {"const": float("nan")}},
+        {"json_schema": "{}"},
+    ],
+)
+def test_what_vllm_would_not_take_is_refused_by_name(fields: dict[str, Any]) -> None:
+    (name,) = fields
+    with pytest.raises(RequestError, match=f"invalid sampling parameters: {name}") as caught:
+        Sampling.parse(fields)
+    str(caught.value).encode()
+
+
+@given(
+    st.sampled_from(["seed", "top_k", "max_tokens", "n", "temperature", "min_p", "repetition_penalty"]),
+    st.integers() | st.integers(-(2**70), 2**70) | st.floats() | st.text() | st.booleans() | st.none(),
+)
+def test_every_number_that_passes_fits_into_vllms_messages(name: str, value: Any) -> None:
+    try:
+        sampling = Sampling.parse({name: value})
+    except RequestError:
+        return
+    found = getattr(sampling, name)
+    assert found is None or (math.isfinite(found) and -(2**63) <= found < 2**63)
+
+
+def test_one_stop_string_needs_no_list() -> None:
+    assert Sampling.parse({"stop": "END"}).stop == ("END",)
+    assert Sampling(stop="END").stop == ("END",)  # type: ignore[arg-type]
+    assert Sampling.parse({"stop": None}).stop == ()

@@ -280,3 +280,179 @@ IN_PARTS = [
 )
 def test_a_row_may_bound_the_area_of_its_images(columns: dict[str, Any]) -> None:
     assert conversation(read(columns)) == ASKED.with_pixel_bounds(max_pixels=784)
+
+
+# --- Data as people have it
+
+
+def body(**parameters: Any) -> dict[str, Any]:
+    return {"body": {"messages": [{"role": "user", "content": "hi"}], **parameters}}
+
+
+@pytest.mark.parametrize(
+    "path", ["x" * 300, "x" * 1000, "字" * 100, f"a/{'x' * 300}.png", "nul\0.png", "\ud83d.png"]
+)
+def test_a_text_that_can_be_no_path_stays_the_rows_own_matter(tmp_path: Path, path: str) -> None:
+    row = read_row(0, {"query": "q", "images": [path]}, RowFormat(tmp_path))
+    assert conversation(row).images[0] in (path, str(tmp_path / path))
+
+
+@given(st.text(max_size=400))
+def test_any_text_may_stand_for_an_image(text: str) -> None:
+    row = read({"query": "q", "images": [text]})
+    assert (row.request is None) == (row.error is not None)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_what_a_column_that_is_not_used_holds_does_not_matter() -> None:
+    row = read({"query": "hi", "extra": nested(50_000)})
+    assert said(row) == [("user", ["hi"])]
+
+
+@pytest.mark.parametrize("column", ["history", "messages", "sampling", "images", "id", "response", "body"])
+def test_a_used_column_that_is_nested_too_deeply_is_named(column: str) -> None:
+    row = read({"query": "hi", column: nested(50_000)})
+    assert f"'{column}' is nested more than 100 levels deep" in str(row.error)
+    json.dumps(row.record)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"response_format": "json_object"}, "must be an object with a 'type'"),
+        ({"response_format": ["json_schema"]}, "must be an object with a 'type'"),
+        ({"response_format": {"type": {"a": 1}}}, "must be an object with a 'type'"),
+        ({"response_format": {"type": "json_schema", "json_schema": "x"}}, "has no schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": [1]}}, "has no schema"),
+        ({"response_format": {"type": "json_schema", "schema": {"type": "object"}}}, "has no schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": "{}"}}}, "has no schema"),
+        ({"response_format": {"type": "grammar"}}, "'grammar' is not supported"),
+        ({"response_format": False}, "must be an object with a 'type'"),
+        ({"structured_outputs": "x"}, "must be an object"),
+        ({"structured_outputs": {"json": "{"}}, "not JSON"),
+        ({"structured_outputs": {"json": [1]}}, "json_schema"),
+        ({"structured_outputs": {"choice": "ab"}}, "choice"),
+        (
+            {"structured_outputs": {"choice": ["a"]}, "response_format": {"type": "json_object"}},
+            "exclude each other",
+        ),
+        ({"mm_processor_kwargs": {"messages": []}}, "'messages' in 'mm_processor_kwargs'"),
+        ({"mm_processor_kwargs": {"images": ["a.png"]}}, "'images' in 'mm_processor_kwargs'"),
+        ({"mm_processor_kwargs": {"sampling": {}}}, "'sampling' in 'mm_processor_kwargs'"),
+        ({"mm_processor_kwargs": "max_pixels"}, "'mm_processor_kwargs' must be an object"),
+        ({"seed": 2**64}, "seed"),
+        ({"guided_json": {}}, "guided_json"),
+    ],
+)
+def test_a_parameter_of_a_batch_line_that_is_not_understood_is_refused(
+    parameters: dict[str, Any], says: str
+) -> None:
+    row = read(body(**parameters))
+    assert row.request is None
+    assert says in str(row.error)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "becomes"),
+    [
+        ({"response_format": {"type": "text"}}, {}),
+        ({"response_format": {"type": "json_object"}}, {"json_schema": {"type": "object"}}),
+        ({"structured_outputs": {"json": '{"type": "object"}'}}, {"json_schema": {"type": "object"}}),
+        ({"structured_outputs": {"choice": ["a", "b"], "json": None}}, {"choice": ("a", "b")}),
+        ({"stop": ["a", "b"]}, {"stop": ("a", "b")}),
+        ({"stop": "a"}, {"stop": ("a",)}),
+    ],
+)
+def test_a_parameter_of_a_batch_line_that_is_understood_holds(
+    parameters: dict[str, Any], becomes: dict[str, Any]
+) -> None:
+    row = read(body(seed=1, **parameters))
+    assert row.request is not None, row.error
+    assert row.request.sampling is not None
+    assert row.request.sampling.model_dump(exclude_defaults=True) == {"seed": 1, **becomes}
+
+
+EMPTY = {"index": 0, "text": None, "type": "image"}
+TEXT = {"index": None, "text": "How many?", "type": "text"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [EMPTY, TEXT],
+        [{**EMPTY, "image": None, "image_url": None}, TEXT],
+        [{"type": "image", "image": {"bytes": None, "path": "a.png"}}, TEXT],
+        [{"type": "image", "image": "a.png"}, TEXT],
+    ],
+)
+def test_image_parts_as_datasets_write_them(content: list[dict[str, Any]]) -> None:
+    row = read(
+        {"messages": [{"role": "user", "content": content}], "images": [{"bytes": None, "path": "a.png"}]}
+    )
+    assert said(row) == [("user", ["/data/a.png", "How many?"])]
+
+
+def test_bytes_inside_a_message_are_its_image() -> None:
+    part = {"type": "image", "image": {"bytes": b"png", "path": "a.png"}}
+    assert said(read({"messages": [{"role": "user", "content": [part, TEXT]}]})) == [
+        ("user", [b"png", "How many?"])
+    ]
+
+
+def test_indices_say_which_image_a_part_is() -> None:
+    content = [{**EMPTY, "index": 1}, TEXT, EMPTY]
+    row = read({"messages": [{"role": "user", "content": content}], "images": ["a.png", "b.png"]})
+    assert said(row) == [("user", ["/data/b.png", "How many?", "/data/a.png"])]
+
+
+@pytest.mark.parametrize("text", ["[10, 20, 30, 40]", '{"a": 1}', "[]", ' ["x"]'])
+def test_a_reference_that_looks_like_json_stays_text(text: str) -> None:
+    assert read({"query": "q", "response": text}).reference == text
+    assert read({"query": "q", "answer": text}, mapping={"answer": "response"}).reference == text
+    assert read({"query": "q", "response": text}, text_only=True).reference == text
+    assert read({"query": "q", "references": text}).reference == text
+
+
+def test_a_list_of_references_in_csv_has_a_column_of_its_own() -> None:
+    assert read({"query": "q", "references": '["4", "four"]'}, text_only=True).reference == ["4", "four"]
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        [{"role": "assistant", "content": "4"}],
+        {"role": "assistant", "content": "4"},
+        [{"role": "assistant", "content": [{"type": "text", "text": "4"}]}],
+    ],
+)
+def test_a_message_may_be_the_reference(completion: Any) -> None:
+    assert read({"query": "q", "completion": completion}, mapping={"completion": "response"}).reference == "4"
+
+
+@pytest.mark.parametrize("value", ["200704", 200704.0, "200704.0", " 200704 ", 200704])
+def test_numbers_of_csv_and_float_columns_bound_images(value: Any) -> None:
+    row = read({"query": "How many?", "images": ["a.png"], "max_pixels": value, "min_pixels": float("nan")})
+    assert conversation(row) == ASKED.with_pixel_bounds(max_pixels=200704)
+
+
+@pytest.mark.parametrize("value", ["many", 1.5, "0", -1, True, "1e5", float("inf")])
+def test_what_is_not_an_area_is_refused(value: Any) -> None:
+    assert "max_pixels" in str(read({"query": "q", "max_pixels": value}).error)
+
+
+def test_a_missing_value_is_not_a_value() -> None:
+    row = read({"query": "hi", "system": float("nan"), "images": None, "response": "", "id": float("nan")})
+    assert said(row) == [("user", ["hi"])]
+    assert (row.id, row.reference) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["query", "system"])
+def test_half_a_character_is_refused_by_name(name: str) -> None:
+    row = read({"query": "hi", name: "half \ud83d"})
+    assert "message 1: the text has half a character, the lone surrogate U+D83D" in str(row.error)

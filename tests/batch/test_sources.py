@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_run.batch.sources import Dataset, open_dataset
+from vlm_run.batch.sources import Dataset, json_file, open_dataset
 from vlm_run.errors import RequestError, VlmRunError
 
 ROWS = [
@@ -164,3 +169,122 @@ def test_a_number_sign_in_a_files_name_is_part_of_it(tmp_path: Path) -> None:
     file.write_text('{"query": "a"}\n{"query": "b"}\n')
     assert len(list(open_dataset(str(file)).rows())) == 2
     assert len(list(open_dataset(f"{file}#1").rows())) == 1
+
+
+# --- Data as people have it
+
+ODD = '[{"query": "a", "id": 12345678901234567890123, "x": NaN, "y": 1e400}, {"query": "a\tb"}]'
+
+
+@pytest.mark.parametrize(
+    ("start", "encoding"),
+    [("", "utf-8"), ("\ufeff", "utf-8"), ("  \n", "utf-8"), ("", "utf-16"), ("", "utf-32")],
+)
+def test_arrays_are_as_tolerant_as_lines(tmp_path: Path, start: str, encoding: str) -> None:
+    (tmp_path / "d.json").write_text(start + ODD, encoding=encoding)
+    lines = [json.dumps(row) for row in json.loads(ODD, strict=False)]
+    (tmp_path / "d.jsonl").write_text(start + "\n".join(lines).replace("\\t", "\t"), encoding=encoding)
+    for name in ("d.json", "d.jsonl"):
+        dataset = open_dataset(str(tmp_path / name))
+        (_, first), (_, second) = dataset.rows()
+        assert dataset.total == 2
+        assert not isinstance(first, RequestError)
+        assert first["id"] == 12345678901234567890123
+        assert first["x"] != first["x"]
+        assert first["y"] == float("inf")
+        assert second == {"query": "a\tb"}
+
+
+def test_a_bad_entry_of_an_array_costs_its_own_row(tmp_path: Path) -> None:
+    file = tmp_path / "d.json"
+    file.write_text('[{"query": "a"}, {"query": }, [1, {"x": "]"}], 7, {"q": "\\", {"}, {"query": "b"},]')
+    rows = [row for _, row in open_dataset(str(file)).rows()]
+    assert [isinstance(row, RequestError) for row in rows] == [False, True, True, True, False, False]
+    assert "entry 2 is not JSON" in str(rows[1])
+    assert "entry 3 is not a JSON object, but of type list" in str(rows[2])
+
+
+def test_objects_of_several_lines_follow_one_another(tmp_path: Path) -> None:
+    file = tmp_path / "d.json"
+    file.write_text("\n".join(json.dumps(row, indent=2) for row in ROWS))
+    assert columns(open_dataset(str(file))) == ROWS
+
+
+@given(rows=st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=30) | st.integers()), max_size=6))
+def test_an_array_is_read_as_json_reads_it_in_pieces_of_any_size(rows: list[dict[str, Any]]) -> None:
+    for chunk in (1, 3, 1000):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(json_file, "_CHUNK", chunk)
+            text = json.dumps(rows, ensure_ascii=False)
+            entries = json_file._split_entries(io.StringIO(text), Path("d.json"))
+            assert [json.loads(entry) for entry in entries] == rows
+
+
+def write_rows_csv(path: Path, encoding: str, texts: list[str]) -> None:
+    with path.open("w", newline="", encoding=encoding) as file:
+        csv.writer(file).writerows([["query"], *([text] for text in texts)])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "texts"),
+    [
+        ("gbk", ["图片里有几只羊？", "红色的圆在哪里？"]),
+        ("cp1252", ["Wie viele Schafe gehören dazu?", "Où est le café crème?"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl"])
+def test_another_encoding_is_asked_for_and_read(
+    tmp_path: Path, encoding: str, texts: list[str], name: str
+) -> None:
+    path = tmp_path / name
+    if name == "d.csv":
+        write_rows_csv(path, encoding, texts)
+    else:
+        lines = (json.dumps({"query": text}, ensure_ascii=False) for text in texts)
+        path.write_text("\n".join(lines), encoding=encoding)
+    with pytest.raises(VlmRunError, match=r"is not in UTF-8\. .*--encoding"):
+        open_dataset(str(path))
+    rows = [row for _, row in open_dataset(str(path), encoding=encoding).rows()]
+    assert rows == [{"query": text} for text in texts]
+    with pytest.raises(VlmRunError, match="unknown --encoding 'gbq'"):
+        open_dataset(str(path), encoding="gbq")
+
+
+def test_a_byte_in_another_encoding_costs_its_own_row(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_bytes(b"query\nplain\ncaf\xe9\n\xc3\xa9t\xc3\xa9\n")
+    plain, broken, valid = (row for _, row in open_dataset(str(tmp_path / "d.csv")).rows())
+    assert (plain, valid) == ({"query": "plain"}, {"query": "été"})
+    assert "line 3 has the byte 0xE9, which is not valid UTF-8. " in str(broken)
+    assert "--encoding" in str(broken)
+
+
+def test_csv_with_semicolons_has_columns_too(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("query;response\na, b;c\n")
+    assert [row for _, row in open_dataset(str(tmp_path / "d.csv")).rows()] == [
+        {"query": "a, b", "response": "c"}
+    ]
+
+
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    for name in (
+        *("a.png", "sub/b.jpg", "._a.png", "__MACOSX/._a.png", "__MACOSX/c.png"),
+        *(".ipynb_checkpoints/a.png", ".hidden.jpg"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / ".ipynb_checkpoints" / "notes.json").write_text("{}")
+    dataset = open_dataset(str(tmp_path))
+    assert [row["id"] for row in columns(dataset)] == ["a.png", "sub/b.jpg"]
+    assert dataset.notes == (f"5 hidden image files are skipped in {tmp_path}",)
+
+
+def test_a_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
+    path = tmp_path / "d.parquet"
+    table = pa.table({"query": [f"{'x' * 200}{number}" for number in range(30)]})
+    pq.write_table(table, path, row_group_size=10, compression="snappy", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    offset = pq.read_metadata(path).row_group(1).column(0).data_page_offset
+    content[offset : offset + 40] = bytes(40)
+    path.write_bytes(bytes(content))
+    rows = [row for _, row in open_dataset(str(path)).rows()]
+    assert [isinstance(row, RequestError) for row in rows] == [False] * 10 + [True] * 10 + [False] * 10

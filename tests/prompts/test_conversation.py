@@ -257,6 +257,47 @@ def test_a_single_image_needs_no_list(source: Any) -> None:
     assert Conversation.from_messages([_user("Q")], images=source).images == (source,)
 
 
+# --- Parts as other tools write them
+
+
+def test_an_answer_may_be_empty_or_missing() -> None:
+    for answer in ({"role": "assistant", "content": None}, {"role": "assistant"}):
+        conversation = Conversation.from_messages([_user("Q1"), answer, _user("Q2")])
+        assert _shape(conversation)[1] == ("assistant", [])
+
+
+def test_a_refusal_is_text_and_reasoning_is_not() -> None:
+    answer = [
+        {"type": "thinking", "thinking": "Hm."},
+        {"type": "refusal", "refusal": "No."},
+        {"type": "output_text", "text": "Sorry."},
+    ]
+    conversation = Conversation.from_messages(
+        [_user("Q1"), {"role": "assistant", "content": answer}, _user("Q2")]
+    )
+    assert _shape(conversation)[1] == ("assistant", ["No.", "Sorry."])
+
+
+def test_a_tool_may_answer_with_an_image() -> None:
+    tool = {"role": "tool", "tool_call_id": "1", "content": [{"type": "image", "image": "a.png"}]}
+    conversation = Conversation.from_messages([_user("Q"), {"role": "assistant"}, tool])
+    assert conversation.image_places() == [(2, Image("a.png"))]
+
+
+@pytest.mark.parametrize("more", [{}, {"index": 0, "text": None}, {"image": None, "url": None}])
+def test_an_image_part_without_source_stands_for_an_image_given_beside(more: dict[str, Any]) -> None:
+    parts = ["Q", {"type": "image", **more}]
+    assert _shape(Conversation.from_messages([_user(parts)], images=["a.png"])) == [
+        ("user", ["Q", ["a.png"]])
+    ]
+
+
+@pytest.mark.parametrize("image", [{"bytes": b"png", "path": "a.png"}, {"bytes": b"png", "path": None}])
+def test_an_image_may_be_given_as_datasets_write_it(image: dict[str, Any]) -> None:
+    conversation = Conversation.from_messages([_user([{"type": "image", "image": image}])])
+    assert conversation.images == (b"png",)
+
+
 # --- Mistakes
 
 PNG = {"type": "image", "image": "a.png"}

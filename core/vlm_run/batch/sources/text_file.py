@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,8 +76,8 @@ def read_through(path: Path, encoding: str | None = None) -> TextFile:
     encoding = _known(encoding) if encoding else _by_byte_order_mark(path)
     digest, lines, valid, invalid = hashlib.blake2b(digest_size=16), 0, 0, 0
     sample = bytearray()
-    with path.open("rb") as file:
-        for line in file:
+    with path.open("rb") as content:
+        for line in content:
             digest.update(line)
             lines += not line.isspace()
             if line.isascii() or _is_wide(encoding):
@@ -94,7 +94,11 @@ def read_through(path: Path, encoding: str | None = None) -> TextFile:
     identity = {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
     if encoding != "utf-8-sig":
         identity["encoding"] = encoding
-    return TextFile(path, encoding, identity, lines)
+    file = TextFile(path, encoding, identity, lines)
+    if _is_wide(encoding):  # whose line breaks are not single bytes
+        with file.open("\n") as text:
+            file = replace(file, lines=sum(not line.isspace() for line in text))
+    return file
 
 
 def _is_wide(encoding: str) -> bool:
