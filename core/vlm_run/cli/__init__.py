@@ -27,7 +27,6 @@ app = typer.Typer(
     name="vlm-run",
     help="Run any vision-language model on vLLM.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     # `--model_type` means `--model-type`, as in ms-swift.
     context_settings={

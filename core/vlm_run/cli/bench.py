@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_run.cli.options import AsJson, LoadOptions, MaxTokens, Verbose, expand_option_groups
-from vlm_run.cli.output import print_table, quieten_model_libraries
+from vlm_run.cli.options import AsJson, LoadOptions, MaxTokens, ModelArgument, Verbose, expand_option_groups
+from vlm_run.cli.output import print_table
 from vlm_run.errors import EngineError, VlmRunError
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 @expand_option_groups
 def bench(
     load: LoadOptions,
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL", help="Model type, or a checkpoint directory.")
-    ] = None,
+    words: ModelArgument = None,
     size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Image size in pixels.")] = "672x672",
     count: Annotated[int, typer.Option(min=1, help="Number of images, all different.")] = 256,
     max_tokens: MaxTokens = 8,
@@ -80,6 +78,8 @@ def bench(
     Compares with `LLM.generate`, or with --served with vLLM's own server. All sides run on the same GPU,
     each with an equal part of its memory unless --engine gpu_memory_utilization is given.
     """
+    from vlm_run.engine.quiet import quieten_model_libraries
+
     if not verbose:
         quieten_model_libraries()
     from vlm_run.bench.load import Load

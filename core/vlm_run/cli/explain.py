@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_run.cli.completion import complete_model_type
 from vlm_run.cli.options import AllowPrivateMedia, AsJson, LoadOptions, Verbose, expand_option_groups
 
 if TYPE_CHECKING:
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 def explain(
     load: LoadOptions,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL [TEXT]", help="Model type, and the question.")
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL [TEXT]",
+            help="Model type, and the question.",
+            autocompletion=complete_model_type,
+        ),
     ] = None,
     image: Annotated[
         list[str] | None,

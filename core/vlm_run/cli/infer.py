@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_run.cli.answer_log import AnswerLog
 from vlm_run.cli.batch import BatchOptions, answer_dataset
+from vlm_run.cli.completion import complete_model_type
 from vlm_run.cli.options import (
     AllowPrivateMedia,
     AsJson,
@@ -22,7 +24,7 @@ from vlm_run.cli.options import (
 )
 from vlm_run.cli.output import RULE, starting
 from vlm_run.cli.replicas import RayAddress, Replicas, check_ray_installed
-from vlm_run.errors import VlmRunError
+from vlm_run.errors import RequestError, VlmRunError
 
 if TYPE_CHECKING:
     from vlm_run.batch.run import Answering
@@ -124,7 +126,12 @@ def infer(
     answer: AnswerOptions,
     batch: BatchOptions,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL [QUESTION]", help="Model type, and the question.")
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL [QUESTION]",
+            help="Model type, and the question.",
+            autocompletion=complete_model_type,
+        ),
     ] = None,
     image: Annotated[
         list[str] | None, typer.Option("--image", "-i", help="URL, path, base64 or data URI; repeatable.")
@@ -133,6 +140,9 @@ def infer(
     ray: RayAddress = None,
     hub: HubOption = "huggingface",
     allow_private_media: AllowPrivateMedia = False,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append every answer to a file, as a line of JSON.")
+    ] = None,
     as_json: AsJson = False,
     stats: Annotated[
         bool, typer.Option("--stats", help="Show token counts and speed after each answer of a session.")
@@ -181,6 +191,10 @@ def infer(
             yield engine
 
     if batch.val_dataset is not None:
+        if log is not None:
+            raise VlmRunError(
+                "both --log and --val_dataset are given", hint="Use --result-path for a dataset."
+            )
         if question is not None or image:
             raise VlmRunError(
                 "both a question and --val_dataset are given",
@@ -201,14 +215,15 @@ def infer(
         raise VlmRunError(
             "--replicas and --ray answer datasets", hint="Give one with --val_dataset, or leave them out."
         )
+    answers = AnswerLog(log, adapter.spec.model_type, sampling)
     with start() as engine:
         if question is None:
             from vlm_run.cli.interactive import Session
 
-            Session(engine, sampling, answer.system, policy=policy, stats=stats).run()
+            Session(engine, sampling, answer.system, answers, policy=policy, stats=stats).run()
             return
         request = {"query": question, "images": list(image or []), "system": answer.system}
-        answer_once(engine, request, sampling, as_json)
+        answer_once(engine, request, sampling, answers, as_json)
 
 
 def _read_schema(file: Path) -> dict[str, Any]:
@@ -221,24 +236,34 @@ def _read_schema(file: Path) -> dict[str, Any]:
     return schema
 
 
-def answer_once(engine: Engine, request: dict[str, Any], sampling: Sampling, as_json: bool) -> None:
+def answer_once(
+    engine: Engine, request: dict[str, Any], sampling: Sampling, log: AnswerLog, as_json: bool
+) -> None:
     """Answer one request: print the answer as it is generated, or the whole response as JSON.
 
     Raises:
         RequestError: The request cannot be served, and `as_json` is false.
         typer.Exit: Code 2 if the request cannot be served, and `as_json` is true.
     """
+    from vlm_run.response import Response
+
     if as_json:
         (response,) = engine.infer([request], sampling)
+        log.write(request, response)
         typer.echo(json.dumps(response.to_dict(), ensure_ascii=False))
         if response.error is not None:
             raise typer.Exit(2)
         return
     others: tuple[str, ...] = ()
-    for delta in engine.stream(request, sampling):
-        typer.echo(delta.text, nl=False)
-        if delta.response is not None:
-            others = delta.response.responses[1:]
+    try:
+        for delta in engine.stream(request, sampling):
+            typer.echo(delta.text, nl=False)
+            if delta.response is not None:
+                log.write(request, delta.response)
+                others = delta.response.responses[1:]
+    except RequestError as error:
+        log.write(request, Response(finish_reason="error", error=error))
+        raise
     typer.echo()
     for other in others:
         typer.echo(f"{RULE}\n{other}")

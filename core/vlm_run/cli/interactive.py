@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vlm_run.cli.answer_log import AnswerLog
 from vlm_run.cli.output import RULE
 from vlm_run.cli.terminal import DROPPED_FILE, InterruptHandler, LineReader, unquote_dropped
 from vlm_run.errors import EngineError, PluginError, RequestError, VlmRunError
@@ -48,6 +49,7 @@ class Session:
         engine: The engine that answers.
         sampling: Sampling parameters of all answers.
         system: The system message.
+        log: Keeps the answers.
         policy: Which images may be loaded.
         stats: Whether token counts and speed are shown after each answer.
     """
@@ -57,6 +59,7 @@ class Session:
         engine: Engine,
         sampling: Sampling,
         system: str | None,
+        log: AnswerLog,
         *,
         policy: MediaPolicy | None = None,
         stats: bool = False,
@@ -64,6 +67,7 @@ class Session:
         self._engine = engine
         self._sampling = sampling
         self._system = system
+        self._log = log
         self._policy = policy
         self._stats = stats
         self._history: list[list[str]] = []
@@ -153,13 +157,16 @@ class Session:
         typer.echo(RULE)
 
     def _answer(self, question: str) -> None:
-        images = [*self._images, *self._next]
+        request, images = self._request(question), [*self._images, *self._next]
         try:
-            for delta in self._engine.stream(self._request(question), self._sampling):
+            for delta in self._engine.stream(request, self._sampling):
                 typer.echo(delta.text, nl=False)
                 if delta.response is not None:
                     self._history, self._images = delta.response.history, images
                     response = delta.response
+                    self._log.write(
+                        {**request, "images": [_absolute(each.source) for each in images]}, response
+                    )
             typer.echo()
         except KeyboardInterrupt:
             typer.echo("\n(stopped)")

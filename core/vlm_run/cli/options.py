@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from vlm_run.checkpoints.hub_cache import Hub
+from vlm_run.cli.completion import complete_model_type
 from vlm_run.errors import VlmRunError
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ ENGINE = "Engine"
 
 AllowPrivateMedia: TypeAlias = Annotated[
     bool, typer.Option(help="Fetch images from private addresses too.", rich_help_panel=ENGINE)
+]
+ModelArgument: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model type, or a checkpoint directory.",
+        autocompletion=complete_model_type,
+    ),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MaxTokens: TypeAlias = Annotated[
@@ -54,7 +63,12 @@ class LoadOptions:
     """
 
     model_type: Annotated[
-        str | None, typer.Option(help="Model type, in place of MODEL.", rich_help_panel=MODEL)
+        str | None,
+        typer.Option(
+            help="Model type, in place of MODEL.",
+            rich_help_panel=MODEL,
+            autocompletion=complete_model_type,
+        ),
     ] = None
     model: Annotated[
         str | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_run.cli.output import print_table, quieten_model_libraries
+from vlm_run.cli.output import print_table
 from vlm_run.errors import VlmRunError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def check(
     vlm-run plugin check vlm-run-llava --checkpoint llava1_5-7b-instruct=./llava-1.5-7b-hf
     """
     directories = dict(map(_parse_checkpoint, checkpoint or []))
+    from vlm_run.engine.quiet import quieten_model_libraries
+
     quieten_model_libraries()
     # Keep what plugins and model libraries print out of the results.
     with contextlib.redirect_stdout(sys.stderr):

@@ -6,11 +6,19 @@ from typing import Annotated
 
 import typer
 
+from vlm_run.cli.completion import complete_model_type
 from vlm_run.cli.options import HubOption, Verbose
 
 
 def pull(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model type, or a repository on the hub.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Model type, or a repository on the hub.",
+            autocompletion=complete_model_type,
+        ),
+    ],
     hub: HubOption = "huggingface",
     verbose: Verbose = False,
 ) -> None:

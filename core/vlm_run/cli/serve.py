@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vlm_run.cli.completion import complete_model_type
 from vlm_run.cli.options import ENGINE, MODEL, HubOption, LoadOptions, expand_option_groups
 from vlm_run.cli.replicas import MaxReplicas, MinReplicas, RayAddress, Replicas, check_ray_installed
 from vlm_run.errors import VlmRunError
@@ -22,7 +23,11 @@ def serve(
     load: LoadOptions,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL [-- VLLM FLAGS]", help="Model type, and flags of `vllm serve`."),
+        typer.Argument(
+            metavar="MODEL [-- VLLM FLAGS]",
+            help="Model type, and flags of `vllm serve`.",
+            autocompletion=complete_model_type,
+        ),
     ] = None,
     served_model_name: Annotated[
         list[str] | None,

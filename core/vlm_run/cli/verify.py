@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_run.cli.options import AsJson, LoadOptions, MaxTokens, Verbose, expand_option_groups
+from vlm_run.cli.options import AsJson, LoadOptions, MaxTokens, ModelArgument, Verbose, expand_option_groups
 from vlm_run.cli.output import print_table, starting
 from vlm_run.errors import RequestError, VlmRunError
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 @expand_option_groups
 def verify(
     load: LoadOptions,
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL", help="Model type, or a checkpoint directory.")
-    ] = None,
+    words: ModelArgument = None,
     requests: Annotated[
         Path | None,
         typer.Option(help="JSON Lines file of requests to use in place of the built-in ones."),

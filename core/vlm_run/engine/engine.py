@@ -13,6 +13,7 @@ from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.generation import Generator, RequestLike
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.loop_thread import LoopThread, all_or_none
+from vlm_run.engine.quiet import quiet_shutdown
 from vlm_run.engine.renderer import Renderer
 from vlm_run.engine.rendering_front import RenderingFront, start_renderer_pool
 from vlm_run.engine.versions import check_serves
@@ -199,7 +200,8 @@ class Engine:
         """Stop the engine and its processes; what still runs is dropped. Safe to call twice."""
         if self._thread.running:
             self._stop_pool()  # first, since what its workers were at ends on the loop
-            self._thread.run(_stop(self._llm))
+            with quiet_shutdown():
+                self._thread.run(_stop(self._llm))
             self._thread.stop()
             del self._llm, self._generator  # vLLM objects that outlive the interpreter's modules complain
 

@@ -77,6 +77,7 @@ def render(
 
 @lru_cache(maxsize=64)
 def _compiled(template: Path) -> jinja2.Template:
+    template.stat()  # a missing file is an error, not an empty prompt
     return _environment().from_string(template_source(template))
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 from vlm_run.engine import Engine
+from vlm_run.engine.quiet import quiet_start
 from vlm_run.media import MediaPolicy
 from vlm_run.registry import Registry
 from vlm_run.swift.generation_config import GenerationConfig
@@ -43,6 +44,7 @@ def get_vllm_engine(
     policy: MediaPolicy | None = None,
     engine_kwargs: Mapping[str, Any] | None = None,
     use_async: bool = False,
+    verbose: bool = False,
     **options: Any,
 ) -> VllmEngine:
     """Start vLLM with a model. The engine stops at the end of the script, or with `shutdown`.
@@ -54,6 +56,7 @@ def get_vllm_engine(
         policy: Which images may be loaded.
         engine_kwargs: Engine options, in ms-swift's form.
         use_async: Ignored; every engine has `ainfer` and `astream`.
+        verbose: Whether vLLM's log is shown.
         options: Further engine options: `max_model_len`, `tensor_parallel_size`,
             `gpu_memory_utilization`, `limit_mm_per_prompt`, `max_num_seqs` …
 
@@ -68,13 +71,13 @@ def get_vllm_engine(
     if torch_dtype is not None:
         options["dtype"] = str(torch_dtype).removeprefix("torch.")
     adapter = Registry.load(model_type, checkpoint=model_id_or_path)
-    with _hide_main_module():
+    with contextlib.nullcontext() if verbose else quiet_start(), _hide_main_module():
         engine = VllmEngine(adapter, policy=policy, **options)
     atexit.register(engine.shutdown)
     return engine
 
 
-@contextmanager
+@contextlib.contextmanager
 def _hide_main_module() -> Iterator[None]:
     """Keep processes that start inside the block from running the caller's script again.
 
