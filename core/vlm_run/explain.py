@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -222,7 +223,7 @@ def _render(adapter: Adapter, conversation: Conversation, tokenizer: TokenizerFi
 def _tokenizer(adapter: Adapter, notes: list[str]) -> TokenizerFile | None:
     """The tokenizer of the checkpoint in use, or of the one that the plugin ships."""
     for source in dict.fromkeys(filter(None, [adapter.source, adapter.spec.checkpoint])):
-        directory = Path(source) if Path(source).is_dir() else snapshot(source)
+        directory = Path(source) if os.path.isdir(source) else snapshot(source)
         try:
             if directory is not None and (tokenizer := TokenizerFile.of_directory(directory)):
                 return tokenizer
@@ -264,7 +265,7 @@ def _load(source: ImageSource, policy: MediaPolicy | None, message: int, index: 
     from vlm_run.media import MediaPolicy, load_image
 
     policy = policy or MediaPolicy()
-    size = _SIZE.fullmatch(source) if isinstance(source, str) and not Path(source).is_file() else None
+    size = _SIZE.fullmatch(source) if isinstance(source, str) and not os.path.isfile(source) else None
     if size is None:
         return load_image(source, policy, message_index=message, image_index=index)
     from PIL import Image as PILImage

@@ -78,10 +78,10 @@ class Registry:
                 hint="--model (in Python: checkpoint=) takes a directory with weights or a hub id.",
             )
         if chat_template is not None:
-            if not Path(chat_template).is_file():
+            if not os.path.isfile(chat_template):
                 raise TemplateError(f"the chat template {chat_template} does not exist")
             spec = spec.model_copy(update={"chat_template": str(chat_template)})
-        elif not Path(spec.chat_template).is_file():
+        elif not os.path.isfile(spec.chat_template):
             raise TemplateError(
                 f"the checkpoint {checkpoint} has no chat template",
                 hint="Give one with --chat-template (in Python: chat_template=).",
@@ -176,7 +176,7 @@ def _of_directory(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]
 
 def _is_missing_directory(source: str) -> bool:
     """Whether a source reads as a path, which a hub id does not, and does not exist."""
-    return source.startswith(("/", ".", "~")) and not Path(source).expanduser().exists()
+    return source.startswith(("/", ".", "~")) and not os.path.exists(os.path.expanduser(source))
 
 
 def _unknown(model: str, known: list[str]) -> UnknownModelError:

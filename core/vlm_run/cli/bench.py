@@ -6,7 +6,6 @@ import json
 import os
 import platform
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -133,7 +132,7 @@ def _results(adapter: Adapter, workload: Load, served: bool) -> list[dict[str, A
     try:
         results = compare(adapter, workload)
     except EngineError as error:
-        if Path(adapter.source).is_dir():
+        if os.path.isdir(adapter.source):
             raise
         raise EngineError(
             error.cause,

@@ -135,7 +135,7 @@ class Session:
                 self._save(rest)
             case "/explain":
                 self._explain(rest)
-            case _ if re.fullmatch(r"/[a-z]+", command) and not Path(command).exists():
+            case _ if re.fullmatch(r"/[a-z]+", command) and not os.path.exists(command):
                 raise VlmRunError(f"there is no command {command}", hint="/help lists them.")
             case _:
                 self._ask(line)

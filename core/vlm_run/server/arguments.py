@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def take_media_policy(args: Namespace, limits: Mapping[str, Any]) -> MediaPolicy
         EngineError: The local path is not a directory.
     """
     directory = args.allowed_local_media_path
-    if directory and not Path(directory).is_dir():
+    if directory and not os.path.isdir(directory):
         raise EngineError(f"--allowed-local-media-path {directory} is not a directory")
     policy = MediaPolicy.for_server().model_copy(
         update={
