@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from collections.abc import Callable, Iterator
@@ -19,28 +20,39 @@ from vlm_run.adapter import Adapter
 from vlm_run.batch import ResultFile, RowFormat, open_dataset, run_batch, shapes
 from vlm_run.batch import row as row_module
 from vlm_run.batch.run import unfinished_rows
-from vlm_run.batch.sources import json_file
+from vlm_run.batch.sources.text_file import TextFile
 from vlm_run.engine import generation, image_fetcher, renderer
 from vlm_run.engine.many_streams import stream_all
 from vlm_run.errors import EngineError, RequestError
 from vlm_run.media import MediaPolicy
-from vlm_run.plugins import defaults
+from vlm_run.prompts import chat_template
 from vlm_run.request import Request
 from vlm_run_demo.showcase import draw
 
 IMAGE, (TURN, *_) = draw(7)
 
 
+fresh = itertools.count(1)
+
+
+def image_file() -> bytes:
+    """An image that has not been processed, which differs from the others by a pixel."""
+    image, content = IMAGE.copy(), BytesIO()
+    number = next(fresh)
+    image.putpixel((0, 0), (number % 256, number // 256, 200))
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
 class Site(BaseHTTPRequestHandler):
-    """Serves the image at any path."""
+    """Serves an image at any path."""
 
     def do_GET(self) -> None:
-        content = BytesIO()
-        IMAGE.save(content, "PNG")
+        content = image_file()
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content.getvalue())))
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content.getvalue())
+        self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Be quiet."""
@@ -74,7 +86,7 @@ def once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: Exceptio
 
 
 STAGES: dict[str, Callable[[Engine], tuple[Any, str]]] = {
-    "reading": lambda engine: (json_file.json, "loads"),
+    "reading": lambda engine: (TextFile, "check"),
     "selecting columns": lambda engine: (row_module, "_select"),
     "recognizing the shape": lambda engine: (shapes, "read_reference"),
     "parsing": lambda engine: (Request, "parse"),
@@ -83,7 +95,7 @@ STAGES: dict[str, Callable[[Engine], tuple[Any, str]]] = {
     "decoding": lambda engine: (renderer, "decode"),
     "the hook preprocess_image": lambda engine: (Adapter, "preprocess_image"),
     "the hook render_prompt": lambda engine: (Adapter, "render_prompt"),
-    "rendering the template": lambda engine: (defaults, "render"),
+    "rendering the template": lambda engine: (chat_template, "render"),
     "tokenizing": lambda engine: (renderer, "encode"),
     "vLLM's processor": lambda engine: (engine._llm.renderer, "render_cmpl_async"),
     "sampling parameters": lambda engine: (generation, "sampling_params"),
@@ -107,8 +119,9 @@ def test_an_exception_at_any_stage_costs_its_row_alone(
     for number, error in enumerate(ERRORS):
         directory = tmp_path / str(number)
         directory.mkdir()
-        IMAGE.save(directory / "image", "PNG")  # without a suffix, so that the file system is asked
-        images = [f"{url}/{stage}/{number}/0.png", "image", f"{url}/{stage}/{number}/1.png", "image"]
+        for name in ("first", "second"):  # without a suffix, so that the file system is asked
+            (directory / name).write_bytes(image_file())
+        images = [f"{url}/0.png", "first", f"{url}/1.png", "second"]
         rows = [{"query": TURN.question, "images": [image], "response": TURN.answer} for image in images]
         (directory / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         dataset = open_dataset(str(directory / "d.jsonl"))
