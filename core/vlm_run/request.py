@@ -26,6 +26,7 @@ PIXEL_BOUNDS = ("min_pixels", "max_pixels")
 # vLLM sends integers to its engine in 64 bits, and keeps `top_k` in 32.
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
+_FLOAT32 = 1e38  # beyond it, infinity on the GPU
 _MAX_ANSWERS = 16384  # vLLM's VLLM_MAX_N_SEQUENCES
 _MAX_SCHEMA_DEPTH = 64  # vLLM's MAX_STRUCTURED_OUTPUT_JSON_NESTING
 _NonEmptyText = Annotated[str, Field(min_length=1)]
@@ -51,7 +52,7 @@ class Sampling(BaseModel):
     top_k: int = Field(default=0, ge=-1, le=_INT32)
     """Number of tokens considered; 0, or -1 as in earlier versions of vLLM, for all."""
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
-    repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    repetition_penalty: float = Field(default=1.0, gt=0.0, le=_FLOAT32)
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     seed: int | None = Field(default=None, ge=-_INT64 - 1, le=_INT64)

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer

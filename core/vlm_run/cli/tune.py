@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_run.cli.options import AsJson, LoadOptions, MaxTokens, Verbose, expand_option_groups
-from vlm_run.cli.output import print_table, quieten_model_libraries
+from vlm_run.cli.output import print_table
 from vlm_run.errors import VlmRunError
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def tune(
     Each configuration runs in an engine of its own; one that runs out of memory or time counts as failed.
     An interrupted run resumes with the same command: finished trials are kept beside the output file.
     """
+    from vlm_run.engine.quiet import quieten_model_libraries
+
     if not verbose:
         quieten_model_libraries()
     from vlm_run.bench.tune import TrialFile, best, candidates, config_text, describe
