@@ -271,6 +271,14 @@ def test_any_application_segment_leaves_a_jpeg_alone(marker: int, name: bytes, d
     assert sorted(image.size) == [16, 32]
 
 
+@pytest.mark.parametrize(("marker", "data"), [(0xE0, b"JFIF\0"), (0xEE, b"Adobe"), (0xE2, b"ICC_PROFILE\0")])
+def test_an_application_segment_that_is_too_short_is_ignored(
+    marker: int, data: bytes, encode: Encode
+) -> None:
+    jpeg = encode(quarters(), "JPEG", quality=95)
+    assert is_upright(decode(jpeg[:2] + segment(marker, data) + jpeg[2:], POLICY))
+
+
 def test_an_image_in_print_colours_keeps_them_without_metadata(encode: Encode) -> None:
     cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     content = encode(cyan, "JPEG")

@@ -10,8 +10,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 # Ancillary PNG chunks that change the decoded pixels: transparency and orientation.
 _PNG_KEPT = (b"tRNS", b"eXIf")
 _JPEG = b"\xff\xd8"
-# JPEG's application segments with the colour space (JFIF, Adobe) and the orientation (Exif).
-_JPEG_KEPT = {0xE0: b"JFIF\0", 0xE1: b"Exif\0\0", 0xEE: b"Adobe"}
+# JPEG's application segments with the colour space (JFIF, Adobe) and the orientation (Exif): name and size.
+_JPEG_KEPT = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 6), 0xEE: (b"Adobe", 12)}
 _START_OF_SCAN = 0xDA
 _ORIENTATION = 0x0112
 _INTEGERS = {1: "B", 3: "H", 4: "I"}  # EXIF's types BYTE, SHORT and LONG
@@ -101,4 +101,7 @@ def _is_optional(marker: int, data: bytes) -> bool:
         return True
     if not 0xE0 <= marker <= 0xEF:
         return False
-    return marker not in _JPEG_KEPT or not data.startswith(_JPEG_KEPT[marker])
+    if marker not in _JPEG_KEPT:
+        return True
+    name, size = _JPEG_KEPT[marker]
+    return not data.startswith(name) or len(data) < size
