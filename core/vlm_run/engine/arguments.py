@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vlm_run.engine.versions import check_serves
+from vlm_run.engine.versions import check_serves, vllm_version
+from vlm_run.engine.vllm_internals import known_architectures
 from vlm_run.errors import EngineError, did_you_mean
 
 if TYPE_CHECKING:
@@ -64,9 +65,17 @@ def vllm_config(adapter: Adapter, options: Mapping[str, Any]) -> VllmConfig:
 
 
 def _no_checkpoint(adapter: Adapter, error: Exception) -> EngineError:
+    architecture = adapter.spec.architecture
+    if adapter.spec.derived_from and architecture not in known_architectures():
+        return EngineError(
+            f"vLLM {vllm_version()} has no architecture '{architecture}', which {adapter.source} needs, and "
+            f"cannot run it through transformers: {_first_line(error)}",
+            hint="Upgrade vLLM and transformers, add --trust-remote-code if the checkpoint contains code "
+            "that you trust, or write a plugin that registers the architecture (docs/plugin-authors.md).",
+        )
     return EngineError(
         f"vLLM cannot configure '{adapter.spec.model_type}' from {adapter.source}: {_first_line(error)}",
-        hint="Give the folder with the weights with --model (in Python: checkpoint=).",
+        hint="Give the directory with the weights with --model (in Python: checkpoint=).",
     )
 
 

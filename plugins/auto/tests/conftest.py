@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -13,8 +12,6 @@ from types import ModuleType
 import pytest
 
 from vlm_run.plugins.discovery import Plugins, discover
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def load_architectures() -> ModuleType:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from vlm_run import Conversation, Registry, TemplateError, UnknownModelError
+from vlm_run import Conversation, EngineError, Registry, TemplateError, UnknownModelError
 from vlm_run.cli import app
 from vlm_run.explain import explain
 from vlm_run.plugins.discovery import Plugins
@@ -139,6 +139,16 @@ def test_explain_says_that_the_spec_is_derived_and_tokens_unknown(
     notes = " ".join(explanation.notes)
     assert "vlm-run-auto derived its spec" in notes
     assert "image tokens are not counted" in notes
+
+
+def test_an_architecture_that_vllm_lacks_is_named_with_what_to_do(
+    directory: Path, only_auto: Plugins
+) -> None:
+    pytest.importorskip("vllm")
+    adapter = Registry.load(directory, plugins=only_auto)
+    with pytest.raises(EngineError, match="has no architecture 'AcmeForConditionalGeneration'") as caught:
+        adapter.vllm_config()
+    assert "--trust-remote-code" in str(caught.value)
 
 
 def test_models_shows_each_field_with_its_source(directory: Path) -> None:
