@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as PILImage
 
 from vlm_run import Adapter, Conversation, Limits, Registry
-from vlm_run.errors import MediaError, PluginError
+from vlm_run.errors import ConversationError, MediaError, PluginError
 from vlm_run.prompts.conversation import Image
 from vlm_run.prompts.prompt import Prompt
 
@@ -275,3 +275,25 @@ adapter.count_image_tokens(640, 480)
 adapter.engine_kwargs()
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+TOOL_IMAGE = [
+    {"role": "user", "content": "Q"},
+    {"role": "assistant", "content": None},
+    {"role": "tool", "content": [{"type": "image", "image": "a.png"}]},
+]
+RENDERS_TOOLS = """
+@hookimpl
+def render_prompt(model, conversation):
+    return "tool: <|image_1|>"
+"""
+
+
+def test_an_image_of_a_tool_is_accepted_where_the_template_renders_it(load: Any) -> None:
+    prompt = load(RENDERS_TOOLS).render_prompt(Conversation.from_messages(TOOL_IMAGE))
+    assert prompt.text == "tool: <|image_1|>"
+
+
+def test_an_image_of_a_tool_is_refused_where_the_template_leaves_it_out(load: Any) -> None:
+    with pytest.raises(ConversationError, match=r"message 3: .* does not render images of tool messages"):
+        load().render_prompt(Conversation.from_messages(TOOL_IMAGE))

@@ -13,7 +13,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from vllm.v1.engine.exceptions import EngineDeadError
 
 from vlm_run import Engine, Sampling, swift
 from vlm_run.adapter import Adapter
@@ -166,6 +165,8 @@ def test_every_way_to_ask_answers_the_others(engine: Engine, stage: str) -> None
 
 
 def test_a_dead_engine_ends_the_call(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.v1.engine.exceptions import EngineDeadError
+
     once(monkeypatch, engine._llm, "add_request", EngineDeadError())
     with pytest.raises(EngineError, match="has died"):
         engine.infer(["Who are you?", "Who are you?"])
