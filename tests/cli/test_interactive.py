@@ -54,6 +54,7 @@ def session(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     session.sendline("quit")
     session.expect(pexpect.EOF)
     assert "Traceback" not in session.before
+    assert "[shutdown]" not in session.before
     session.close()
     assert session.exitstatus == 0
     history = (state / "vlm-run" / "history").read_text()

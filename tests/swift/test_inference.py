@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 import threading
@@ -110,6 +111,7 @@ def test_the_seeds_example_runs_with_its_import_line_changed(tmp_path: Path, url
         ["And circles?", circles],
     ]
     assert "Traceback" not in done.stderr
+    assert not re.search(r"(INFO|WARNING|ERROR) \d\d-\d\d", done.stdout + done.stderr)  # vLLM's log
 
 
 class _Running(swift.VllmEngine):
