@@ -26,11 +26,11 @@ ENLARGED = 7
 SPARE = (1, 2)
 
 
-def jpeg(picture: Image.Image, resampling: Image.Resampling) -> bytes:
+def jpeg(image: Image.Image, resampling: Image.Resampling) -> bytes:
     """The enlarged image, encoded as a JPEG."""
     buffer = io.BytesIO()
-    size = (picture.width * ENLARGED, picture.height * ENLARGED)
-    picture.resize(size, resampling).save(buffer, "JPEG", quality=90)
+    size = (image.width * ENLARGED, image.height * ENLARGED)
+    image.resize(size, resampling).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     examples = list(islice((each for each in held_out() if each.images), count))
     with Registry.load("demo-llava").engine() as engine:
         for resampling in (Image.Resampling.BICUBIC, Image.Resampling.NEAREST):
-            files = [[jpeg(picture, resampling) for picture in each.images] for each in examples]
+            files = [[jpeg(image, resampling) for image in each.images] for each in examples]
             compare(engine, examples, files, resampling.name.lower())
 
 
@@ -69,7 +69,7 @@ def compare(
         started = time.process_time()
         decoded = [[decode(file, MediaPolicy(), may) for file in each] for each in files]
         seconds = time.process_time() - started
-        asked = [replace(each, images=pictures) for each, pictures in zip(examples, decoded, strict=True)]
+        asked = [replace(each, images=images) for each, images in zip(examples, decoded, strict=True)]
         return ask(engine, asked), seconds, smaller
 
     whole, seconds, _ = answers(None)

@@ -26,9 +26,9 @@ import json, sys
 if __name__ == "__main__":
     from PIL import Image
     from vllm import LLM, SamplingParams
-    options, prompt, picture = json.loads(sys.argv[1])
+    options, prompt, image = json.loads(sys.argv[1])
     llm = LLM(**options)
-    request = {"prompt": prompt, "multi_modal_data": {"image": Image.open(picture).convert("RGB")}}
+    request = {"prompt": prompt, "multi_modal_data": {"image": Image.open(image).convert("RGB")}}
     (output,) = llm.generate(request, SamplingParams(temperature=0, max_tokens=1), use_tqdm=False)
     print("answer:", output.outputs[0].text, flush=True)
     llm.llm_engine.engine_core.shutdown()
@@ -59,12 +59,12 @@ def main() -> None:
     asked = parser.parse_args()
     adapter = Registry.load("demo-llava")
     with tempfile.TemporaryDirectory() as directory:
-        picture = str(Path(directory) / "picture.png")
-        draw(7)[0].save(picture)
-        prompt = adapter.render_prompt(Conversation.from_query(QUESTION, images=[picture])).text
-        plain = json.dumps([adapter.engine_kwargs(), prompt, picture])
+        image = str(Path(directory) / "image.png")
+        draw(7)[0].save(image)
+        prompt = adapter.render_prompt(Conversation.from_query(QUESTION, images=[image])).text
+        plain = json.dumps([adapter.engine_kwargs(), prompt, image])
         commands = {
-            "vlm-run infer": ([*OURS, "demo-llava", QUESTION, "--image", picture], ""),
+            "vlm-run infer": ([*OURS, "demo-llava", QUESTION, "--image", image], ""),
             "plain vLLM": ([sys.executable, "-c", PLAIN, plain], "answer:"),
         }
         seconds: dict[str, list[float]] = {name: [] for name in commands}

@@ -26,25 +26,23 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
     "system message": [system("S"), user("Q")],
 }
 
-PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+TAG = "<|vision_start|><|image_pad|><|vision_end|>"
 DEFAULT_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 # chat_template.json of Qwen/Qwen2-VL-7B-Instruct at db8ce50; Qwen2.5-VL's is the same text, read
 # in copies of it (optimum-intel-internal-testing/tiny-random-qwen2.5-vl, MBZUAI/Video-R2).
 AS_QWEN2 = {
     "text alone": f"{DEFAULT_SYSTEM}<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n",
-    "one image": f"{DEFAULT_SYSTEM}<|im_start|>user\n{PICTURE}Q<|im_end|>\n<|im_start|>assistant\n",
-    "two images": f"{DEFAULT_SYSTEM}<|im_start|>user\n{PICTURE}{PICTURE}Q<|im_end|>\n<|im_start|>assistant\n",
-    "image behind the text": (
-        f"{DEFAULT_SYSTEM}<|im_start|>user\nQ{PICTURE}<|im_end|>\n<|im_start|>assistant\n"
-    ),
+    "one image": f"{DEFAULT_SYSTEM}<|im_start|>user\n{TAG}Q<|im_end|>\n<|im_start|>assistant\n",
+    "two images": f"{DEFAULT_SYSTEM}<|im_start|>user\n{TAG}{TAG}Q<|im_end|>\n<|im_start|>assistant\n",
+    "image behind the text": (f"{DEFAULT_SYSTEM}<|im_start|>user\nQ{TAG}<|im_end|>\n<|im_start|>assistant\n"),
     "image in the first turn": (
-        f"{DEFAULT_SYSTEM}<|im_start|>user\n{PICTURE}Q1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
+        f"{DEFAULT_SYSTEM}<|im_start|>user\n{TAG}Q1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
         "<|im_start|>user\nQ2<|im_end|>\n<|im_start|>assistant\n"
     ),
     "image in both turns": (
-        f"{DEFAULT_SYSTEM}<|im_start|>user\n{PICTURE}Q1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
-        f"<|im_start|>user\n{PICTURE}Q2<|im_end|>\n<|im_start|>assistant\n"
+        f"{DEFAULT_SYSTEM}<|im_start|>user\n{TAG}Q1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
+        f"<|im_start|>user\n{TAG}Q2<|im_end|>\n<|im_start|>assistant\n"
     ),
     "system message": (
         "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"

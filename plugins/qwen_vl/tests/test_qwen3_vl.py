@@ -17,17 +17,17 @@ SIZES = ["2b", "4b", "8b", "32b", "30b-a3b", "235b-a22b"]
 THINKING = [f"qwen3-vl-{size}-thinking" for size in SIZES]
 INSTRUCT = [f"qwen3-vl-{size}-instruct" for size in SIZES]
 
-PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+TAG = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
 OPENING = "<|im_start|>assistant\n<think>\n"
 # The chat template of Qwen/Qwen3-VL-8B-Thinking, without tools, worked through by hand.
 AS_THINKING: dict[str, tuple[list[dict[str, Any]], str]] = {
     "text alone": ([user("Q")], f"<|im_start|>user\nQ<|im_end|>\n{OPENING}"),
-    "one image": ([user(IMAGE, "Q")], f"<|im_start|>user\n{PICTURE}Q<|im_end|>\n{OPENING}"),
+    "one image": ([user(IMAGE, "Q")], f"<|im_start|>user\n{TAG}Q<|im_end|>\n{OPENING}"),
     "images between texts": (
         [user("Q1", IMAGE, "Q2", IMAGE)],
-        f"<|im_start|>user\nQ1{PICTURE}Q2{PICTURE}<|im_end|>\n{OPENING}",
+        f"<|im_start|>user\nQ1{TAG}Q2{TAG}<|im_end|>\n{OPENING}",
     ),
     "system message": (
         [system("S"), user("Q")],
@@ -35,7 +35,7 @@ AS_THINKING: dict[str, tuple[list[dict[str, Any]], str]] = {
     ),
     "history": (
         [user(IMAGE, "Q1"), assistant("A1"), user("Q2")],
-        f"<|im_start|>user\n{PICTURE}Q1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
+        f"<|im_start|>user\n{TAG}Q1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
         f"<|im_start|>user\nQ2<|im_end|>\n{OPENING}",
     ),
     "an answer with its reasoning": (
@@ -85,7 +85,7 @@ def test_tools_their_calls_and_responses_are_as_in_the_hubs_template(
     conversation = Conversation.from_messages(messages, tools=[TOOL])
     about = ABOUT_TOOLS if system_message is None else f"S\n\n{ABOUT_TOOLS}"
     assert Registry.load(f"qwen3-vl-8b-{edition}").render_prompt(conversation).text == (
-        f"<|im_start|>system\n{about}<|im_end|>\n<|im_start|>user\n{PICTURE}Q<|im_end|>\n"
+        f"<|im_start|>system\n{about}<|im_end|>\n<|im_start|>user\n{TAG}Q<|im_end|>\n"
         f"<|im_start|>assistant\n{ZOOM}<|im_end|>\n"
         "<|im_start|>user\n<tool_response>\nR0\n</tool_response><|im_end|>\n"
         f"<|im_start|>assistant\nAgain.\n{ZOOM}\n{ZOOM}<|im_end|>\n{RESPONSES}"
@@ -124,7 +124,7 @@ def test_thinkings_prompt_is_that_of_the_hubs_template(model_type: str, situatio
 @pytest.mark.parametrize("model_type", INSTRUCT)
 def test_instructs_prompt_opens_no_reasoning(model_type: str) -> None:
     prompt = Registry.load(model_type).render_prompt(Conversation.from_messages([user(IMAGE, "Q")]))
-    assert prompt.text == f"<|im_start|>user\n{PICTURE}Q<|im_end|>\n<|im_start|>assistant\n"
+    assert prompt.text == f"<|im_start|>user\n{TAG}Q<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_the_template_alone_leaves_reasoning_out_for_vllm_serve() -> None:
