@@ -21,6 +21,7 @@ from vlm_run.cli import (
     tune,
     verify,
 )
+from vlm_run.cli.help import Command
 from vlm_run.errors import VlmRunError
 
 app = typer.Typer(
@@ -28,28 +29,30 @@ app = typer.Typer(
     help="Run any vision-language model on vLLM.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     # `--model_type` means `--model-type`, as in ms-swift.
     context_settings={
         "token_normalize_func": lambda token: token.replace("_", "-"),
         "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
     },
 )
-app.command("infer")(infer.infer)
-app.command("serve")(serve.serve)
-app.command("deploy", hidden=True)(serve.serve)
-app.command("app")(app_command.app)
-app.command("pull")(pull.pull)
-app.command("explain")(explain.explain)
-app.command("models")(models.models)
-app.command("plugins")(plugins.plugins)
-app.command("demo")(demo.demo)
-app.command("verify")(verify.verify)
-app.command("bench")(bench.bench)
-app.command("tune")(tune.tune)
+app.command("infer", cls=Command)(infer.infer)
+app.command("serve", cls=Command)(serve.serve)
+app.command("deploy", hidden=True, cls=Command)(serve.serve)
+app.command("app", cls=Command)(app_command.app)
+app.command("pull", cls=Command)(pull.pull)
+app.command("explain", cls=Command)(explain.explain)
+app.command("models", cls=Command)(models.models)
+app.command("plugins", cls=Command)(plugins.plugins)
+app.command("demo", cls=Command)(demo.demo)
+app.command("verify", cls=Command)(verify.verify)
+app.command("bench", cls=Command)(bench.bench)
+app.command("tune", cls=Command)(tune.tune)
 
-plugin = typer.Typer(help="Write a plugin, and check it.", no_args_is_help=True)
-plugin.command("new")(plugin_new.new)
-plugin.command("check")(plugin_check.check)
+plugin = typer.Typer(help="Write a plugin, and check it.", no_args_is_help=True, rich_markup_mode=None)
+plugin.command("new", cls=Command)(plugin_new.new)
+plugin.command("check", cls=Command)(plugin_check.check)
 app.add_typer(plugin, name="plugin")
 
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from vlm_run.checkpoints.special_tokens import SpecialTokens
 from vlm_run.errors import PluginError, TemplateError, UnknownModelError
-from vlm_run.prompts import chat_template
 
 # Texts that no template writes itself, before and after an image.
 _BEFORE, _AFTER = "Qbeforeq", "Qafterq"
@@ -110,6 +109,8 @@ def _takes_parts(template: Path, tokens: SpecialTokens) -> bool:
 def _render(template: Path, tokens: SpecialTokens, content: list[Any]) -> str | None:
     parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
     try:
+        from vlm_run.prompts import chat_template  # imports Jinja2
+
         return chat_template.render(
             template,
             [{"role": "user", "content": parts}],
