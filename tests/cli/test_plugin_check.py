@@ -102,7 +102,7 @@ def test_what_a_plugin_prints_stays_out_of_the_json(install: Callable[[str, str]
     ("arguments", "message"),
     [
         (["vlm-run-none"], "the plugin vlm-run-none is not installed"),
-        (["vlm-run-llava", "--checkpoint", "folder"], "names no folder"),
+        (["vlm-run-llava", "--checkpoint", "folder"], "names no directory"),
         (["vlm-run-llava", "--checkpoint", "llava1_5-7b-instruct=/nowhere"], "no config.json"),
     ],
 )
