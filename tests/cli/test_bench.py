@@ -27,4 +27,4 @@ def test_a_size_that_is_none_is_refused() -> None:
 def test_a_model_type_without_weights_or_hub_is_told_where_to_get_dimensions() -> None:
     said = refusal("qwen2-vl-2b-instruct")
     assert "Qwen/Qwen2-VL-2B-Instruct was looked for on the Hugging Face hub" in said
-    assert "python benchmarks/checkpoints.py FOLDER" in said
+    assert "python benchmarks/checkpoints.py DIRECTORY" in said
