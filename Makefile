@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-vllm check lint typecheck layers install demo-accuracy clean help
+.PHONY: demo test test-vllm check lint lint-page typecheck layers install demo-accuracy clean help
 
 help:
 	@echo "make demo            draw an image and ask the demo model about it"
@@ -31,10 +31,10 @@ demo: $(STAMP)
 # conftest.py orders the tests and groups those that share an engine.
 PYTEST := $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-test: lint typecheck layers
+test: lint lint-page typecheck layers
 	$(PYTEST)
 
-check: lint typecheck layers
+check: lint lint-page typecheck layers
 	$(PYTEST) -m "not engine"
 
 # In an environment of its own, build/vllm-VERSION; see docs/vllm-versions.md. TESTS=tests/engine runs only those.
@@ -45,6 +45,13 @@ test-vllm:
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The chat page's JavaScript and CSS. Needs Node.js and the npm registry; says so where they are missing.
+BIOME := npx --yes @biomejs/biome@2.6.8
+
+lint-page:
+	@if $(BIOME) --version >/dev/null 2>&1; then $(BIOME) ci; \
+	else echo "lint of the chat page skipped: npx or the npm registry is missing"; fi
 
 typecheck: $(STAMP)
 	$(BIN)/mypy

@@ -121,7 +121,8 @@ function openImage(image) {
 function statsOf({ stats, finish }) {
   const ended = { length: strings.cutOff, stopped: strings.stopped }[finish];
   if (!stats) return ended ?? "";
-  const rate = stats.completion > 1 ? (stats.completion - 1) / Math.max(stats.seconds - stats.first, 1e-3) : 0;
+  const seconds = stats.seconds - stats.first;
+  const rate = seconds > 0.05 && (stats.completion - 1) / seconds; // fewer come in one piece
   return [
     strings.promptTokens(stats.prompt),
     strings.answerTokens(stats.completion),
