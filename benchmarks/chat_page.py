@@ -24,8 +24,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 TURNS, IMAGES, TOKENS = 200, 100, 1000
 _WATCH_TASKS = """
     window.longTasks = [];
-    new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map((each) => each.duration)))
-        .observe({ type: "longtask" });
+    const note = (list) => window.longTasks.push(...list.getEntries().map((each) => each.duration));
+    new PerformanceObserver(note).observe({ type: "longtask" });
 """
 _SCROLL = """async () => {
     const scroller = document.querySelector("#scroller");
@@ -38,7 +38,8 @@ _SCROLL = """async () => {
         last = performance.now();
     }
     gaps.sort((one, other) => one - other);
-    return [gaps.length, gaps[Math.floor(gaps.length / 2)], gaps[Math.floor(gaps.length * 0.99)], gaps.at(-1)];
+    const share = (part) => gaps[Math.floor(gaps.length * part)];
+    return [gaps.length, share(0.5), share(0.99), gaps.at(-1)];
 }"""
 _ANSWER = "It shows **shapes**:\n\n1. a circle\n2. a square, `blue`\n\nThere are {} of them, in a row.\n"
 
