@@ -207,3 +207,7 @@ def test_the_page_is_small() -> None:
     lines = {path.name: len(path.read_text().splitlines()) for path in files}
     assert max(lines.values()) < 300
     assert sum(path.stat().st_size for path in files) < 100_000
+    scripts = [
+        line.strip() for path in files if path.suffix == ".js" for line in path.read_text().splitlines()
+    ]
+    assert sum(bool(line) and not line.startswith(("//", "/*", "*")) for line in scripts) <= 1500
