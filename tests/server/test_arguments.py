@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from vlm_run import Limits, Registry
+from vlm_run.engine.lora import lora_engine_options, lora_server_flags
 from vlm_run.errors import EngineError
 from vlm_run.server.arguments import server_arguments, take_media_policy
 
@@ -30,6 +31,16 @@ def test_options_go_before_the_plugin_and_flags_before_both() -> None:
     assert (args.max_num_seqs, args.max_model_len, args.port) == (3, 999, 9)
     assert arguments("--max_model_len=512", "--no-enforce-eager").enforce_eager is False
     assert arguments("--api-key", "a", "b").api_key == ["a", "b"]
+
+
+def test_lora_adapters_reach_vllm_by_name_with_the_rank_they_need(tmp_path: Path) -> None:
+    directory = tmp_path / "a, b"
+    directory.mkdir()
+    (directory / "adapter_config.json").write_text('{"r": 20}')
+    adapters = {"ocr": str(directory)}
+    args = arguments(*lora_server_flags(adapters), **lora_engine_options(adapters))
+    assert [(module.name, module.path) for module in args.lora_modules] == [("ocr", str(directory))]
+    assert (args.enable_lora, args.max_lora_rank, args.max_loras) == (True, 32, 1)
 
 
 def test_flags_of_vllm_may_come_from_its_configuration_file(tmp_path: Path) -> None:

@@ -148,16 +148,7 @@ def test_a_lora_adapter_is_served_at_a_socket_of_the_file_system(
 ) -> None:
     socket_file, lora = tmp_path / "s", tmp_path / "lora"
     write_lora(lora)
-    flags = (
-        "--uds",
-        str(socket_file),
-        "--enable-lora",
-        "--max-lora-rank",
-        "8",
-        "--lora-modules",
-        f"odd={lora}",
-    )
-    server = start_server("--", *flags, "--lora-modules", f"odd={lora}")
+    server = start_server("--lora", f"odd={lora}", "--", "--uds", str(socket_file))
     server.http = httpx.Client(
         transport=httpx.HTTPTransport(uds=str(socket_file)), base_url="http://localhost", timeout=600
     )

@@ -31,6 +31,28 @@ class Refusal(ValueError):
         self.error = error
 
 
+class MalformedError(RequestError):
+    """A field of a request's body has a value that no endpoint accepts.
+
+    Args:
+        cause: What is wrong.
+        hint: What to do about it.
+        field: The field; None if it is the whole body.
+        message_index: Zero-based index of the message at fault; None if it is no message.
+    """
+
+    def __init__(
+        self,
+        cause: str,
+        *,
+        hint: str | None = None,
+        field: str | None = None,
+        message_index: int | None = None,
+    ) -> None:
+        super().__init__(cause, hint=hint, message_index=message_index)
+        self.field = field
+
+
 def refuse(error: RequestError) -> Refusal:
     """The exception to raise through vLLM for a request's error, which is counted and logged."""
     _record(error)
@@ -109,6 +131,8 @@ def _parameter(error: VlmRunError) -> str | None:
     """The name of the field at fault, as in OpenAI's `param`."""
     if not isinstance(error, RequestError):
         return None
+    if isinstance(error, MalformedError) and error.message_index is None:
+        return error.field
     if error.message_index is not None:
         return f"messages[{error.message_index}]"
     if error.image_index is not None:
