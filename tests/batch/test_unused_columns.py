@@ -55,3 +55,8 @@ def test_a_column_of_a_later_row_is_pointed_out_too() -> None:
     assert (
         len(notes({"query": "q"}, {"query": "q", "image_path": "a.png"}, {"query": "q", "label": "x"})) == 2
     )
+
+
+def test_a_column_is_pointed_out_in_the_first_row_that_misses_it() -> None:
+    rows = [{"query": "q", "images": ["a.png"], "image_path": "a.png"}, {"query": "q", "image_path": "a.png"}]
+    assert len(notes(*rows)) == 1

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 
 from vlm_run.batch.row import Columns
 from vlm_run.batch.shapes import COLUMNS
@@ -40,24 +41,28 @@ class UnusedColumns:
 
     def __init__(self, mapping: Mapping[str, str]) -> None:
         self._mapping = mapping
-        self._seen: set[str] = set()
+        self._settled: set[str] = set()
 
     def check(self, columns: Columns) -> Iterator[str]:
         """Yield a note for each column of a row that is not used and looks as if it should be."""
-        if isinstance(columns, VlmRunError) or columns.keys() <= self._seen:
+        if isinstance(columns, VlmRunError) or columns.keys() <= self._settled:
             return
         used = {self._mapping.get(column, column) for column in columns}
         for column in columns:
-            if column in self._seen:
+            if column in self._settled:
                 continue
-            self._seen.add(column)
             name = None if column in COLUMNS or column in self._mapping else closest_name(column)
-            if name is None or any(used & {*group} for group in _GROUPS if name in group) or name in used:
-                continue
-            option = shlex.quote(f"{column}={name}")
-            yield f"the column '{column}' is not used; --map {option} would use it as '{name}'"
+            if name is not None and (
+                name in used or any(used & {*group} for group in _GROUPS if name in group)
+            ):
+                continue  # not missed in this row, but perhaps in another one
+            self._settled.add(column)
+            if name is not None:
+                option = shlex.quote(f"{column}={name}")
+                yield f"the column '{column}' is not used; --map {option} would use it as '{name}'"
 
 
+@lru_cache(maxsize=1024)
 def closest_name(column: str) -> str | None:
     """Return the name in `COLUMNS` that a column of another name probably stands for; None if there is none.
 
