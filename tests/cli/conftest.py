@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,16 +16,31 @@ from vlm_run.cli import app
 Run = Callable[..., Result]
 
 
+class BorrowedEngine:
+    """The tests' engine, which leaving a `with` block does not shut down."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def __enter__(self) -> BorrowedEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave it running."""
+
+
 @pytest.fixture
 def run_on_engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A function that runs a command which would start demo-llava, without the minute that it takes."""
 
-    @contextmanager
-    def running(adapter: Adapter, policy: MediaPolicy | None = None, **options: Any) -> Iterator[Engine]:
+    def borrow(adapter: Adapter, policy: MediaPolicy | None = None, **options: Any) -> BorrowedEngine:
         assert (adapter.spec, adapter.source) == (engine.adapter.spec, engine.adapter.source)
         assert policy in (None, MediaPolicy())
         assert options in ({}, {"dtype": "float32"})
-        yield engine
+        return BorrowedEngine(engine)
 
-    monkeypatch.setattr(Adapter, "engine", running)
+    monkeypatch.setattr(Adapter, "engine", borrow)
     return lambda *words: CliRunner().invoke(app, words, catch_exceptions=False)

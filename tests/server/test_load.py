@@ -218,7 +218,7 @@ def freed(server: Server) -> Iterator[None]:
 
 
 def wait_for_running(server: Server, count: int) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while server.metric("vllm:num_requests_running{") != count:
         assert time.monotonic() < until
         time.sleep(0.02)
