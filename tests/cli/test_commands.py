@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlm_run import Engine, Sampling
-from vlm_run.cli.infer import answer_once
 from vlm_run_demo.showcase import draw
 
 from .conftest import Run
@@ -136,13 +134,11 @@ def test_models_are_written_down_for_editors(tmp_path: Path) -> None:
     assert f"error: {stub} cannot be written to: " in refused.stderr
 
 
-def test_infer_prints_every_answer_that_was_asked_for(
-    engine: Engine, picture: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_infer_prints_every_answer_that_was_asked_for(run_on_engine: Run, picture: Path) -> None:
     (turn, *_) = draw(7)[1]
-    nearly_greedy = Sampling(n=2, temperature=0.01, seed=1)
-    answer_once(engine, {"query": turn.question, "images": [str(picture)]}, nearly_greedy, False)
-    assert capsys.readouterr().out == f"{turn.answer}\n{'-' * 50}\n{turn.answer}\n"
+    nearly_greedy = ("-n", "2", "--temperature", "0.01", "--seed", "1")
+    done = run_on_engine("infer", "demo-llava", turn.question, "--image", str(picture), *nearly_greedy)
+    assert done.stdout == f"{turn.answer}\n{'-' * 50}\n{turn.answer}\n"
 
 
 @pytest.mark.engine
