@@ -227,8 +227,8 @@ def test_a_file_below_the_allowed_folder_may_be_named(server: Server, directory:
 def test_no_other_file_may_be_named_nor_its_existence_be_found_out(
     server: Server, directory: Path, name: str
 ) -> None:
-    assert "is not a file below the allowed folder" in server.refusal(images=[f"{directory}/{name}"])
-    assert "is not below the allowed folder" in server.refusal(images=[f"file://{directory}/{name}"])
+    assert "is not a file below the allowed directory" in server.refusal(images=[f"{directory}/{name}"])
+    assert "is not below the allowed directory" in server.refusal(images=[f"file://{directory}/{name}"])
 
 
 @pytest.mark.parametrize(
