@@ -29,6 +29,11 @@ def part(encoded: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": data_uri(encoded)}}
 
 
+def input_image(url: str) -> dict[str, Any]:
+    """An image in the form of `/v1/responses`; older versions of vLLM require `detail`."""
+    return {"type": "input_image", "image_url": url, "detail": "auto"}
+
+
 def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
 
@@ -160,7 +165,7 @@ def test_every_endpoint_with_messages_refuses_an_unusable_image(
         source = {"type": "base64", "media_type": "image/png", "data": url.partition(",")[2]}
         asked |= {"messages": [user([{"type": "image", "source": source}])], "max_tokens": 5}
     if path == "/v1/responses":
-        asked = {"model": MODEL, "input": [user([{"type": "input_image", "image_url": url}])]}
+        asked = {"model": MODEL, "input": [user([input_image(url)])]}
     if stream and path != "/tokenize":
         asked["stream"] = True
     response = server.http.post(path, json=asked)
@@ -289,7 +294,7 @@ def test_a_tool_is_called_and_its_result_answered_about(server: Server) -> None:
 
 
 def test_other_endpoints_read_images_too(server: Server) -> None:
-    asked = [{"type": "input_text", "text": QUESTION}, {"type": "input_image", "image_url": data_uri(TWO)}]
+    asked = [{"type": "input_text", "text": QUESTION}, input_image(data_uri(TWO))]
     response = server.http.post(
         "/v1/responses", json={"model": MODEL, "input": [user(asked)], "temperature": 0}
     ).json()
@@ -338,7 +343,13 @@ def test_the_adapter_is_described_with_a_worked_example(server: Server) -> None:
     assert info["model_type"] == MODEL
     assert info["plugin"] == {"name": "vlm-run-demo", "version": "0.1.0"}
     assert info["placeholder"] == "<image>"
-    assert info["limits"] == {"max_model_len": 2048, "max_images": 2}
+    assert info["limits"] == {
+        "max_model_len": 2048,
+        "max_images": 2,
+        "max_image_bytes": 50 * 1024**2,
+        "max_image_pixels": 100_000_000,
+        "pixel_bounds": False,
+    }
     (image,) = info["explain"]["images"]
     usage = server.chat("What is in the picture?", images=[TWO]).json()["usage"]
     assert image["tokens"] == 268

@@ -50,6 +50,11 @@ def responses(content: Any) -> dict[str, Any]:
         ),
         (
             ResponsesRequest,
+            responses([{"type": "input_text"}]),
+            "'input[0].content[0].text': field required",
+        ),
+        (
+            ResponsesRequest,
             responses([{"type": "nonsense"}]),
             "'input[0].content[0].type': should be 'input_text' or 'input_image' or 'input_file'",
         ),

@@ -43,9 +43,8 @@ def describe(errors: Sequence[Any]) -> tuple[str, str | None]:
         reason = known[0].get("ctx", {}).get("error", known[0]["msg"])
         return f"the body is not valid JSON: {reason} at character {known[0]['loc'][-1]}", None
     meant = _of_claimed_types(known)
-    # A missing field is the weakest sign of what was meant: the request may be of another kind.
-    path = max((_path(error) for error in meant if error["type"] != "missing"), key=len, default=None)
-    path = path or max(map(_path, meant), key=len)
+    # A missing field is the weaker sign of what was meant: the request may be of another kind.
+    path = _path(max(meant, key=lambda error: (len(_path(error)), error["type"] != "missing")))
     name = _written(path)
     cause = printable(_joined([error["msg"] for error in meant if _path(error) == path]), _MAX_LENGTH)
     return (f"'{name}': {cause}", name) if name else (cause, None)
