@@ -207,3 +207,26 @@ def _depth(value: Any) -> int:
     ]:
         depth += 1
     return depth
+
+
+def read_pixel_bounds(processor_kwargs: Any, hint: str) -> dict[str, Any]:
+    """The bounds on the area of images in a request's `mm_processor_kwargs`, which may set nothing else.
+
+    Args:
+        processor_kwargs: As the request has them; None where it has none.
+        hint: How to set the other options for all requests.
+
+    Raises:
+        RequestError: They are not an object, or name another option.
+    """
+    if processor_kwargs is None:
+        return {}
+    if not isinstance(processor_kwargs, Mapping):
+        raise RequestError(f"'mm_processor_kwargs' must be an object, not {type(processor_kwargs).__name__}")
+    for name in processor_kwargs:
+        if name not in PIXEL_BOUNDS:
+            raise RequestError(
+                f"'{name}' in 'mm_processor_kwargs' cannot be given in a request",
+                hint=f"Known: {', '.join(PIXEL_BOUNDS)}. {hint}",
+            )
+    return dict(processor_kwargs)

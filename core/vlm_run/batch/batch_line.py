@@ -8,7 +8,7 @@ from typing import Any
 
 from vlm_run.batch.messages import read_messages
 from vlm_run.errors import ConversationError, RequestError
-from vlm_run.request import PIXEL_BOUNDS, Sampling
+from vlm_run.request import PIXEL_BOUNDS, Sampling, read_pixel_bounds
 
 # Parameters that do not change an answer, or that every answer here has.
 _IGNORED = ("model", "stream", "stream_options", "user", "metadata", "store")
@@ -29,7 +29,9 @@ def read_body(body: Any, system: str | None) -> dict[str, Any]:
     if not isinstance(body, Mapping) or "messages" not in body:
         raise ConversationError("'body' has no messages", hint="Only chat completions are supported.")
     parameters = {key: value for key, value in body.items() if key not in ("messages", "images", *_IGNORED)}
-    bounds = _read_pixel_bounds(parameters.pop("mm_processor_kwargs", None))
+    bounds = read_pixel_bounds(
+        parameters.pop("mm_processor_kwargs", None), "Set others with --engine mm_processor_kwargs=…."
+    )
     bounds |= {name: parameters.pop(name) for name in PIXEL_BOUNDS if name in parameters}
     sampling = _read_constraints(
         parameters.pop("response_format", None), parameters.pop("structured_outputs", None)
@@ -46,20 +48,6 @@ def read_body(body: Any, system: str | None) -> dict[str, Any]:
         **bounds,
         **({"sampling": sampling} if sampling else {}),
     }
-
-
-def _read_pixel_bounds(options: Any) -> dict[str, Any]:
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping):
-        raise RequestError(f"'mm_processor_kwargs' must be an object, not {type(options).__name__}")
-    for name in options:
-        if name not in PIXEL_BOUNDS:
-            raise RequestError(
-                f"'{name}' in 'mm_processor_kwargs' cannot be given in a row",
-                hint=f"Known: {', '.join(PIXEL_BOUNDS)}. Set others with --engine mm_processor_kwargs=….",
-            )
-    return dict(options)
 
 
 def _read_constraints(response_format: Any, structured_outputs: Any) -> dict[str, Any]:

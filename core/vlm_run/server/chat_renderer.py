@@ -24,7 +24,7 @@ from vlm_run.engine.vllm_internals import replace_hf_renderer
 from vlm_run.errors import ConversationError, RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.prompts.conversation import Conversation
-from vlm_run.request import PIXEL_BOUNDS
+from vlm_run.request import read_pixel_bounds
 from vlm_run.server import metrics
 from vlm_run.server.error_responses import refuse
 from vlm_run.server.validation_errors import describe
@@ -97,7 +97,10 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
         extras = dict(prompt_extras or {})
         try:
             _refuse_own_options(chat_params)
-            bounds = _pixel_bounds(chat_params.mm_processor_kwargs or extras.get("mm_processor_kwargs") or {})
+            bounds = read_pixel_bounds(
+                chat_params.mm_processor_kwargs or extras.get("mm_processor_kwargs"),
+                "Others: `vlm-run serve … -- --mm-processor-kwargs`.",
+            )
             parsed = [
                 _conversation(messages, chat_params).with_pixel_bounds(**bounds) for messages in conversations
             ]
@@ -137,17 +140,6 @@ def _refuse_own_options(params: Any) -> None:
     options = params.chat_template_kwargs
     if not (options.get("add_generation_prompt", True) or options.get("continue_final_message")):
         raise RequestError("'add_generation_prompt' cannot be false unless 'continue_final_message' is true")
-
-
-def _pixel_bounds(processor_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The request's bounds on the area of its images, the only processor options that it may set."""
-    for name in processor_kwargs:
-        if name not in PIXEL_BOUNDS:
-            raise RequestError(
-                f"'{name}' in 'mm_processor_kwargs' cannot be given in a request",
-                hint=f"Known: {', '.join(PIXEL_BOUNDS)}. Others: `vlm-run serve … -- --mm-processor-kwargs`.",
-            )
-    return dict(processor_kwargs)
 
 
 def _conversation(messages: Sequence[Mapping[str, Any]], params: Any) -> Conversation:
