@@ -68,7 +68,7 @@ def test_rounds_are_joined() -> None:
     assert both.images_per_second == 4 / 5
     assert both.answers == ("a", "b", "c", "d")
     assert both.stages == {"engine": pytest.approx(0.6)}
-    assert both.gpu_busy == pytest.approx(0.7)
+    assert both.gpu_busy == pytest.approx((2 * 0.8 + 3 * 0.6) / 5)  # weighted by the rounds' seconds
     assert both.to_dict()["images_per_second_by_round"] == [1.0, 0.67]
     assert both.same_answers(replace(both, answers=("a", "b", "c", "x"))) == 0.75
 

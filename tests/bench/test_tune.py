@@ -25,6 +25,7 @@ from vlm_run.errors import VlmRunError
 RUN = {"model_type": "demo-llava", "requests": 4, "options": {"max_num_seqs": 8}}
 
 
+@pytest.mark.engine
 def test_a_candidate_that_cannot_start_or_takes_too_long_costs_no_other(tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     adapter = Registry.load("demo-llava")

@@ -34,9 +34,9 @@ expect.set_options(timeout=60_000)  # a busy machine is no failure
 _HOP = {"transfer-encoding", "content-length", "connection", "date", "server"}
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium. It ends with this package: Playwright keeps the thread's event loop until then."""
+    """Debian's Chromium. It ends with the module: until then Playwright runs an event loop in this thread."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed, and the chat page is not tested: apt-get install chromium")
     with sync_playwright() as playwright:
