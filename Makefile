@@ -17,8 +17,8 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make demo            draw an image and ask the demo model about it"
-	@echo "make check           lint, check types and layers, run the tests that start no engine (90 s)"
-	@echo "make test            the same with all tests (12 min)"
+	@echo "make check           lint, check types and layers, run the tests that start no engine "
+	@echo "make test            the same with all tests"
 	@echo "make test-vllm VERSION=0.28.0"
 	@echo "                     run the engine, server and plugin tests with another vLLM"
 	@echo "make demo-accuracy   score the demo models on 2,000 held-out questions"
