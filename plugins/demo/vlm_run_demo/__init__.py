@@ -21,6 +21,8 @@ _ENGINE = {
     "enforce_eager": True,
     # Room for 50 full contexts. Otherwise vLLM reserves most of the machine's memory.
     "kv_cache_memory_bytes": 268435456,
+    # The model in the engine's own process. On a CPU vLLM starts one more, which takes ten seconds.
+    "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
 }
 
 
