@@ -11,6 +11,7 @@ it is started once, and so do the tests of a file that starts none.
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 
@@ -23,6 +24,9 @@ from vlm_run import Engine, Registry
 # 180 s in place of 3.5 s.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+
+# A shell starts background jobs with Ctrl-C ignored, which all processes of the tests would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENGINES = ("engine", "pooled", "server", "session", "qwen", "phi3")
 """Fixtures that start vLLM, once for several tests."""

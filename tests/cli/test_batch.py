@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,11 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
         assert running.poll() is None
         time.sleep(0.02)
     os.killpg(running.pid, signal.SIGINT)  # to vLLM's processes too, as a terminal does
-    _, errors = running.communicate(timeout=600)
+    try:
+        _, errors = running.communicate(timeout=600)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
     assert running.returncode == 130
     assert "run the same command again to resume" in errors
     assert "Traceback" not in errors
