@@ -11,6 +11,7 @@ import entrypoints
 import pytest
 from hypothesis import settings
 
+from vlm_run.plugins import cpu_dtype
 from vlm_run.plugins.discovery import GROUP, Plugins, discover, installed_plugins
 
 # The first example may import transformers, and a busy machine is not a failure.
@@ -78,6 +79,12 @@ def model_specs():
     def discover(self) -> Plugins:
         """Only the plugins of this directory."""
         return discover(entrypoints.get_group_all(GROUP, path=[str(self.path)]))
+
+
+@pytest.fixture
+def bfloat16_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU for which vlm-run sets no dtype, whatever the machine has."""
+    monkeypatch.setattr(cpu_dtype, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
 
 
 @pytest.fixture

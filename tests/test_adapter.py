@@ -107,6 +107,7 @@ def test_a_model_type_that_says_nothing_of_image_tokens_cannot_count_them(plugin
 # --- Engine options
 
 
+@pytest.mark.usefixtures("bfloat16_cpu")
 def test_engine_options_are_the_specs(load: Any) -> None:
     assert load().engine_kwargs() == {
         "model": "acme/vl-7b",
@@ -182,6 +183,7 @@ def test_token_counts_follow_the_plugins_own_engine_options(load: Any) -> None:
 # --- A plugin's own hooks
 
 
+@pytest.mark.usefixtures("bfloat16_cpu")
 def test_a_plugin_may_replace_every_default(load: Any) -> None:
     adapter = load("""
 @hookimpl

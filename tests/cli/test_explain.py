@@ -53,6 +53,7 @@ def _json(*words: str) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.usefixtures("bfloat16_cpu")
 def test_the_whole_explanation() -> None:
     said = _json("qwen2-vl-7b-instruct", "What is this?", "--image", "640x480", "--system", "S")
     assert said["model_type"] == "qwen2-vl-7b-instruct"
@@ -196,6 +197,7 @@ def test_a_checkpoint_folder_alone_is_enough(tmp_path: Path) -> None:
     assert _json("--model", str(tmp_path))["source"] == str(tmp_path)
 
 
+@pytest.mark.usefixtures("bfloat16_cpu")
 def test_every_engine_option_names_the_layer_that_set_it() -> None:
     words = ["--max-model-len", "32768", "--max-images", "2", "--max-pixels", "100000"]
     words += ["--engine", "gpu_memory_utilization=0.5", "--tensor-parallel-size", "8"]

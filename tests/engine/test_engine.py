@@ -73,7 +73,7 @@ def test_a_large_jpeg_decoded_smaller_gets_the_answers_and_tokens_of_the_whole(e
     assert [each.usage for each in about_files] == [each.usage for each in about_whole]
 
 
-def test_a_checkpoint_that_sees_more_than_its_plugin_says_gets_whole_pictures(engine: Engine) -> None:
+def test_a_checkpoint_that_sees_more_than_its_plugin_says_gets_full_resolution(engine: Engine) -> None:
     buffer = io.BytesIO()
     Image.linear_gradient("L").resize((1000, 500)).convert("RGB").save(buffer, "JPEG")
     conversation = Conversation.from_query(RED_CIRCLES, images=[buffer.getvalue()])
@@ -84,7 +84,7 @@ def test_a_checkpoint_that_sees_more_than_its_plugin_says_gets_whole_pictures(en
     assert adapter.allows_downscaled_decode((1000, 500), (500, 250))
     assert adapter.count_image_tokens(1000, 500) != engine.adapter.count_image_tokens(1000, 500)
     rendered = asyncio.run(wrong.render(conversation))
-    assert wrong._whole_pictures
+    assert wrong._full_resolution_only
     assert rendered.image_tokens == (engine.adapter.count_image_tokens(1000, 500),)
 
 

@@ -284,7 +284,7 @@ def test_a_pool_that_has_ended_starts_no_worker_again() -> None:
     with pytest.raises(EngineError, match="shut down"):
         render(pool, picture(1)[0])
     assert len(active_children()) == before
-    assert not Path(pool.folder).exists()
+    assert not Path(pool.directory).exists()
 
 
 def test_a_killed_worker_is_replaced_and_its_requests_are_answered(pooled: Engine) -> None:
@@ -319,7 +319,7 @@ def test_nothing_is_left_in_shared_memory_once_requests_are_answered(
     pooled: Engine, pool: RendererPool
 ) -> None:
     pooled.infer([{"query": QUESTION, "images": [picture(seed)[0]]} for seed in range(10)])
-    assert not [*Path(pool.folder).iterdir()]
+    assert not [*Path(pool.directory).iterdir()]
 
 
 def test_an_adapter_finds_its_plugin_again_in_another_process() -> None:

@@ -85,7 +85,7 @@ def test_a_trace_is_the_answer_with_its_ending_token_and_probabilities(engine: E
 
 
 def test_a_trace_ends_after_as_many_tokens_as_asked(engine: Engine) -> None:
-    (traced,) = trace(engine, [standard_requests(1)["one picture"]], 3)
+    (traced,) = trace(engine, [standard_requests(1)["one image"]], 3)
     assert len(traced.token_ids) == len(traced.logprobs) == 3
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from vlm_run.engine.gpu import gpu_utilization
 
-QUERY = "What is in the picture?"
+QUERY = "What is in the image?"
 OWN, SAME = "own", "same"
 """How plain vLLM is run: as it is installed, or with vlm-run's engine options and plugins."""
 

@@ -1,7 +1,7 @@
-"""From a conversation to what vLLM's engine takes: token ids and image tensors.
+"""Renders a conversation into the input of vLLM's engine: token ids and image tensors.
 
-A step of its own, before generation, so that it can run elsewhere (in a pool of processes, in
-the server) and so that a bad request fails here, before the engine sees it.
+Rendering is separate from generation, so that it can run in a pool of processes or in the server, and so
+that a bad request fails before the engine sees it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _SHORT_TEXT = 2000
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A request as the engine takes it.
+    """A request in the form that the engine accepts.
 
     Attributes:
-        engine_input: In vLLM's form.
-        prompt_tokens: The whole prompt, image tokens among them.
-        image_tokens: Those of each image, in order.
-        reused_images: How many of the images were equal to ones processed before.
-        stages: How long the stages so far took.
+        engine_input: The engine's input.
+        prompt_tokens: Tokens of the whole prompt, including image tokens.
+        image_tokens: Tokens of each image, in order.
+        reused_images: Number of images whose processed form was in the cache.
+        stages: Duration of each stage so far.
     """
 
     engine_input: EngineInput
@@ -56,16 +56,16 @@ class Rendered:
 class Renderer:
     """Renders conversations for one model with vLLM's own multimodal processor.
 
-    Each image gets a name: of its content, and of all that decides what becomes of it. By that name
-    vLLM's caches know it. vLLM's own names hold in one process only, and where its caches are off
-    they are counts: two processes would give two images one name, and the engine's encoder cache
-    would answer about the wrong one.
+    Each image gets a cache key for vLLM's caches: a hash of its content and of everything that affects how
+    it is processed. vLLM's own keys are valid in one process only, and are mere counters where its caches
+    are off: two processes would give two images the same key, and the engine's encoder cache would answer
+    about the wrong one.
 
     Args:
         adapter: The model.
-        vllm_renderer: vLLM's own, of the same checkpoint. Images that are in its cache, if it has
-            one, are neither decoded nor processed again.
-        policy: What images may be fetched, and how large they may be.
+        vllm_renderer: vLLM's renderer of the same checkpoint. Images in its cache, if it has one, are
+            neither decoded nor processed again.
+        policy: Which images may be fetched, and how large they may be.
     """
 
     def __init__(self, adapter: Adapter, vllm_renderer: BaseRenderer, policy: MediaPolicy) -> None:
@@ -79,7 +79,7 @@ class Renderer:
         self._max_images: int | None = (
             config.multimodal_config and config.multimodal_config.get_limit_per_prompt("image")
         )
-        self._whole_pictures = False
+        self._full_resolution_only = False
         self._processed = processed_image_cache(vllm_renderer)
         # Two adapters may share an engine. What the engine itself does to images is fixed.
         self._salt = f"{adapter.plugin.name} {adapter.plugin.version} {adapter.spec!r} ".encode()
@@ -91,11 +91,11 @@ class Renderer:
         *,
         cut: Callable[[list[int]], list[int]] | None = None,
     ) -> Rendered:
-        """The engine's input for a conversation.
+        """Return the engine's input for a conversation.
 
         Args:
-            conversation: What was asked.
-            fetcher: Of the batch that the request belongs to.
+            conversation: The conversation.
+            fetcher: The fetcher that the requests of a batch share.
             cut: Shortens the prompt's token ids; for conversations without images.
 
         Raises:
@@ -116,9 +116,9 @@ class Renderer:
         try:
             engine_input = await self._process(ids, images)
         except RequestError:
-            if all(image.picture is not None for image in images):
+            if all(image.pixels is not None for image in images):
                 raise
-            # One that was in vLLM's cache a moment ago is not any more.
+            # An image was evicted from vLLM's cache in the meantime.
             images = await self._load(conversation, force=True)
             engine_input = await self._process(ids, images)
         processed = clock.lap()
@@ -128,19 +128,19 @@ class Renderer:
             image_tokens=tuple(
                 span.length for span in engine_input.get("mm_placeholders", {}).get("image", ())
             ),
-            reused_images=sum(image.picture is None for image in images),
+            reused_images=sum(image.pixels is None for image in images),
             stages=Stages(fetched, decoded, tokenized + processed),
         )
         pairs = zip(images, rendered.image_tokens, strict=True)
         if any(image.tokens not in (None, count) for image, count in pairs):
             # The checkpoint's processor is not the one that the plugin describes.
-            self._whole_pictures = True
+            self._full_resolution_only = True
             return await self.render(conversation, fetcher)
         self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens)
         return rendered
 
     async def _encode(self, prompt: Prompt) -> list[int]:
-        # A short text is tokenized sooner than a thread is woken.
+        # Tokenizing a short text takes less time than waking a thread.
         if len(prompt.text) <= _SHORT_TEXT:
             return encode(prompt, self._tokenizer, self._adapter.spec)
         return await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
@@ -160,17 +160,17 @@ class Renderer:
                 content = check_image(image.source, self._policy)
             else:
                 content = encoded(image.source, self._policy)
-            name = self._name(content, image)
-            if not force and self._processed is not None and self._processed.is_cached_item(name):
-                return _Loaded(name, None)
+            key = self._cache_key(content, image)
+            if not force and self._processed is not None and self._processed.is_cached_item(key):
+                return _Loaded(key, None)
             tokens = None
             if isinstance(content, bytes):
                 content, tokens = self._decoded(content, image)
-            return _Loaded(name, self._adapter.preprocess_image(content, image), tokens)
+            return _Loaded(key, self._adapter.preprocess_image(content, image), tokens)
 
     def _decoded(self, content: bytes, image: Image) -> tuple[PILImage.Image, int | None]:
-        """The picture, and the tokens that it must take if it was decoded smaller than it is."""
-        if self._whole_pictures or image.min_pixels is not None or image.max_pixels is not None:
+        """Return the decoded image, and its expected image tokens if it was decoded at a smaller size."""
+        if self._full_resolution_only or image.min_pixels is not None or image.max_pixels is not None:
             return decode(content, self._policy), None
         tokens = None
 
@@ -183,13 +183,13 @@ class Renderer:
 
         return decode(content, self._policy, allows_downscaled_decode), tokens
 
-    def _name(self, content: bytes | PILImage.Image, image: Image) -> str:
-        """The same for the same content under the same bounds, in any process."""
+    def _cache_key(self, content: bytes | PILImage.Image, image: Image) -> str:
+        """Return a key that is the same in every process for the same content and bounds."""
         from blake3 import blake3  # which vLLM brings
 
         digest = blake3(self._salt)
         digest.update(f"{image.min_pixels} {image.max_pixels} ".encode())
-        digest.update(b"whole " if self._whole_pictures else b"")
+        digest.update(b"whole " if self._full_resolution_only else b"")
         if isinstance(content, bytes):
             digest.update(b"file ")
             digest.update(content)
@@ -201,13 +201,13 @@ class Renderer:
     async def _process(self, ids: list[int], images: Sequence[_Loaded]) -> Any:
         try:
             return await process_prompt(
-                self._vllm, ids, [image.picture for image in images], [image.name for image in images]
+                self._vllm, ids, [image.pixels for image in images], [image.cache_key for image in images]
             )
         except request_errors() as error:
             raise RequestError(f"vLLM cannot process the request: {error}") from error
 
     def check_image_count(self, conversation: Conversation) -> None:
-        """Raise `ConversationError` for more images than the engine takes."""
+        """Raise `ConversationError` if there are more images than the engine accepts."""
         count = len(conversation.image_places())
         if self._max_images is not None and count > self._max_images:
             raise ConversationError(
@@ -229,26 +229,26 @@ class Renderer:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """An image by its name, with the picture unless vLLM has its processed form.
+    """An image to process.
 
     Attributes:
-        name: As the engine knows it.
-        picture: To be processed.
-        tokens: That it must take, if it was decoded smaller than it is.
+        cache_key: Its key in vLLM's caches.
+        pixels: The decoded image; None if vLLM has its processed form in the cache.
+        tokens: The expected number of image tokens, if it was decoded at a smaller size.
     """
 
-    name: str
-    picture: PILImage.Image | None
+    cache_key: str
+    pixels: PILImage.Image | None
     tokens: int | None = None
 
 
 class _Clock:
-    """Measures how long one stage takes after the other."""
+    """Measures the duration of consecutive stages."""
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
 
     def lap(self) -> float:
-        """Seconds since the last lap."""
+        """Return the seconds since the last lap."""
         before, self._since = self._since, time.perf_counter()
         return self._since - before

@@ -1,7 +1,7 @@
-"""Rendering in processes of its own, since one process cannot feed a GPU with pictures.
+"""A pool of processes that render requests, since one process cannot keep a GPU busy with images.
 
-vLLM renders on one thread: its image processor is not thread-safe, and more threads would meet
-the interpreter's lock. Each worker here holds a vLLM renderer and hands back what the engine takes.
+vLLM renders on one thread: its image processor is not thread-safe, and more threads would wait for the
+interpreter's lock. Each worker here has a vLLM renderer and returns the engine's input.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from PIL import Image
 
 from vlm_run.engine.renderer import Rendered, Renderer
-from vlm_run.engine.shared_memory import MemoryFolder, Stored, discard, store, take
+from vlm_run.engine.shared_memory import SharedMemoryDirectory, Stored, store, take
 from vlm_run.errors import EngineError, RequestError, as_request_error
 from vlm_run.media import MediaPolicy
 from vlm_run.media.decode import load_opened_image
@@ -71,9 +71,9 @@ class RendererPool:
     def __init__(
         self, adapter: Adapter, config: VllmConfig, policy: MediaPolicy, size: int, cache_gb: float
     ) -> None:
-        self._folder = MemoryFolder()
+        self._directory = SharedMemoryDirectory()
         self._policy = policy
-        self._given = (adapter, config, policy, cache_gb, self._folder.name)
+        self._given = (adapter, config, policy, cache_gb)
         self._workers = [self._start() for _ in range(size)]
         self._affinity = ImageAffinity(size)
         self._ended = False
@@ -99,9 +99,9 @@ class RendererPool:
             ) from None
 
     @property
-    def folder(self) -> str:
-        """Where rendered requests wait for this process to take them."""
-        return self._folder.name
+    def directory(self) -> str:
+        """The directory of rendered requests that this process has not taken yet."""
+        return self._directory.path
 
     def shutdown(self) -> None:
         """End the workers; what they work at is dropped."""
@@ -110,7 +110,7 @@ class RendererPool:
             worker.stop()  # type: ignore[no-untyped-call]
         for worker in self._workers:
             worker.join()
-        self._folder.remove()
+        self._directory.remove()
 
     def _start(self) -> ProcessPool:
         # One import of vLLM for all workers, of which each is a fork of the process that did it.
@@ -123,36 +123,40 @@ class RendererPool:
         return pool
 
     async def _pickled(self, conversation: Conversation) -> bytes:
-        # A picture that was opened from a file is decoded to be pickled.
+        # An image that was opened from a file must be decoded to be pickled.
         if any(isinstance(source, Image.Image) for source in conversation.images):
-            return await asyncio.to_thread(_pickled_with_pictures, conversation, self._policy)
+            return await asyncio.to_thread(_pickled_with_images, conversation, self._policy)
         return pickle.dumps(conversation)
 
-    def _schedule(self, worker: int, pickled: bytes) -> ProcessFuture[Stored]:
+    def _schedule(self, worker: int, pickled: bytes, path: str) -> ProcessFuture[Stored]:
         if self._ended:
             raise EngineError("the engine has been shut down")
         try:
-            return self._workers[worker].schedule(_render, args=[pickled, self._threads()])
+            return self._workers[worker].schedule(_render, args=[pickled, path, self._threads()])
         except RuntimeError:  # broken, as pebble's is after the death of a worker that had nothing to do
             self._workers[worker].stop()  # type: ignore[no-untyped-call]
             self._workers[worker].join()
             self._workers[worker] = self._start()
-            return self._workers[worker].schedule(_render, args=[pickled, self._threads()])
+            return self._workers[worker].schedule(_render, args=[pickled, path, self._threads()])
 
     def _threads(self) -> int:
         """The threads that the next request may use: all cores if the pool is idle, one under load."""
         return max(1, min(_MAX_THREADS, len(os.sched_getaffinity(0)) // (self._affinity.busy + 1)))
 
     async def _render_once(self, worker: int, pickled: bytes) -> Rendered:
-        task = self._schedule(worker, pickled)
+        path = self._directory.new_file()
+        task = self._schedule(worker, pickled, path)
         rendering = asyncio.wrap_future(task)
         self._affinity.begin(worker)
         rendering.add_done_callback(lambda _: self._affinity.end(worker))
         try:
-            # Shielded: cancelling pebble's future would end a worker, which is dear to start.
+            # Shielded: cancelling pebble's future would end a worker, which is expensive to start.
             stored: Stored = await asyncio.shield(rendering)
         except asyncio.CancelledError:
-            task.add_done_callback(_discard_result)
+            task.add_done_callback(lambda _: _remove(path))
+            raise
+        except _DEATHS:
+            _remove(path)  # which a worker may have written before it died
             raise
         rendered: Rendered = take(stored)
         return rendered
@@ -192,7 +196,7 @@ class ImageAffinity:
         self._busy_with[worker] -= 1
 
 
-def _pickled_with_pictures(conversation: Conversation, policy: MediaPolicy) -> bytes:
+def _pickled_with_images(conversation: Conversation, policy: MediaPolicy) -> bytes:
     for index, (message, image) in enumerate(conversation.image_places()):
         if isinstance(image.source, Image.Image):
             with locating_errors(message, index):
@@ -200,9 +204,8 @@ def _pickled_with_pictures(conversation: Conversation, policy: MediaPolicy) -> b
     return pickle.dumps(conversation)
 
 
-def _discard_result(task: Any) -> None:
-    if not task.cancelled() and task.exception() is None:
-        discard(task.result())
+def _remove(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
 
 
 # Below, what runs in a worker.
@@ -210,13 +213,12 @@ def _discard_result(task: Any) -> None:
 
 @dataclass
 class _Worker:
-    """What a worker was given; the renderer comes with its first task."""
+    """The arguments of a worker; the renderer is created with its first task."""
 
     adapter: Adapter
     config: VllmConfig
     policy: MediaPolicy
     cache_gb: float
-    folder: str
 
     @cached_property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -250,7 +252,7 @@ def _this_worker() -> _Worker:
     return _worker
 
 
-def _render(pickled: bytes, threads: int) -> Stored:
+def _render(pickled: bytes, path: str, threads: int) -> Stored:
     worker = _this_worker()
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
@@ -260,9 +262,9 @@ def _render(pickled: bytes, threads: int) -> Stored:
     except Exception as error:  # of a library, perhaps one that cannot be pickled
         raise as_request_error(error) from None
     try:
-        return store(rendered, worker.folder)
+        return store(rendered, path)
     except OSError as error:
         raise RequestError(
-            f"there is no room to hand on the rendered request ({error})",
+            f"there is no space for the rendered request ({error})",
             hint="Give the container more shared memory, or use no renderer processes.",
         ) from None

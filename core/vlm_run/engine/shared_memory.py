@@ -1,6 +1,6 @@
-"""Rendered requests between processes: tensors in memory-mapped files, the rest pickled beside them.
+"""Passes rendered requests between processes: tensors in memory-mapped files, the rest pickled.
 
-A pickle through a pipe would copy every tensor four times and hold both processes up meanwhile.
+A pickle through a pipe would copy every tensor four times and block both processes in the meantime.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-# Of each tensor's first byte, so that a view of any dtype is aligned.
+# Offset of each tensor, so that a view of any dtype is aligned.
 _ALIGNMENT = 64
 _LEAST_FREE_BYTES = 2**30
 _PREFIX = "vlm-run-rendered-"
@@ -32,8 +32,8 @@ class Stored:
     """An object whose tensors are in a file.
 
     Attributes:
-        pickled: The object, with the number of a tensor in each tensor's place.
-        tensors: Of each tensor its offset in bytes, its dtype and its shape.
+        pickled: The object, with each tensor replaced by its index.
+        tensors: Offset in bytes, dtype and shape of each tensor.
         path: The file; None without tensors.
     """
 
@@ -42,14 +42,14 @@ class Stored:
     path: str | None
 
 
-class MemoryFolder:
-    """A folder whose files stay in memory, if this machine has one with room.
+class SharedMemoryDirectory:
+    """A temporary directory, in memory if `/dev/shm` has enough free space.
 
-    A process that is killed leaves its folder behind. The next one to make a folder removes it: who
-    lives holds a lock on its own, which also tells processes in other containers.
+    A process that is killed leaves its directory behind, and the next process that creates one removes it.
+    A living process holds a lock on its directory, which processes in other containers see too.
 
     Attributes:
-        name: Its path.
+        path: The directory.
     """
 
     def __init__(self) -> None:
@@ -57,34 +57,38 @@ class MemoryFolder:
         roomy = memory.is_dir() and shutil.disk_usage(memory).free >= _LEAST_FREE_BYTES
         parent = memory if roomy else Path(tempfile.gettempdir())
         _remove_abandoned(parent)
-        self.name = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
-        self._lock = os.open(self.name, os.O_RDONLY)
+        self.path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+        self._lock = os.open(self.path, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
+    def new_file(self) -> str:
+        """Return the path of a file that does not exist yet."""
+        return os.path.join(self.path, uuid.uuid4().hex)
+
     def remove(self) -> None:
-        """Remove it and what is in it."""
-        shutil.rmtree(self.name, ignore_errors=True)
+        """Remove the directory with its files."""
+        shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
 def _remove_abandoned(parent: Path) -> None:
-    for folder in parent.glob(f"{_PREFIX}*"):
+    for directory in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):  # locked, removed by another just now, or another user's
-            if time.time() - folder.stat().st_mtime < _NEW_SECONDS:
+            if time.time() - directory.stat().st_mtime < _NEW_SECONDS:
                 continue  # not locked yet, maybe
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(directory, ignore_errors=True)
             finally:
                 os.close(lock)
 
 
-def store(value: Any, folder: str) -> Stored:
-    """Write an object's tensors to a new file in `folder`.
+def store(value: Any, path: str) -> Stored:
+    """Write an object's tensors to the new file `path`.
 
     Raises:
-        OSError: There is no room for them.
+        OSError: There is not enough space for them.
     """
     buffer = io.BytesIO()
     pickler = _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL)
@@ -95,7 +99,6 @@ def store(value: Any, folder: str) -> Stored:
         offset += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
     if not offset:
         return Stored(buffer.getvalue(), tuple(places), None)
-    path = os.path.join(folder, uuid.uuid4().hex)
     try:
         with open(path, "xb") as file:
             # Reserves the room now: a full file system would otherwise kill the process that writes.
@@ -110,7 +113,7 @@ def store(value: Any, folder: str) -> Stored:
 
 
 def take(stored: Stored) -> Any:
-    """The object; its file is removed, and its memory is freed with its last tensor."""
+    """Return the object. Its file is removed, and its memory is freed with its last tensor."""
     whole = torch.empty(0, dtype=torch.uint8)
     if stored.path is not None:
         size = os.path.getsize(stored.path)
@@ -118,12 +121,6 @@ def take(stored: Stored) -> Any:
         os.unlink(stored.path)
     tensors = [_view(whole, place) for place in stored.tensors]
     return _Unpickler(io.BytesIO(stored.pickled), tensors).load()
-
-
-def discard(stored: Stored) -> None:
-    """Free an object that nobody takes."""
-    if stored.path is not None:
-        Path(stored.path).unlink(missing_ok=True)
 
 
 def _view(whole: torch.Tensor, place: tuple[int, torch.dtype, tuple[int, ...]]) -> torch.Tensor:

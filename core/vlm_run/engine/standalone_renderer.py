@@ -13,7 +13,7 @@ from vlm_run.media import MediaPolicy
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
 
-# One process, one picture at a time: nothing of the hardware a plugin's options are meant for.
+# One process and one image at a time: the options that plugins set for GPUs do not apply.
 _OPTIONS = {
     "dtype": "float32",
     "enforce_eager": True,
@@ -26,7 +26,7 @@ _OPTIONS = {
 
 @contextmanager
 def renderer_without_engine(adapter: Adapter) -> Iterator[Renderer]:
-    """What renders conversations for vLLM. The adapter's source must be a checkpoint folder.
+    """Yield a renderer for a model. The adapter's source must be a checkpoint directory.
 
     Raises:
         EngineError: vLLM is missing or refuses the configuration.

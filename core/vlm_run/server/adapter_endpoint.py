@@ -19,7 +19,7 @@ router = APIRouter()
 
 Side = Annotated[int, Query(ge=1, le=100_000, description="Size of the example image in pixels.")]
 Area = Annotated[int, Query(ge=1, description="Bound on the image's area in pixels, as in a request.")]
-_QUESTION = "What is in the picture?"
+_QUESTION = "What is in the image?"
 
 
 @router.get("/v1/adapter")

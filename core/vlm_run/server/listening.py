@@ -58,7 +58,7 @@ def ready_message(address: str, args: Namespace) -> str:
     """The model's name and URL, and a command that asks it about an image."""
     name = args.served_model_name[0]
     body = (
-        f'{{"model": "{name}", "messages": [{{"role": "user", "content": "What is in the picture?"}}], '
+        f'{{"model": "{name}", "messages": [{{"role": "user", "content": "What is in the image?"}}], '
         f'"images": ["{_EXAMPLE_IMAGE}"]}}'
     )
     where = f"--unix-socket {args.uds} http://localhost" if args.uds else address

@@ -171,10 +171,10 @@ def standard_requests(max_images: int | None) -> dict[str, Any]:
     wide, tall, small = drawn(640, 480, -2.0), drawn(300, 700, -1.5), drawn(120, 100, -1.0)
     asked = {
         "text": ("Explain in two sentences why the sky is blue.", []),
-        "one picture": ("Describe this picture in detail.", [wide]),
-        "a tall picture": ("Which colours does this picture have, and where?", [tall]),
-        "a small picture": ("What is this?", [small]),
-        "two pictures": ("What do the two pictures have in common?", [wide, small]),
+        "one image": ("Describe this image in detail.", [wide]),
+        "a tall image": ("Which colours does this image have, and where?", [tall]),
+        "a small image": ("What is this?", [small]),
+        "two images": ("What do the two images have in common?", [wide, small]),
     }
     return {
         name: {"query": question, "images": images}
