@@ -18,9 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_run.checkpoints.hub_cache import snapshot
+from vlm_run.checkpoints.files import read_json
+from vlm_run.checkpoints.gpu_memory import Gpu, MemoryEstimate, estimate_memory
+from vlm_run.checkpoints.hub_cache import configuration, snapshot
 from vlm_run.checkpoints.tokenizer_file import TokenizerFile
-from vlm_run.errors import MediaError, MediaWarning, UnknownTokenCountError
+from vlm_run.errors import MediaError, MediaWarning, UnknownTokenCountError, VlmRunError
 from vlm_run.media.source import ImageSource
 from vlm_run.plugins.gpu_throughput import gpu_engine_kwargs
 from vlm_run.prompts.conversation import Conversation, Image
@@ -92,6 +94,7 @@ class Explanation:
         engine_kwargs: The options with which the engine would start.
         engine_kwargs_from: The layer that set each option; nested options have dotted names.
         notes: What would fail, and what could not be determined.
+        memory: What the model would take of a GPU, if one was given.
     """
 
     model_type: str
@@ -109,6 +112,7 @@ class Explanation:
     engine_kwargs: dict[str, Any]
     engine_kwargs_from: dict[str, str]
     notes: tuple[str, ...]
+    memory: MemoryEstimate | None = None
 
     @property
     def image_tokens(self) -> int | None:
@@ -150,6 +154,7 @@ class Explanation:
             "engine_kwargs": self.engine_kwargs,
             "engine_kwargs_from": self.engine_kwargs_from,
             "notes": list(self.notes),
+            **({} if self.memory is None else {"memory": self.memory.to_dict()}),
         }
 
 
@@ -159,6 +164,7 @@ def explain(
     *,
     policy: MediaPolicy | None = None,
     served: bool = False,
+    gpu: Gpu | None = None,
     **overrides: Any,
 ) -> Explanation:
     """What would be sent to the model for a conversation, and what it costs.
@@ -169,10 +175,13 @@ def explain(
             image; any other image is loaded, as it is for an answer.
         policy: Which images may be fetched, and how large they may be.
         served: Show the engine options of a server.
+        gpu: Estimate whether the model fits on it. Reads `config.json` and the safetensors index of the
+            checkpoint, from the Hugging Face hub if they are not on this machine.
         overrides: Engine options, which take precedence over the adapter's.
 
     Raises:
         RequestError: The conversation or one of its images is refused, as it would be for an answer.
+        VlmRunError: The checkpoint's files do not tell what it takes of the GPU.
     """
     kwargs = adapter.engine_kwargs(served=served, **overrides)
     adapter = adapter.with_engine_kwargs(kwargs)
@@ -183,7 +192,10 @@ def explain(
             f"use '{adapter.spec.replaced_by}' instead"
         )
     if note := adapter.dtype_note(**overrides):
-        notes.append(note)
+        if gpu is None:
+            notes.append(note)
+        else:
+            del kwargs["dtype"]  # for this machine's CPU
     if adapter.spec.derived_from:
         notes.append(
             f"no plugin lists this checkpoint: {adapter.plugin.name} derived its spec "
@@ -208,6 +220,7 @@ def explain(
         engine_kwargs=kwargs,
         engine_kwargs_from=_layers(adapter, kwargs, overrides),
         notes=(),
+        memory=None if gpu is None else _memory(adapter, kwargs, gpu, served, notes),
     )
     return _with_notes(explanation, notes)
 
@@ -289,6 +302,32 @@ def _cost(adapter: Adapter, loaded: PILImage.Image, image: Image, notes: list[st
     except UnknownTokenCountError as error:
         notes.append(f"image tokens are not counted: {error.cause}")
     return ImageCost(*loaded.size, resized=vision.resized(*seen) if vision else None, tokens=tokens)
+
+
+def _memory(
+    adapter: Adapter, kwargs: Mapping[str, Any], gpu: Gpu, served: bool, notes: list[str]
+) -> MemoryEstimate:
+    source = str(kwargs.get("model") or adapter.source)
+    directory = Path(source) if os.path.isdir(source) else configuration(source)
+    if directory is None:
+        raise VlmRunError(
+            f"the memory of {source} cannot be estimated: its config.json is neither on this machine nor "
+            "available from the Hugging Face hub",
+            hint="Download the model with `vlm-run pull`, or give its directory with --model.",
+        )
+    try:
+        memory = estimate_memory(
+            directory,
+            read_json(directory / "config.json"),
+            gpu,
+            kwargs,
+            context_length=adapter.spec.context_length or 4096,
+            served=served,
+        )
+    except ValueError as error:
+        raise VlmRunError(f"the memory of {source} cannot be estimated: {error}") from error
+    notes.extend(memory.notes)
+    return memory
 
 
 def _placeholders(adapter: Adapter, prompt: Prompt, images: int) -> tuple[Placeholder, ...]:

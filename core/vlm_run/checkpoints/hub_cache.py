@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 Hub: TypeAlias = Literal["huggingface", "modelscope"]
 
 _CONFIGURATION = ["*.json", "*.jinja", "*.model", "*.txt"]
-_WEIGHTS = ["*.safetensors.index.json", "*.bin.index.json", "*/*"]
+_WEIGHTS = ["*.bin.index.json", "*/*"]
 
 
 def snapshot(repository: str) -> Path | None:

@@ -11,6 +11,7 @@ from vlm_run.cli.completion import complete_model_type
 from vlm_run.cli.options import AllowPrivateMedia, AsJson, LoadOptions, Verbose, expand_option_groups
 
 if TYPE_CHECKING:
+    from vlm_run.checkpoints.gpu_memory import Gpu, MemoryEstimate
     from vlm_run.explain import Explanation
 
 
@@ -33,6 +34,10 @@ def explain(
     served: Annotated[
         bool, typer.Option("--served", help="Show the engine options of `vlm-run serve`.")
     ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="Whether the model fits: a GPU's memory in GiB, such as 24, or h100, or h100x2."),
+    ] = None,
     allow_private_media: AllowPrivateMedia = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -40,6 +45,7 @@ def explain(
     """Show what would be sent to a model, and what it costs. Needs no GPU and no weights.
 
     vlm-run explain qwen2-vl-7b-instruct "What is this?" --image 1920x1080
+    vlm-run explain qwen2-vl-7b-instruct --gpu 24
     """
     name, text = load.name_and_text(words)
     from vlm_run.explain import explain as explain_conversation
@@ -51,6 +57,7 @@ def explain(
         Conversation.from_query(text or "", images=list(image or []), system=system),
         policy=MediaPolicy(allow_private_addresses=allow_private_media),
         served=served,
+        gpu=_parse_gpu(gpu),
         **load.engine_options(),
     )
     if as_json:
@@ -80,8 +87,49 @@ def print_explanation(explanation: Explanation) -> None:
     _print_title("Engine")
     for name, layer in explanation.engine_kwargs_from.items():
         typer.echo(f"  {name} = {json.dumps(_look_up(explanation.engine_kwargs, name))}  ({layer})")
+    if explanation.memory is not None:
+        _print_memory(explanation.memory)
     for note in explanation.notes:
         typer.secho(f"note: {note}", fg="yellow", err=True)
+
+
+def _parse_gpu(text: str | None) -> Gpu | None:
+    from vlm_run.checkpoints.gpu_memory import Gpu
+
+    try:
+        return None if text is None else Gpu.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--gpu") from None
+
+
+def _print_memory(memory: MemoryEstimate) -> None:
+    gpus = f"{memory.gpu.count} GPUs of" if memory.gpu.count > 1 else "one GPU of"
+    _print_title("GPU memory" + (", on each GPU" if memory.gpu.count > 1 else ""))
+    typer.echo(
+        f"  {gpus} {_gib(memory.gpu.memory).strip()}, of which vLLM uses {_gib(memory.budget).strip()}"
+    )
+    typer.echo(f"  weights      {_gib(memory.weights)}  ({memory.weights_from})")
+    typer.echo(f"  activations  {_gib(memory.activations)}  (the largest step, of text or images)")
+    typer.echo(f"  CUDA         {_gib(memory.overhead)}  (context, libraries and workspaces)")
+    rest = f"the rest: {memory.kv_cache_tokens:,} tokens"
+    if memory.kv_cache < 0:
+        rest = f"the others need {_gib(-memory.kv_cache).strip()} more than there is"
+    typer.echo(f"  KV cache     {_gib(max(memory.kv_cache, 0))}  ({rest})")
+    length = f"max_model_len, {memory.max_model_len:,} tokens ({_gib(memory.request).strip()} each)"
+    if memory.fits:
+        typer.echo(f"  It fits: {memory.requests:.1f} requests of {length}")
+        return
+    typer.echo(f"  It does not fit: not one request of {length}")
+    for option in memory.options:
+        typer.echo(f"    would fit: {option}")
+    if not memory.options:
+        typer.echo(
+            "    no single option of vLLM makes it fit: use a larger GPU, or a smaller or quantized model"
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:6.2f} GiB"
 
 
 def _print_title(text: str) -> None:
