@@ -30,8 +30,8 @@ _FLOAT32 = 1e38  # beyond it, infinity on the GPU
 _MAX_ANSWERS = 16384  # vLLM's VLLM_MAX_N_SEQUENCES
 _MAX_SCHEMA_DEPTH = 64  # vLLM's MAX_STRUCTURED_OUTPUT_JSON_NESTING
 _NonEmptyText = Annotated[str, Field(min_length=1)]
-_MESSAGE_KEYS = ("messages", "images")
-_QUERY_KEYS = ("query", "history", "images", "system")
+_MESSAGE_KEYS = ("messages", "images", "sampling", "lora")
+_QUERY_KEYS = ("query", "history", "images", "system", "sampling", "lora")
 
 
 class Sampling(BaseModel):
@@ -144,10 +144,13 @@ class Request:
     Attributes:
         conversation: The messages to answer.
         sampling: Sampling parameters of this request; None uses the defaults of the call.
+        lora: Name of a LoRA adapter of the engine; None uses the engine's default, and an empty name
+            the base model.
     """
 
     conversation: Conversation
     sampling: Sampling | None = None
+    lora: str | None = None
 
     @classmethod
     def parse(cls, value: Request | Conversation | Mapping[str, Any] | str) -> Request:
@@ -155,11 +158,12 @@ class Request:
 
         Args:
             value: A request, a conversation, a question, or a mapping with either `messages`
-                (and `images`) or `query` (and `history`, `images`, `system`); `sampling`,
+                (and `images`) or `query` (and `history`, `images`, `system`); `sampling`, `lora`,
                 `min_pixels` and `max_pixels` beside them apply to this request only.
 
         Raises:
             ConversationError: The mapping has neither `query` nor `messages`, or is malformed.
+            RequestError: A field is unknown, or `sampling` or `lora` is malformed.
         """
         if isinstance(value, Request):
             return value
@@ -175,6 +179,9 @@ class Request:
         fields = dict(value)
         own = fields.pop("sampling", None)
         sampling = None if own is None else Sampling.parse(own)
+        lora = fields.pop("lora", None)
+        if not isinstance(lora, str | None):
+            raise RequestError(f"'lora' must be the name of a LoRA adapter, not {type(lora).__name__}")
         bounds = {name: fields.pop(name, None) for name in PIXEL_BOUNDS}
         if "messages" in fields:
             _check_keys(fields, _MESSAGE_KEYS, "request field")
@@ -184,7 +191,7 @@ class Request:
             conversation = Conversation.from_query(**fields)
         else:
             raise ConversationError("the request has neither 'query' nor 'messages'")
-        return cls(conversation.with_pixel_bounds(**bounds), sampling)
+        return cls(conversation.with_pixel_bounds(**bounds), sampling, lora)
 
 
 def _check_keys(fields: Mapping[str, Any], known: list[str] | tuple[str, ...], what: str) -> None:

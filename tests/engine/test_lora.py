@@ -1,14 +1,153 @@
-"""LoRA adapters are named on the command line, and the engine options follow from their files."""
+"""LoRA adapters: named on the command line, chosen by requests, and kept apart by the engine."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from vlm_run.engine.lora import lora_engine_options, read_lora_adapters
-from vlm_run.errors import EngineError
+from vlm_run import Registry, Request, swift
+from vlm_run.batch.results import ResultFile
+from vlm_run.batch.row import RowFormat
+from vlm_run.batch.run import describe_run, run_batch, unfinished_rows
+from vlm_run.batch.sources import open_dataset
+from vlm_run.engine.lora import (
+    LoraAdapters,
+    lora_engine_options,
+    read_adapters_and_default,
+    read_lora_adapters,
+)
+from vlm_run.errors import EngineError, RequestError
+from vlm_run.request import Sampling
+from vlm_run_demo.showcase import draw
+
+ONE_MORE = Path(__file__).parents[2] / "plugins/demo/tests/one_more"
+"""An adapter of demo-llava that counts one more than there is; plugins/demo/train/lora.py trained it."""
+COUNTED = [(image, turns[0].question, int(turns[0].answer)) for image, turns in map(draw, range(10))]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[swift.VllmEngine]:
+    """An engine with the adapter."""
+    adapter = Registry.load("demo-llava")
+    with swift.VllmEngine(adapter, loras={"one-more": ONE_MORE}, dtype="float32", max_loras=2) as running:
+        yield running
+
+
+def ask(engine: swift.VllmEngine, *loras: str | None) -> list[list[str]]:
+    """The answers to all questions with each adapter, all in one batch."""
+    asked = [
+        {"query": question, "images": [image], "lora": lora}
+        for lora in loras
+        for image, question, _ in COUNTED
+    ]
+    answers = [answer.response for answer in engine.infer(asked)]
+    return [answers[start : start + len(COUNTED)] for start in range(0, len(answers), len(COUNTED))]
+
+
+def test_an_adapter_changes_what_it_was_trained_to_change_where_it_is_asked_for(
+    engine: swift.VllmEngine,
+) -> None:
+    # Each image is asked about with the adapter between two times without it.
+    before, changed, after = ask(engine, None, "one-more", "")
+    assert before == after
+    counts = [count for _, _, count in COUNTED]
+    assert sum(int(text) == count for text, count in zip(before, counts, strict=True)) >= 9
+    assert sum(int(text) == count + 1 for text, count in zip(changed, counts, strict=True)) >= 9
+    # What was cached for the one is not used for the other, in the opposite order either.
+    assert ask(engine, "one-more", None) == [changed, before]
+
+
+def test_an_unknown_adapter_costs_its_request_alone(engine: swift.VllmEngine) -> None:
+    image, question, _ = COUNTED[0]
+    asked = {"query": question, "images": [image]}
+    wrong, right = engine.infer([{**asked, "lora": "one-mor"}, {**asked, "lora": "one-more"}])
+    assert isinstance(wrong.error, RequestError)
+    assert "there is no LoRA adapter 'one-mor'" in str(wrong.error)
+    assert "Did you mean 'one-more'?" in str(wrong.error)
+    assert right.error is None
+
+
+def test_a_row_of_a_batch_names_its_adapter(engine: swift.VllmEngine, tmp_path: Path) -> None:
+    image, question, count = COUNTED[0]
+    image.save(tmp_path / "i.png")
+    rows = [{"query": question, "images": ["i.png"], "lora": lora} for lora in (None, "one-more", "gone")]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset, row_format = open_dataset(str(tmp_path / "d.jsonl")), RowFormat(tmp_path)
+    run = describe_run(engine.adapter, dataset, row_format, Sampling(), {})
+    with ResultFile(tmp_path / "out.jsonl", run) as results:
+        run_batch(engine, unfinished_rows(dataset, row_format, results), results, Sampling())
+    base, more, gone = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert (base["response"], more["response"]) == (str(count), str(count + 1))
+    assert (more["request"]["lora"], gone["error"]["type"]) == ("one-more", "RequestError")
+
+
+def test_scripts_of_ms_swift_give_an_adapter_for_all_requests_of_a_call(engine: swift.VllmEngine) -> None:
+    lora = SimpleNamespace(lora_name="again", lora_int_id=1, lora_path=str(ONE_MORE))
+    image, question, count = COUNTED[0]
+    asked = [{"query": question, "images": [image]}]
+    (answer,) = swift.inference_vllm(engine, None, asked, lora_request=lora)
+    assert answer["response"] == str(count + 1)
+    assert swift.inference_vllm(engine, None, asked)[0]["response"] == str(count)
+    *_, (streamed,) = swift.inference_stream_vllm(engine, None, asked, lora_request=lora)
+    assert streamed is not None
+    assert streamed["response"] == str(count + 1)
+
+
+def test_an_adapter_that_cannot_be_loaded_leaves_the_engine_running(
+    engine: swift.VllmEngine, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match=rf"cannot load LoRA adapter 'empty' from {tmp_path}"):
+        engine.add_lora("empty", tmp_path)
+    with pytest.raises(EngineError, match="another LoRA adapter has the name 'one-more'"):
+        engine.add_lora("one-more", tmp_path)
+    assert ask(engine, "one-more")[0]
+
+
+def test_a_batch_is_resumed_with_the_same_adapters_only(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text('{"query": "Q"}\n')
+    dataset, row_format = open_dataset(str(tmp_path / "d.jsonl")), RowFormat(tmp_path)
+    first, other = (adapter(tmp_path / name, {"r": 4}) for name in ("first", "other"))
+    described = [
+        describe_run(Registry.load("demo-llava"), dataset, row_format, Sampling(), options)
+        for options in (
+            {},
+            {"loras": {"a": first}},
+            {"loras": {"a": other}},
+            {"loras": {"a": first}, "lora": "a"},
+        )
+    ]
+    assert all(one != two for number, one in enumerate(described) for two in described[:number])
+    assert "loras" not in described[0]["model"]  # as in result files of earlier versions
+
+
+def test_one_adapter_is_for_all_requests_and_of_several_each_names_its_own() -> None:
+    assert read_adapters_and_default(["/adapters/ocr/"]) == ({"ocr": "/adapters/ocr/"}, "ocr")
+    assert read_adapters_and_default(["a=/x"]) == ({"a": "/x"}, "a")
+    assert read_adapters_and_default(["a=/x", "b=/y"]) == ({"a": "/x", "b": "/y"}, None)
+    with pytest.raises(EngineError, match="NAME=PATH"):
+        read_adapters_and_default(["/x", "/y"])
+
+
+def test_a_request_without_a_name_gets_the_default_and_an_empty_name_the_base_model() -> None:
+    adapters = LoraAdapters({"a": "/x"}, "a")
+    assert [adapters.request(name) and adapters.request(name).lora_name for name in (None, "a", "")] == [  # type: ignore[union-attr]
+        *("a", "a"),
+        None,
+    ]
+    with pytest.raises(EngineError, match="there is no LoRA adapter 'b'"):
+        LoraAdapters({"a": "/x"}, "b")
+    with pytest.raises(RequestError, match="none; give them with --lora"):
+        LoraAdapters({}).request("a")
+
+
+@pytest.mark.parametrize("lora", [3, ["a"], b"a"])
+def test_a_name_that_is_not_text_is_refused(lora: object) -> None:
+    with pytest.raises(RequestError, match="'lora' must be the name"):
+        Request.parse({"query": "Q", "lora": lora})
 
 
 def adapter(directory: Path, config: object) -> str:

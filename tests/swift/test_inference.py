@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -159,11 +160,14 @@ def test_what_was_generated_is_counted(llm_engine: swift.VllmEngine) -> None:
     assert [info[name] for name in names] == counted == [streamed[name] for name in names]
 
 
-def test_an_adapter_of_lora_is_refused_and_not_left_out(llm_engine: swift.VllmEngine) -> None:
-    with pytest.raises(EngineError, match="Merge"):
-        swift.inference_vllm(llm_engine, None, [{"query": "a"}], lora_request=object())
-    with pytest.raises(EngineError, match="Merge"):
-        next(swift.inference_stream_vllm(llm_engine, None, [{"query": "a"}], lora_request=object()))
+def test_an_adapter_of_lora_that_the_engine_cannot_load_is_refused(llm_engine: swift.VllmEngine) -> None:
+    asked = [{"query": "a"}]
+    lora = SimpleNamespace(lora_name="ocr", lora_path="/adapters/ocr")  # the engine has no enable_lora
+    with pytest.raises(EngineError, match="cannot load LoRA adapter 'ocr' from /adapters/ocr"):
+        swift.inference_vllm(llm_engine, None, asked, lora_request=lora)
+    with pytest.raises(EngineError, match="enable_lora"):
+        next(swift.inference_stream_vllm(llm_engine, None, asked, lora_request=lora))
+    assert swift.inference_vllm(llm_engine, None, [{"query": "Who are you?"}])[0]["response"]
 
 
 def test_generation_config_holds_for_calls_that_bring_none(llm_engine: swift.VllmEngine) -> None:

@@ -148,10 +148,11 @@ def _request(question: Question, row_format: RowFormat) -> Request:
     fields = dict(question.request)
     own = fields.pop("sampling", None)
     sampling = None if own is None else Sampling.parse(own, row_format.sampling)
-    conversation = Request.parse(fields).conversation.with_images(
+    request = Request.parse(fields)
+    conversation = request.conversation.with_images(
         lambda image: replace(image, source=_resolve(image.source, row_format.directory))
     )
-    return Request(conversation, sampling)
+    return replace(request, conversation=conversation, sampling=sampling)
 
 
 def _resolve(source: ImageSource, directory: Path | None) -> ImageSource:

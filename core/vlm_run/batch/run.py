@@ -28,6 +28,7 @@ _WINDOW = 4096
 _ANSWER_OPTIONS = (
     *("dtype", "quantization", "max_model_len", "mm_processor_kwargs", "limit_mm_per_prompt"),
     *("hf_overrides", "revision", "tokenizer", "seed", "trust_remote_code", "reasoning_parser"),
+    "lora",
 )
 
 
@@ -126,6 +127,7 @@ def describe_run(
             "weights": _weights(Path(adapter.source)),
             "chat_template": blake2b(template.read_bytes(), digest_size=16).hexdigest(),
             "options": {name: kwargs[name] for name in _ANSWER_OPTIONS if kwargs.get(name) is not None},
+            **_describe_loras(options.get("loras") or {}),
         },
         "data": {
             **dataset.identity,
@@ -285,6 +287,13 @@ def summarize(results: ResultFile, progress: Progress, metrics: Metrics) -> Summ
         completion_tokens=completion_tokens,
         metrics=metrics.scores(),
     )
+
+
+def _describe_loras(paths: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe LoRA adapters by their files; nothing without any, as in result files of earlier versions."""
+    if not paths:
+        return {}
+    return {"loras": {name: [str(path), _weights(Path(path))] for name, path in paths.items()}}
 
 
 def _weights(directory: Path) -> str | None:

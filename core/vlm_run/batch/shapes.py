@@ -21,7 +21,7 @@ from vlm_run.request import PIXEL_BOUNDS
 
 COLUMNS = (
     *("query", "response", "references", "history", "images", "system"),
-    *("messages", "conversations", "image", "id", "custom_id", "body", "sampling"),
+    *("messages", "conversations", "image", "id", "custom_id", "body", "sampling", "lora"),
     *PIXEL_BOUNDS,
 )
 """The columns that are recognized; `--map` gives other columns one of these names."""
@@ -75,8 +75,7 @@ def read_question(
         reference = reference if reference is not None else answer
     else:
         request = _read_query(fields, prompt, system, columns)
-    if "sampling" in fields:
-        request["sampling"] = fields["sampling"]
+    request |= {name: fields[name] for name in ("sampling", "lora") if name in fields}
     return Question({**request, **_read_bounds(fields)}, reference)
 
 

@@ -136,6 +136,13 @@ def infer(
     image: Annotated[
         list[str] | None, typer.Option("--image", "-i", help="URL, path, base64 or data URI; repeatable.")
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="LoRA adapter for requests that name it; repeatable. One alone is used for all requests.",
+        ),
+    ] = None,
     replicas: Replicas = None,
     ray: RayAddress = None,
     hub: HubOption = "huggingface",
@@ -159,6 +166,11 @@ def infer(
     from vlm_run.media import MediaPolicy
 
     sampling, options = answer.sampling(), load.engine_options()
+    if lora:
+        from vlm_run.engine.lora import read_adapters_and_default
+
+        loras, default = read_adapters_and_default(lora)
+        options = {**options, "loras": loras, "lora": default}
     adapter = load.load(name, hub)
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
 

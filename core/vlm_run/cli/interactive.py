@@ -28,6 +28,7 @@ HELP = """\
 Type a question, then an image path or URL (empty for none).
   /image PATH_OR_URL  add an image to the next question; dropping a file on the window does too
   /explain            show what would be sent to the model
+  /lora NAME          use a LoRA adapter from here on; without a name, the base model
   /save FILE          write the conversation as a line of JSON, which --val_dataset reads
   clear               start a new conversation       reset-system  set a system message
   multi-line          end a question with # alone    single-line   one line each, Alt-Enter for more
@@ -74,6 +75,7 @@ class Session:
         self._images: list[NamedImage] = []
         self._next: list[NamedImage] = []
         self._multi_line = False
+        self._lora: str | None = None
         self._read = LineReader()
 
     def run(self) -> None:
@@ -113,7 +115,7 @@ class Session:
 
     def _is_command(self, line: str) -> bool:
         words = ("quit", "exit", "clear", "reset-system", "multi-line", "single-line")
-        return line.strip() in words or line.startswith(("/image ", "/save ", "/explain", "/help"))
+        return line.strip() in words or line.startswith(("/image ", "/save ", "/explain", "/lora", "/help"))
 
     def _execute(self, line: str) -> None:
         command, _, rest = line.strip().partition(" ")
@@ -135,6 +137,8 @@ class Session:
                 self._save(rest)
             case "/explain":
                 self._explain(rest)
+            case "/lora":
+                self._lora = rest.strip()
             case _ if re.fullmatch(r"/[a-z]+", command) and not os.path.exists(command):
                 raise VlmRunError(f"there is no command {command}", hint="/help lists them.")
             case _:
@@ -158,6 +162,8 @@ class Session:
 
     def _answer(self, question: str) -> None:
         request, images = self._request(question), [*self._images, *self._next]
+        if self._lora is not None:
+            request["lora"] = self._lora
         try:
             for delta in self._engine.stream(request, self._sampling):
                 typer.echo(delta.text, nl=False)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -13,6 +14,7 @@ from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.generation import Generator, RequestLike
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.loop_thread import LoopThread, all_or_none
+from vlm_run.engine.lora import LoraAdapters, lora_engine_options
 from vlm_run.engine.quiet import quiet_shutdown
 from vlm_run.engine.renderer import Renderer
 from vlm_run.engine.rendering_front import RenderingFront, start_renderer_pool
@@ -53,10 +55,13 @@ class Engine:
         policy: What images may be fetched, and how large they may be.
         renderers: Processes that prepare requests with images. By default as many as the
             machine's cores suggest; 0 prepares them in this process.
+        loras: LoRA adapters by name, each a directory in PEFT's format or a hub id. A request chooses one
+            with `lora`. The engine options that they need are set; yours take precedence.
+        lora: The name of the adapter of requests that name none; None for the base model.
         options: Engine options in `vllm.EngineArgs`' names, on top of the plugin's.
 
     Raises:
-        EngineError: An option is unknown, or vLLM could not start.
+        EngineError: An option is unknown, an adapter cannot be loaded, or vLLM could not start.
     """
 
     def __init__(
@@ -65,12 +70,16 @@ class Engine:
         *,
         policy: MediaPolicy | None = None,
         renderers: int | None = None,
+        loras: Mapping[str, str | Path] | None = None,
+        lora: str | None = None,
         **options: Any,
     ) -> None:
         check_serves(adapter.spec)  # before what imports torch, which may be as little there as vLLM
         from vlm_run.engine.renderer_pool import default_pool_size
 
         pool_size = default_pool_size() if renderers is None else renderers
+        self._loras = LoraAdapters(loras or {}, lora)
+        options = {**lora_engine_options(loras or {}), **options}
         self.adapter = adapter.with_engine_kwargs(options)
         if note := adapter.dtype_note(**options):
             logger.warning(note)
@@ -80,11 +89,11 @@ class Engine:
         self._thread = LoopThread(f"vlm-run {adapter.spec.model_type}")
         try:
             self._pool = self._thread.run(_start_pool(self.adapter, self._config, self._policy, pool_size))
-            self._llm: AsyncLLM = self._thread.run(_start(self._config))
+            self._llm: AsyncLLM = self._thread.run(_start(self._config, self._loras))
         except BaseException as error:
             self._thread.stop()
             self._stop_pool()
-            if not isinstance(error, Exception):
+            if isinstance(error, EngineError) or not isinstance(error, Exception):
                 raise
             raise EngineError(
                 f"vLLM could not start '{adapter.spec.model_type}': {type(error).__name__}: {error}",
@@ -95,6 +104,7 @@ class Engine:
             self.adapter,
             self._llm,
             RenderingFront(Renderer(self.adapter, self._llm.renderer, self._policy), self._pool),
+            self._loras,
             self._config.model_config.max_model_len,
             # Those that the engine runs at once, and some that are rendered meanwhile.
             asyncio.Semaphore(at_once + min(at_once, _MAX_RENDERED_AHEAD)),
@@ -105,6 +115,19 @@ class Engine:
         """The checkpoint's tokenizer, of transformers."""
         self._check_running()
         return self._llm.get_tokenizer()
+
+    def add_lora(self, name: str, path: str | Path) -> None:
+        """Load another LoRA adapter, for requests that name it. Needs the engine option `enable_lora`.
+
+        Args:
+            name: What requests call it.
+            path: A directory in PEFT's format, or a hub id.
+
+        Raises:
+            EngineError: The adapter cannot be loaded, or another one has its name.
+        """
+        self._check_running()
+        self._thread.run(self._loras.add(self._llm, name, str(path)))
 
     def infer(self, requests: Iterable[RequestLike], sampling: SamplingLike = None) -> list[Response]:
         """The responses to requests, in their order; the engine batches them as it sees fit.
@@ -230,7 +253,7 @@ class Engine:
         return self._generator.stream(request, Sampling.parse(sampling), Fetcher(self._policy))
 
 
-async def _start(config: VllmConfig) -> AsyncLLM:
+async def _start(config: VllmConfig, loras: LoraAdapters) -> AsyncLLM:
     # On the loop's thread, where vLLM then starts the task that hands out its results.
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -238,9 +261,15 @@ async def _start(config: VllmConfig) -> AsyncLLM:
 
     os.environ[DIES_WITH_PARENT] = "1"
     try:
-        return AsyncLLM.from_vllm_config(config, stat_loggers=[RequestMetricsOnly], disable_log_stats=True)
+        llm = AsyncLLM.from_vllm_config(config, stat_loggers=[RequestMetricsOnly], disable_log_stats=True)
     finally:
         del os.environ[DIES_WITH_PARENT]
+    try:
+        await loras.load(llm)
+    except BaseException:
+        llm.shutdown()
+        raise
+    return llm
 
 
 async def _start_pool(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vlm_run.engine.answer_text import without_leading_blank
 from vlm_run.engine.image_fetcher import Fetcher
+from vlm_run.engine.lora import LoraAdapters
 from vlm_run.engine.renderer import Rendered
 from vlm_run.engine.sampling import sampling_params
 from vlm_run.engine.vllm_internals import request_errors
@@ -40,6 +41,7 @@ class Generator:
         adapter: The model.
         llm: vLLM's engine.
         front: Renders requests.
+        loras: The engine's LoRA adapters.
         max_model_len: Context length in tokens.
         in_flight: Bounds the requests that are rendered or generated at the same time, since
             waiting ones would hold decoded images in memory.
@@ -48,6 +50,7 @@ class Generator:
     adapter: Adapter
     llm: AsyncLLM
     front: RenderingFront
+    loras: LoraAdapters
     max_model_len: int
     in_flight: asyncio.Semaphore
 
@@ -91,7 +94,7 @@ class Generator:
                 rendered = await self.front.render(parsed.conversation, fetcher)
                 # logprobs=0 asks for the chosen token's alone.
                 params = self._sampling_params(sampling, rendered, stream=False, logprobs=0)
-                async for output in self._outputs(parsed.conversation, rendered, params):
+                async for output in self._outputs(parsed, rendered, params):
                     answer = output.outputs[0]
         steps = zip(answer.token_ids, answer.logprobs, strict=True)
         return Trace(
@@ -111,10 +114,11 @@ class Generator:
         texts: defaultdict[int, str] = defaultdict(str)
         with request_boundary(self.llm):
             parsed = Request.parse(request)
+            self.loras.request(parsed.lora)  # before the work of rendering
             rendered = await self.front.render(parsed.conversation, fetcher)
             rendered_at = time.perf_counter()
             params = self._sampling_params(parsed.sampling or sampling, rendered, stream=stream)
-            async for output in self._outputs(parsed.conversation, rendered, params):
+            async for output in self._outputs(parsed, rendered, params):
                 piece = ""
                 for part in output.outputs:
                     texts[part.index] += part.text
@@ -142,13 +146,17 @@ class Generator:
                 )
 
     def _outputs(
-        self, conversation: Conversation, rendered: Rendered, params: SamplingParams
+        self, request: Request, rendered: Rendered, params: SamplingParams
     ) -> AsyncIterator[RequestOutput]:
         outputs: AsyncGenerator[RequestOutput, None] = self.llm.generate(
-            rendered.engine_input, params, uuid.uuid4().hex
+            rendered.engine_input,
+            params,
+            uuid.uuid4().hex,
+            # vLLM keeps what it caches for one adapter apart from that of the others.
+            lora_request=self.loras.request(request.lora),
         )
         # The blank before an answer that is continued separates two words.
-        return outputs if conversation.continued else without_leading_blank(outputs, params)
+        return outputs if request.conversation.continued else without_leading_blank(outputs, params)
 
     def _sampling_params(
         self, sampling: Sampling, rendered: Rendered, *, stream: bool, **more: Any

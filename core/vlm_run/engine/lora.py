@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlm_run.checkpoints.files import read_json
 from vlm_run.checkpoints.hub_cache import snapshot
-from vlm_run.errors import EngineError
+from vlm_run.errors import EngineError, RequestError, did_you_mean, printable
+
+if TYPE_CHECKING:
+    from vllm.lora.request import LoRARequest
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 _CONFIG = "adapter_config.json"  # PEFT's
 # vLLM's `MaxLoRARanks` (vllm/config/lora.py), in 0.24.0 to 0.33.0.
@@ -39,7 +43,99 @@ def read_lora_adapters(values: Sequence[str]) -> dict[str, str]:
     return adapters
 
 
-def lora_engine_options(adapters: Mapping[str, str]) -> dict[str, Any]:
+def read_adapters_and_default(values: Sequence[str]) -> tuple[dict[str, str], str | None]:
+    """Read LoRA adapters in the form `NAME=PATH`, or one as a `PATH`, which is then named by its last part.
+
+    Returns:
+        The paths by their names, and the adapter of requests that name none: the only one, if there is one.
+
+    Raises:
+        EngineError: As `read_lora_adapters`.
+    """
+    if len(values) == 1 and "=" not in values[0]:
+        values = [f"{Path(values[0]).name}={values[0]}"]
+    adapters = read_lora_adapters(values)
+    return adapters, next(iter(adapters)) if len(adapters) == 1 else None
+
+
+class LoraAdapters:
+    """The LoRA adapters of a running engine, by their names.
+
+    Args:
+        paths: A directory in PEFT's format, or a hub id, for each name.
+        default: The name of the adapter of requests that name none; None for the base model.
+
+    Raises:
+        EngineError: There is no adapter with the name of the default.
+    """
+
+    def __init__(self, paths: Mapping[str, str | Path], default: str | None = None) -> None:
+        self._paths = {name: str(path) for name, path in paths.items()}
+        self._default = default
+        if default and default not in self._paths:
+            raise EngineError(
+                f"there is no LoRA adapter '{default}'", hint=f"Known: {', '.join(self._paths) or 'none'}."
+            )
+
+    async def load(self, llm: AsyncLLM) -> None:
+        """Load all adapters, so that one that vLLM cannot apply is told before the first request.
+
+        Raises:
+            EngineError: An adapter cannot be loaded.
+        """
+        for name in self._paths:
+            await self._load(llm, name)
+
+    async def add(self, llm: AsyncLLM, name: str, path: str) -> None:
+        """Load another adapter, unless it is there.
+
+        Raises:
+            EngineError: The adapter cannot be loaded, or another one has its name.
+        """
+        if self._paths.get(name, path) != path:
+            raise EngineError(f"another LoRA adapter has the name '{name}': {self._paths[name]}")
+        if name not in self._paths:
+            self._paths[name] = path
+            try:
+                await self._load(llm, name)
+            except EngineError:
+                del self._paths[name]
+                raise
+
+    async def _load(self, llm: AsyncLLM, name: str) -> None:
+        try:
+            await llm.add_lora(self._request(name))
+        except Exception as error:  # vLLM's own, and those of files
+            raise EngineError(
+                f"vLLM cannot load LoRA adapter '{name}' from {self._paths[name]}: {error}",
+                hint="The engine needs enable_lora, and a max_lora_rank that is not below the adapter's.",
+            ) from error
+
+    def request(self, name: str | None) -> LoRARequest | None:
+        """vLLM's form of the adapter that a request names; None for the base model.
+
+        Raises:
+            RequestError: There is no adapter of that name.
+        """
+        name = self._default if name is None else name
+        if not name:
+            return None
+        if name not in self._paths:
+            raise RequestError(
+                f"there is no LoRA adapter '{printable(name)}'",
+                hint=did_you_mean(name, list(self._paths))
+                or f"Known: {', '.join(self._paths) or 'none; give them with --lora NAME=PATH'}.",
+            )
+        return self._request(name)
+
+    def _request(self, name: str) -> LoRARequest:
+        from vllm.lora.request import LoRARequest
+
+        # vLLM counts adapters from 1.
+        return LoRARequest(name, list(self._paths).index(name) + 1, self._paths[name])
+
+
+def lora_engine_options(adapters: Mapping[str, str | Path]) -> dict[str, Any]:
     """The engine options for LoRA adapters, in vLLM's names; none without adapters.
 
     All adapters can be used in the same batch. The rank that the engine reserves memory for is the largest
@@ -50,7 +146,7 @@ def lora_engine_options(adapters: Mapping[str, str]) -> dict[str, Any]:
     """
     if not adapters:
         return {}
-    largest = max(_rank(name, path) for name, path in adapters.items())
+    largest = max(_rank(name, str(path)) for name, path in adapters.items())
     return {
         "enable_lora": True,
         "max_loras": len(adapters),

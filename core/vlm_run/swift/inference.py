@@ -10,7 +10,6 @@ from typing import Any
 from vlm_run.engine import Engine
 from vlm_run.engine.many_streams import stream_all
 from vlm_run.engine.other_adapter import with_adapter
-from vlm_run.errors import EngineError
 from vlm_run.registry import Registry
 from vlm_run.response import Response
 from vlm_run.swift.generation_config import GenerationConfig
@@ -44,7 +43,8 @@ def inference_vllm(
             `num_generated_tokens`, `runtime` in seconds, `samples/s` and `tokens/s`, all of the
             requests that were answered.
         max_batch_size: Ignored; the engine schedules requests as it has room for them.
-        lora_request: Must be None.
+        lora_request: The LoRA adapter of all requests, as vLLM's `LoRARequest`. The engine needs
+            `enable_lora=True`.
         use_tqdm: Whether to show a progress bar.
         verbose: Whether to print each question and answer.
         prompt_prefix: Printed before a question.
@@ -56,10 +56,9 @@ def inference_vllm(
 
     Raises:
         RequestError: Sampling parameters exclude each other.
-        EngineError: A `lora_request` is given, or the engine has died.
+        EngineError: The adapter cannot be loaded, or the engine has died.
     """
-    _refuse_lora(lora_request)
-    engine, requests = _prepare(llm_engine, template, request_list)
+    engine, requests = _prepare(llm_engine, template, request_list, lora_request)
     info = _Counter(generation_info)
     answers: list[dict[str, Any]] = [{} for _ in requests]
     sampling = (generation_config or llm_engine.generation_config).as_sampling()
@@ -96,15 +95,14 @@ def inference_stream_vllm(
         request_list: The requests.
         generation_config: Sampling parameters in place of the engine's own.
         generation_info: A dict to fill as answers are finished.
-        lora_request: Must be None.
+        lora_request: As for `inference_vllm`.
         use_tqdm: Ignored.
         flush_steps: Ignored; each piece of an answer is yielded immediately.
 
     Yields:
         The answer to each request so far; None for one that has not begun.
     """
-    _refuse_lora(lora_request)
-    engine, requests = _prepare(llm_engine, template, request_list)
+    engine, requests = _prepare(llm_engine, template, request_list, lora_request)
     info = _Counter(generation_info)
     answers: list[dict[str, Any] | None] = [None] * len(requests)
     sampling = (generation_config or llm_engine.generation_config).as_sampling()
@@ -140,19 +138,21 @@ class _Counter:
         info["tokens/s"] = info["num_generated_tokens"] / seconds
 
 
-def _refuse_lora(lora_request: Any) -> None:
-    if lora_request is not None:
-        hint = "Merge the adapter into the weights, and give their directory as model_id_or_path."
-        raise EngineError("lora_request is not supported", hint=hint)
-
-
 def _prepare(
-    llm_engine: VllmEngine, template: Template | None, request_list: Sequence[Mapping[str, Any]]
+    llm_engine: VllmEngine,
+    template: Template | None,
+    request_list: Sequence[Mapping[str, Any]],
+    lora_request: Any,
 ) -> tuple[Engine, list[Any]]:
     """Return an engine with the template, and the requests with the template's system message."""
     requests: list[Any] = [
         dict(request) if isinstance(request, Mapping) else request for request in request_list
     ]
+    if lora_request is not None:
+        llm_engine.add_lora(lora_request.lora_name, lora_request.lora_path)
+        for request in requests:
+            if isinstance(request, dict):
+                request.setdefault("lora", lora_request.lora_name)
     if template is None:
         return llm_engine, requests
     if template.default_system is not None:
