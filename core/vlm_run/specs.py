@@ -43,7 +43,7 @@ class ModelSpec(BaseModel):
     The four fields without a default are enough to run a model; `vision` adds image token counts.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     model_type: Annotated[str, AfterValidator(_check_model_type)]
     """The name users type, in ms-swift's spelling where ms-swift has one."""
@@ -119,7 +119,7 @@ class ModelSpec(BaseModel):
 class Limits(BaseModel):
     """A user's limits on one request; None keeps the plugin's default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     max_images: int | None = Field(default=None, ge=0)
     """Maximum number of images in one conversation."""

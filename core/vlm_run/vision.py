@@ -27,7 +27,8 @@ _SPARE = 2
 class VisionFacts(BaseModel, ABC):
     """How a model's image processor treats an image of a given size."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built when first used: a command that lists model types uses few of the classes.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     downscaled_decode: bool = False
     """Whether a JPEG may be decoded at a lower resolution where that changes neither the size that the
