@@ -196,6 +196,20 @@ def test_a_mistake_costs_its_turn_alone(session: Any) -> None:
     session.expect("I am a small demo model.")
 
 
+def test_an_adapter_of_lora_is_chosen_from_here_on(session: Any) -> None:
+    session.sendline("/lora ocr")  # the engine has none
+    session.sendline("Who are you?")
+    session.expect(MEDIA)
+    session.sendline("")
+    session.expect("there is no LoRA adapter 'ocr'")
+    session.expect(PROMPT)
+    session.sendline("/lora")
+    session.sendline("Who are you?")
+    session.expect(MEDIA)
+    session.sendline("")
+    session.expect("I am a small demo model.")
+
+
 def test_an_interrupt_stops_the_answer_and_not_the_session(session: Any) -> None:
     session.send("half a question")
     session.sendintr()

@@ -79,7 +79,7 @@ class Engine:
 
         pool_size = default_pool_size() if renderers is None else renderers
         self._loras = LoraAdapters(loras or {}, lora)
-        options = {**lora_engine_options(loras or {}), **options}
+        options = {**options, **lora_engine_options(loras or {}, options)}
         self.adapter = adapter.with_engine_kwargs(options)
         if note := adapter.dtype_note(**options):
             logger.warning(note)

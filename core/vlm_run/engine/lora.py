@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vlm_run.checkpoints.files import read_json
 from vlm_run.checkpoints.hub_cache import snapshot
 from vlm_run.errors import EngineError, RequestError, did_you_mean, printable
+from vlm_run.plugins.cpu_dtype import vllm_is_for_cpu
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -135,23 +136,35 @@ class LoraAdapters:
         return LoRARequest(name, list(self._paths).index(name) + 1, self._paths[name])
 
 
-def lora_engine_options(adapters: Mapping[str, str | Path]) -> dict[str, Any]:
+def lora_engine_options(
+    adapters: Mapping[str, str | Path], given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The engine options for LoRA adapters, in vLLM's names; none without adapters.
 
     All adapters can be used in the same batch. The rank that the engine reserves memory for is the largest
     of theirs, by their `adapter_config.json`.
 
+    Args:
+        adapters: The paths of the adapters by their names.
+        given: Options of the user, which take precedence.
+
     Raises:
         EngineError: An adapter does not exist, or its rank is larger than vLLM supports.
     """
-    if not adapters:
+    given = given or {}
+    if not adapters and not given.get("enable_lora"):
         return {}
-    largest = max(_rank(name, str(path)) for name, path in adapters.items())
-    return {
-        "enable_lora": True,
-        "max_loras": len(adapters),
-        "max_lora_rank": next(rank for rank in _RANKS if rank >= largest),
-    }
+    options: dict[str, Any] = {"enable_lora": True, "max_loras": max(1, len(adapters))}
+    if adapters:
+        largest = max(_rank(name, str(path)) for name, path in adapters.items())
+        options["max_lora_rank"] = next(rank for rank in _RANKS if rank >= largest)
+    options |= {name: value for name, value in given.items() if name in (*options, "max_lora_rank")}
+    if vllm_is_for_cpu():
+        # On a CPU a request without an adapter gets what is in the last slot if another request of the same
+        # step has an adapter: the index -1 is not left out (vllm/lora/ops/torch_ops/lora_ops.py, 0.32.0).
+        # So one slot more, which stays empty.
+        options["max_loras"] += 1
+    return options
 
 
 def lora_server_flags(adapters: Mapping[str, str]) -> list[str]:
