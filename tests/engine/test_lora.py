@@ -132,6 +132,19 @@ def test_one_adapter_is_for_all_requests_and_of_several_each_names_its_own() -> 
         read_adapters_and_default(["/x", "/y"])
 
 
+def test_one_directory_is_a_path_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lr=1e-4").mkdir()
+    checkpoint = adapter(tmp_path / "lr=1e-4" / "ocr", {"r": 64})
+    assert read_adapters_and_default([checkpoint]) == ({"ocr": checkpoint}, "ocr")
+    monkeypatch.chdir(checkpoint)
+    assert read_adapters_and_default(["."]) == ({"ocr": "."}, "ocr")
+    monkeypatch.setenv("HOME", checkpoint)
+    assert read_lora_adapters(["a=~/x"]) == {"a": f"{checkpoint}/x"}
+    assert lora_engine_options({"a": "~"})["max_lora_rank"] == 64
+
+
 def test_a_request_without_a_name_gets_the_default_and_an_empty_name_the_base_model() -> None:
     adapters = LoraAdapters({"a": "/x"}, "a")
     assert [adapters.request(name) and adapters.request(name).lora_name for name in (None, "a", "")] == [  # type: ignore[union-attr]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +42,14 @@ def read_lora_adapters(values: Sequence[str]) -> dict[str, str]:
             raise EngineError(f"LoRA adapter '{value}' is not in the form NAME=PATH")
         if name in adapters:
             raise EngineError(f"two LoRA adapters have the name '{name}'")
-        adapters[name] = path
+        adapters[name] = os.path.expanduser(path)  # a shell leaves the ~ in NAME=~/PATH
     return adapters
 
 
 def read_adapters_and_default(values: Sequence[str]) -> tuple[dict[str, str], str | None]:
     """Read LoRA adapters in the form `NAME=PATH`, or one as a `PATH`, which is then named by its last part.
+
+    A directory that exists is a path even if an equals sign is in it, as in `lr=1e-4/checkpoint-100`.
 
     Returns:
         The paths by their names, and the adapter of requests that name none: the only one, if there is one.
@@ -53,9 +57,11 @@ def read_adapters_and_default(values: Sequence[str]) -> tuple[dict[str, str], st
     Raises:
         EngineError: As `read_lora_adapters`.
     """
-    if len(values) == 1 and "=" not in values[0]:
-        values = [f"{Path(values[0]).name}={values[0]}"]
-    adapters = read_lora_adapters(values)
+    if len(values) == 1 and ("=" not in values[0] or Path(values[0]).is_dir()):
+        path = os.path.expanduser(values[0])
+        adapters = {Path(path).resolve().name: path}
+    else:
+        adapters = read_lora_adapters(values)
     return adapters, next(iter(adapters)) if len(adapters) == 1 else None
 
 
@@ -72,6 +78,9 @@ class LoraAdapters:
 
     def __init__(self, paths: Mapping[str, str | Path], default: str | None = None) -> None:
         self._paths = {name: str(path) for name, path in paths.items()}
+        # vLLM knows adapters by numbers from 1. No number is used twice, not even that of one that failed.
+        self._numbers = count(1)
+        self._ids = {name: next(self._numbers) for name in self._paths}
         self._default = default
         if default and default not in self._paths:
             raise EngineError(
@@ -97,6 +106,7 @@ class LoraAdapters:
             raise EngineError(f"another LoRA adapter has the name '{name}': {self._paths[name]}")
         if name not in self._paths:
             self._paths[name] = path
+            self._ids[name] = next(self._numbers)
             try:
                 await self._load(llm, name)
             except EngineError:
@@ -132,8 +142,7 @@ class LoraAdapters:
     def _request(self, name: str) -> LoRARequest:
         from vllm.lora.request import LoRARequest
 
-        # vLLM counts adapters from 1.
-        return LoRARequest(name, list(self._paths).index(name) + 1, self._paths[name])
+        return LoRARequest(name, self._ids[name], self._paths[name])
 
 
 def lora_engine_options(
@@ -174,6 +183,7 @@ def lora_server_flags(adapters: Mapping[str, str]) -> list[str]:
 
 
 def _rank(name: str, path: str) -> int:
+    path = os.path.expanduser(path)  # as vLLM does
     directory = Path(path) if Path(path).is_dir() else snapshot(path)
     if directory is None:
         if Path(path).is_absolute() or path.startswith("."):

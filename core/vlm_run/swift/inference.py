@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from vlm_run.engine import Engine
 from vlm_run.engine.many_streams import stream_all
 from vlm_run.engine.other_adapter import with_adapter
+from vlm_run.errors import EngineError
 from vlm_run.registry import Registry
 from vlm_run.response import Response
 from vlm_run.swift.generation_config import GenerationConfig
@@ -149,10 +151,16 @@ def _prepare(
         dict(request) if isinstance(request, Mapping) else request for request in request_list
     ]
     if lora_request is not None:
-        llm_engine.add_lora(lora_request.lora_name, lora_request.lora_path)
+        name, path = getattr(lora_request, "lora_name", None), getattr(lora_request, "lora_path", None)
+        if not isinstance(name, str) or not name or not isinstance(path, str | Path) or not str(path):
+            raise EngineError(
+                f"lora_request must be vLLM's LoRARequest, not {type(lora_request).__name__}",
+                hint="Write LoRARequest(NAME, 1, PATH), from vllm.lora.request.",
+            )
+        llm_engine.add_lora(name, path)
         for request in requests:
             if isinstance(request, dict):
-                request.setdefault("lora", lora_request.lora_name)
+                request.setdefault("lora", name)
     if template is None:
         return llm_engine, requests
     if template.default_system is not None:
