@@ -56,6 +56,7 @@ def test_an_adapter_changes_what_it_was_trained_to_change_where_it_is_asked_for(
     assert before == after
     counts = [count for _, _, count in COUNTED]
     assert sum(int(text) == count for text, count in zip(before, counts, strict=True)) >= 9
+    # Its training had few images with six shapes of a kind, so it is less sure of higher counts.
     assert sum(int(text) == count + 1 for text, count in zip(changed, counts, strict=True)) >= 7
     # What was cached for the one is not used for the other, in the opposite order either.
     assert ask(engine, "one-more", None) == [changed, before]
@@ -104,6 +105,9 @@ def test_an_adapter_that_cannot_be_loaded_leaves_the_engine_running(
         engine.add_lora("empty", tmp_path)
     with pytest.raises(EngineError, match="another LoRA adapter has the name 'one-more'"):
         engine.add_lora("one-more", tmp_path)
+    with pytest.raises(EngineError, match=r"no slot for LoRA adapter 'more-\d': on a CPU it has 3"):
+        for number in range(4):
+            engine.add_lora(f"more-{number}", ONE_MORE)
     assert ask(engine, "one-more")[0]
 
 

@@ -150,8 +150,8 @@ def serve(
     adapters = read_lora_adapters(lora or [])
     given: dict[str, Any] = {
         "options": {
-            **lora_engine_options(adapters),
             **load.engine_options(),
+            **lora_engine_options(adapters, load.engine_options()),
             **{option: value for option, value in options.items() if value not in (None, [])},
         },
         "flags": [*lora_server_flags(adapters), *flags],

@@ -14,7 +14,7 @@ from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.generation import Generator, RequestLike
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.loop_thread import LoopThread, all_or_none
-from vlm_run.engine.lora import LoraAdapters, lora_engine_options
+from vlm_run.engine.lora import LoraAdapters, lora_engine_options, most_loras
 from vlm_run.engine.quiet import quiet_shutdown
 from vlm_run.engine.renderer import Renderer
 from vlm_run.engine.rendering_front import RenderingFront, start_renderer_pool
@@ -78,8 +78,9 @@ class Engine:
         from vlm_run.engine.renderer_pool import default_pool_size
 
         pool_size = default_pool_size() if renderers is None else renderers
-        self._loras = LoraAdapters(loras or {}, lora)
-        options = {**options, **lora_engine_options(loras or {}, options)}
+        given = {**adapter.base_engine_kwargs, **options}
+        options = {**options, **lora_engine_options(loras or {}, given)}
+        self._loras = LoraAdapters(loras or {}, lora, most_loras(options))
         self.adapter = adapter.with_engine_kwargs(options)
         if note := adapter.dtype_note(**options):
             logger.warning(note)

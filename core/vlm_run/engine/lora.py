@@ -71,17 +71,21 @@ class LoraAdapters:
     Args:
         paths: A directory in PEFT's format, or a hub id, for each name.
         default: The name of the adapter of requests that name none; None for the base model.
+        most: Most adapters that may be loaded; None for any number, of which vLLM keeps the ones in use.
 
     Raises:
         EngineError: There is no adapter with the name of the default.
     """
 
-    def __init__(self, paths: Mapping[str, str | Path], default: str | None = None) -> None:
+    def __init__(
+        self, paths: Mapping[str, str | Path], default: str | None = None, most: int | None = None
+    ) -> None:
         self._paths = {name: str(path) for name, path in paths.items()}
         # vLLM knows adapters by numbers from 1. No number is used twice, not even that of one that failed.
         self._numbers = count(1)
         self._ids = {name: next(self._numbers) for name in self._paths}
         self._default = default
+        self._most = most
         if default and default not in self._paths:
             raise EngineError(
                 f"there is no LoRA adapter '{default}'", hint=f"Known: {', '.join(self._paths) or 'none'}."
@@ -105,6 +109,11 @@ class LoraAdapters:
         if self._paths.get(name, path) != path:
             raise EngineError(f"another LoRA adapter has the name '{name}': {self._paths[name]}")
         if name not in self._paths:
+            if self._most is not None and len(self._paths) >= self._most:
+                raise EngineError(
+                    f"the engine has no slot for LoRA adapter '{name}': on a CPU it has {self._most}",
+                    hint=f"Start it with max_loras={self._most + 1}.",
+                )
             self._paths[name] = path
             self._ids[name] = next(self._numbers)
             try:
@@ -172,8 +181,13 @@ def lora_engine_options(
         # On a CPU a request without an adapter gets what is in the last slot if another request of the same
         # step has an adapter: the index -1 is not left out (vllm/lora/ops/torch_ops/lora_ops.py, 0.32.0).
         # So one slot more, which stays empty.
-        options["max_loras"] += 1
+        options["max_loras"] = max(options["max_loras"], len(adapters)) + 1
     return options
+
+
+def most_loras(options: Mapping[str, Any]) -> int | None:
+    """The number of adapters for which the engine options have slots, where vLLM may not reuse them."""
+    return options["max_loras"] - 1 if vllm_is_for_cpu() and options.get("enable_lora") else None
 
 
 def lora_server_flags(adapters: Mapping[str, str]) -> list[str]:

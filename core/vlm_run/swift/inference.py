@@ -144,7 +144,7 @@ def _prepare(
     llm_engine: VllmEngine,
     template: Template | None,
     request_list: Sequence[Mapping[str, Any]],
-    lora_request: Any,
+    lora_request: Any = None,
 ) -> tuple[Engine, list[Any]]:
     """Return an engine with the template, and the requests with the template's system message."""
     requests: list[Any] = [
