@@ -1,6 +1,4 @@
-"""`vlm-run infer --val_dataset --replicas` on real vLLM; run on demand: it starts three engines.
-
-    pytest tests/ray/batch_on_vllm.py
+"""`vlm-run infer --val_dataset --replicas` on real vLLM.
 
 What is sent where, and what happens at deaths, is in `test_pool.py` and `test_dispatch.py`, without vLLM.
 """
