@@ -106,8 +106,7 @@ def test_an_adapter_that_cannot_be_loaded_leaves_the_engine_running(
     with pytest.raises(EngineError, match="another LoRA adapter has the name 'one-more'"):
         engine.add_lora("one-more", tmp_path)
     with pytest.raises(EngineError, match=r"no slot for LoRA adapter 'more-\d': on a CPU it has 3"):
-        for number in range(4):
-            engine.add_lora(f"more-{number}", ONE_MORE)
+        list(map(engine.add_lora, ("more-1", "more-2", "more-3"), [ONE_MORE] * 3))
     assert ask(engine, "one-more")[0]
 
 
