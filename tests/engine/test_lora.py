@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from vlm_run import Registry, Request, swift
 from vlm_run.batch.results import ResultFile
@@ -96,6 +97,20 @@ def test_scripts_of_ms_swift_give_an_adapter_for_all_requests_of_a_call(engine: 
     *_, (streamed,) = swift.inference_stream_vllm(engine, None, asked, lora_request=lora)
     assert streamed is not None
     assert streamed["response"] == str(count + 1)
+
+
+def test_an_adapter_of_another_model_is_told_with_what_to_do(
+    engine: swift.VllmEngine, tmp_path: Path
+) -> None:
+    weights = load_file(ONE_MORE / "adapter_model.safetensors")
+    other = Path(adapter(tmp_path / "other", json.loads((ONE_MORE / "adapter_config.json").read_text())))
+    renamed = {name.replace("q_proj", "query"): weight for name, weight in weights.items()}
+    save_file(renamed, other / "adapter_model.safetensors")
+    with pytest.raises(EngineError, match="expected target modules") as caught:
+        engine.add_lora("other", other)
+    assert caught.value.hint is not None
+    assert "trained for this model" in caught.value.hint
+    assert len(str(caught.value)) < 1000
 
 
 def test_an_adapter_that_cannot_be_loaded_leaves_the_engine_running(

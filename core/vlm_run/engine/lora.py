@@ -127,8 +127,11 @@ class LoraAdapters:
             await llm.add_lora(self._request(name))
         except Exception as error:  # vLLM's own, and those of files
             raise EngineError(
-                f"vLLM cannot load LoRA adapter '{name}' from {self._paths[name]}: {error}",
-                hint="The engine needs enable_lora, and a max_lora_rank that is not below the adapter's.",
+                # vLLM lists each layer that it does not know.
+                f"vLLM cannot load LoRA adapter '{name}' from {self._paths[name]}: "
+                f"{printable(str(error), 400).rstrip('.')}",
+                hint="Use an adapter that was trained for this model. "
+                "If you set enable_lora or max_lora_rank, they must allow it.",
             ) from error
 
     def request(self, name: str | None) -> LoRARequest | None:
