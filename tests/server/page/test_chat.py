@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from vlm_run.batch.row import RowFormat, read_row
 from vlm_run.server.page import DIRECTORY
 
 from ..conftest import Server
@@ -95,10 +96,19 @@ def test_a_conversation_goes_to_a_batch_and_back(chat: Chat, red: DrawRed, tmp_p
     assert row["images"][0].startswith("data:image/png;base64,")
     assert row["response"] == "2"
 
-    asked = read_row(0, row, RowFormat())
-    assert asked.error is None
-    assert asked.request is not None
-    assert [len(message.parts) for message in asked.request.conversation.messages] == [2, 1, 1]
+    # As a user would, in a process of its own.
+    command = [sys.executable, "-c", "from vlm_run.cli import main\nif __name__ == '__main__':\n    main()"]
+    out = tmp_path / "out.jsonl"
+    done = subprocess.run(
+        [*command, "infer", "demo-llava", "--val_dataset", file, "--result-path", out],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (answered,) = map(json.loads, out.read_text().splitlines())
+    assert (answered["response"], answered["reference"]) == ("2", "2")
 
     chat.page.locator("#import-file").set_input_files(file)
     expect(chat.page.locator("#notice")).to_have_text("Imported 1 chat.")
