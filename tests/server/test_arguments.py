@@ -33,7 +33,10 @@ def test_options_go_before_the_plugin_and_flags_before_both() -> None:
     assert arguments("--api-key", "a", "b").api_key == ["a", "b"]
 
 
-def test_lora_adapters_reach_vllm_by_name_with_the_rank_they_need(tmp_path: Path) -> None:
+def test_lora_adapters_reach_vllm_by_name_with_the_rank_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm_run.engine.lora.vllm_is_for_cpu", lambda: False)
     directory = tmp_path / "a, b"
     directory.mkdir()
     (directory / "adapter_config.json").write_text('{"r": 20}')

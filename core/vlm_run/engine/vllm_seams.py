@@ -124,7 +124,12 @@ _ENGINE = (
         parameters="vllm_config usage_context stat_loggers enable_log_requests aggregate_engine_logging "
         "disable_log_stats client_addresses client_count client_index",
     ),
-    _seam("vllm.v1.engine.async_llm:AsyncLLM.generate", parameters="prompt sampling_params request_id"),
+    _seam(
+        "vllm.v1.engine.async_llm:AsyncLLM.generate",
+        parameters="prompt sampling_params request_id lora_request",
+    ),
+    _seam("vllm.v1.engine.async_llm:AsyncLLM.add_lora", parameters="lora_request"),
+    _seam("vllm.lora.request:LoRARequest", attributes="lora_name lora_int_id lora_path"),
     _seam(
         "vllm.v1.engine.async_llm:AsyncLLM",
         attributes="renderer model_config errored shutdown get_tokenizer get_supported_tasks reset_mm_cache",
