@@ -37,6 +37,8 @@ _UPRIGHT = {
 }
 # EXIF orientations that swap width and height.
 _ON_THEIR_SIDE = (5, 6, 7, 8)
+# Where Pillow finds an orientation in `Image.info`.
+_WITH_ORIENTATION = ("exif", "Raw profile type exif", "Raw profile type APP1", "xmp", "XML:com.adobe.xmp")
 _LONGEST_REASON = 200  # characters
 # Formats that a build of Pillow may lack.
 _OPTIONAL = ("AVIF", "WEBP")
@@ -88,9 +90,9 @@ def _decode(
     depth = depth_of(image, content)
     image.load()
     if not depth.wide_colour:
-        return _as_rgb(_upright(image), depth)
+        return _without_orientation(_as_rgb(_upright(image), depth))
     scaled, note = scale_colour(image, depth, content)
-    return _noted(as_rgb(_upright(scaled, _orientation(image))), note)
+    return _without_orientation(_noted(as_rgb(_upright(scaled, _orientation(image))), note))
 
 
 def _open(content: bytes, policy: MediaPolicy) -> Image.Image:
@@ -167,6 +169,13 @@ def _upright(image: Image.Image, orientation: int | None = None) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
+def _without_orientation(image: Image.Image) -> Image.Image:
+    """An upright image without the metadata by which vLLM and transformers would turn it once more."""
+    for key in _WITH_ORIENTATION:
+        image.info.pop(key, None)
+    return image
+
+
 def check_image(image: Image.Image, policy: MediaPolicy) -> Image.Image:
     """An image that the caller decoded, upright, in RGB. The caller's image is not changed.
 
@@ -180,7 +189,7 @@ def check_image(image: Image.Image, policy: MediaPolicy) -> Image.Image:
         checked = _as_rgb(_upright(image, orientation), depth_of(image))
     except Exception as error:
         raise MediaError(f"the image is damaged or truncated: {error or type(error).__name__}") from None
-    return checked.copy() if checked is image else checked
+    return _without_orientation(checked.copy() if checked is image else checked)
 
 
 def load_opened_image(image: Image.Image, policy: MediaPolicy) -> None:
