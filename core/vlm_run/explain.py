@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_run.checkpoints.files import read_json
-from vlm_run.checkpoints.gpu_memory import Gpu, MemoryEstimate, estimate_memory
 from vlm_run.checkpoints.hub_cache import configuration, snapshot
 from vlm_run.checkpoints.tokenizer_file import TokenizerFile
 from vlm_run.errors import MediaError, MediaWarning, UnknownTokenCountError, VlmRunError
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
     from vlm_run.adapter import Adapter
+    from vlm_run.checkpoints.gpu_memory import Gpu, MemoryEstimate
     from vlm_run.media import MediaPolicy
 
 CORE, PLUGIN, CONFIG, FLAG = "vlm-run", "plugin default", "config", "flag"
@@ -307,6 +307,8 @@ def _cost(adapter: Adapter, loaded: PILImage.Image, image: Image, notes: list[st
 def _memory(
     adapter: Adapter, kwargs: Mapping[str, Any], gpu: Gpu, served: bool, notes: list[str]
 ) -> MemoryEstimate:
+    from vlm_run.checkpoints.gpu_memory import estimate_memory
+
     source = str(kwargs.get("model") or adapter.source)
     directory = Path(source) if os.path.isdir(source) else configuration(source)
     if directory is None:

@@ -99,7 +99,7 @@ def test_an_option_that_is_named_makes_the_model_fit(checkpoints: dict[str, Path
 def test_more_memory_never_holds_less_and_a_longer_context_never_takes_less(
     length: int, longer: int, gib: int, more: int
 ) -> None:
-    def fits(length: int, gib: int, **options: Any) -> MemoryEstimate:
+    def fits(length: int, gib: int) -> MemoryEstimate:
         gpu = Gpu("given", gib * GIB)
         return estimate_memory(Path("/nowhere"), CONFIG, gpu, {"max_model_len": length}, context_length=1)
 

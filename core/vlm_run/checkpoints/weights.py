@@ -146,10 +146,8 @@ def count_parameters(config: Mapping[str, Any]) -> int | None:
     """
     text = text_config(config)
     try:
-        hidden, layers, vocabulary = (
-            text["hidden_size"], text["num_hidden_layers"], text["vocab_size"],
-        )  # fmt: skip
-        heads = text["num_attention_heads"]
+        hidden, layers = text["hidden_size"], text["num_hidden_layers"]
+        heads, vocabulary = text["num_attention_heads"], text["vocab_size"]
         head = text.get("head_dim") or hidden // heads
         attention = 2 * hidden * head * (heads + (text.get("num_key_value_heads") or heads))
         decoder = layers * attention + sum(_mlp(text, hidden, layer) for layer in range(layers))
@@ -181,12 +179,15 @@ def vision_sizes(vision: Mapping[str, Any]) -> tuple[int, int, int]:
 def _vision(config: Mapping[str, Any], text_hidden: int) -> int:
     vision = vision_config(config)
     hidden, intermediate, layers = vision_sizes(vision)
+    if not hidden:
+        return 0
     matrices = 3 if vision.get("hidden_act") in ("silu", "swiglu") else 2
     encoder = layers * (4 * hidden * hidden + matrices * hidden * intermediate)
     merged = hidden * int(vision.get("spatial_merge_size") or 1) ** 2
-    return (
-        encoder + merged * merged * (merged > hidden) + merged * text_hidden + text_hidden**2 * (hidden > 0)
-    )
+    projector = merged * text_hidden + text_hidden**2
+    if merged > hidden:  # a merger has another layer before
+        projector += merged**2
+    return encoder + projector
 
 
 def _mlp(text: Mapping[str, Any], hidden: int, layer: int) -> int:

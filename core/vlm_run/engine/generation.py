@@ -24,6 +24,7 @@ from vlm_run.response import Delta, Response, Trace, Usage
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
+    from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from vlm_run.adapter import Adapter
@@ -94,7 +95,8 @@ class Generator:
                 rendered = await self.front.render(parsed.conversation, fetcher)
                 # logprobs=0 asks for the chosen token's alone.
                 params = self._sampling_params(sampling, rendered, stream=False, logprobs=0)
-                async for output in self._outputs(parsed, rendered, params):
+                lora = self.loras.request(parsed.lora)
+                async for output in self._outputs(parsed.conversation, rendered, params, lora):
                     answer = output.outputs[0]
         steps = zip(answer.token_ids, answer.logprobs, strict=True)
         return Trace(
@@ -114,11 +116,11 @@ class Generator:
         texts: defaultdict[int, str] = defaultdict(str)
         with request_boundary(self.llm):
             parsed = Request.parse(request)
-            self.loras.request(parsed.lora)  # before the work of rendering
+            lora = self.loras.request(parsed.lora)  # raises before the work of rendering
             rendered = await self.front.render(parsed.conversation, fetcher)
             rendered_at = time.perf_counter()
             params = self._sampling_params(parsed.sampling or sampling, rendered, stream=stream)
-            async for output in self._outputs(parsed, rendered, params):
+            async for output in self._outputs(parsed.conversation, rendered, params, lora):
                 piece = ""
                 for part in output.outputs:
                     texts[part.index] += part.text
@@ -146,17 +148,21 @@ class Generator:
                 )
 
     def _outputs(
-        self, request: Request, rendered: Rendered, params: SamplingParams
+        self,
+        conversation: Conversation,
+        rendered: Rendered,
+        params: SamplingParams,
+        lora: LoRARequest | None,
     ) -> AsyncIterator[RequestOutput]:
         outputs: AsyncGenerator[RequestOutput, None] = self.llm.generate(
             rendered.engine_input,
             params,
             uuid.uuid4().hex,
             # vLLM keeps what it caches for one adapter apart from that of the others.
-            lora_request=self.loras.request(request.lora),
+            lora_request=lora,
         )
         # The blank before an answer that is continued separates two words.
-        return outputs if request.conversation.continued else without_leading_blank(outputs, params)
+        return outputs if conversation.continued else without_leading_blank(outputs, params)
 
     def _sampling_params(
         self, sampling: Sampling, rendered: Rendered, *, stream: bool, **more: Any

@@ -152,11 +152,9 @@ class RendererPool:
         try:
             # Shielded: cancelling pebble's future would end a worker, which is expensive to start.
             stored: Stored = await asyncio.shield(rendering)
-        except asyncio.CancelledError:
-            task.add_done_callback(lambda _: _remove(path))
-            raise
-        except _DEATHS:
-            _remove(path)  # which a worker may have written before it died
+        except (asyncio.CancelledError, *_DEATHS):
+            # Nobody takes the file: the worker may write it yet, or have written it before it died.
+            task.add_done_callback(lambda _: Path(path).unlink(missing_ok=True))
             raise
         rendered: Rendered = take(stored)
         return rendered
@@ -202,10 +200,6 @@ def _pickled_with_images(conversation: Conversation, policy: MediaPolicy) -> byt
             with locating_errors(message, index):
                 load_opened_image(image.source, policy)
     return pickle.dumps(conversation)
-
-
-def _remove(path: str) -> None:
-    Path(path).unlink(missing_ok=True)
 
 
 # Below, what runs in a worker.

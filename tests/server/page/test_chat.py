@@ -19,6 +19,7 @@ from vlm_run.server.page import DIRECTORY
 from ..conftest import Server
 from .conftest import KEY, Chat, Front, OpenChat
 
+VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
 COUNT = "How many red circles are there?"
 HOSTILE = """Look: <script>document.title = "taken"</script><img src=x onerror="document.title='taken'">
 <b style="color:red">bold</b> [link](javascript:document.title='taken') ![track](https://evil.example/t.png)
@@ -97,10 +98,9 @@ def test_a_conversation_goes_to_a_batch_and_back(chat: Chat, red: DrawRed, tmp_p
     assert row["response"] == "2"
 
     # As a user would, in a process of its own.
-    command = [sys.executable, "-c", "from vlm_run.cli import main\nif __name__ == '__main__':\n    main()"]
     out = tmp_path / "out.jsonl"
     done = subprocess.run(
-        [*command, "infer", "demo-llava", "--val_dataset", file, "--result-path", out],
+        [VLM_RUN, "infer", "demo-llava", "--val_dataset", file, "--result-path", out],
         capture_output=True,
         text=True,
         timeout=600,
