@@ -51,28 +51,46 @@ class Step:
     seconds: int
 
 
-_ENGINE = ("--engine", "max_model_len=4096")
+# With KV caches of a fixed size all sides start at once.
+_ENGINE = ("--engine", "max_model_len=4096", "--engine", f"kv_cache_memory_bytes={8 * 2**30}")
 # Compilation takes longer than these two measurements.
-_EAGER = (*_ENGINE, "--engine", "enforce_eager=true")
-# Three servers on one GPU.
-_SHARED = (*_ENGINE, "--engine", "gpu_memory_utilization=0.28")
+_EAGER = ("--engine", "max_model_len=4096", "--engine", f"kv_cache_memory_bytes={16 * 2**30}")
+_EAGER += ("--engine", "enforce_eager=true")
 _OFFLINE = ("--count", "8", "--size", "112x112", "--renderers", "1")
 _SERVED = ("--served", "--clients", "1", "--clients", "4", "--count", "8", "--size", "112x112")
 STEPS = (
-    Step("qwen-672", QWEN, ("--count", "384", "--size", "672x672", *_ENGINE), _OFFLINE, 170),
+    Step("llava", LLAVA, ("--count", "128", "--size", "672x672", *_EAGER), _OFFLINE, 180),
+    Step("phi", PHI, ("--count", "128", "--size", "672x672", *_EAGER), _OFFLINE, 180),
     Step(
-        "qwen-672-served",
+        "qwen",
         QWEN,
         (
-            *("--served", "--clients", "1", "--clients", "64", "--api-servers", "8"),
-            *("--count", "256", "--size", "672x672", *_SHARED),
+            *("--count", "320", "--size", "672x672", "--size", "1344x1008"),
+            *("--plain", "own", "--plain", "same", *_ENGINE),
+        ),
+        _OFFLINE,
+        500,
+    ),
+    Step(
+        "qwen-served",
+        QWEN,
+        (
+            *("--served", "--clients", "64", "--clients", "1", "--api-servers", "8"),
+            *("--count", "256", "--size", "672x672", *_ENGINE),
         ),
         (*_SERVED, "--api-servers", "2"),
-        290,
+        380,
     ),
-    Step("qwen-1344", QWEN, ("--count", "160", "--size", "1344x1008", *_ENGINE), _OFFLINE, 150),
-    Step("llava-672", LLAVA, ("--count", "128", "--size", "672x672", *_EAGER), _OFFLINE, 120),
-    Step("phi-672", PHI, ("--count", "128", "--size", "672x672", *_EAGER), _OFFLINE, 120),
+    Step(
+        "qwen-served-long",
+        QWEN,
+        (
+            *("--served", "--clients", "64", "--count", "256"),
+            *("--size", "224x224", "--max-tokens", "256", *_ENGINE),
+        ),
+        _SERVED,
+        150,
+    ),
 )
 # Engine options for a tiny model on a CPU.
 _CPU = ("--engine", "kv_cache_memory_bytes=134217728", "--engine", "max_model_len=4096")
@@ -133,9 +151,9 @@ def is_done(file: Path) -> bool:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """One line about the two sides of a step."""
-    return ", ".join(
-        f"{row['side']}{'' if row['clients'] is None else ' at ' + str(row['clients'])} "
+    """One line for each row of a step."""
+    return "".join(
+        f"\n  {row['side']}, {row['size'][0]}×{row['size'][1]}, clients {row['clients']}: "
         f"{row['images_per_second']} images/s ({row['ratio']}×, answers {row['same_answers']:.0%} the same)"
         for row in report["results"]
     )

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--renderers", type=int, help="number of renderer processes")
     asked = parser.parse_args()
     options = {"enable_prefix_caching": False}
-    load = Load(*asked.size, asked.count, asked.tokens, asked.renderers, options, asked.rounds)
+    load = Load((asked.size,), asked.count, asked.tokens, asked.renderers, options, asked.rounds)
     ours, swift = compare(Registry.load("demo-llava"), load, (Ours, Swift))
     report = {
         "results": [ours.to_dict(), swift.to_dict()],

@@ -16,7 +16,7 @@ from vlm_run.bench.offline import compare
 pytest.importorskip("vllm")
 
 
-def test_no_two_pictures_are_the_same_and_each_has_the_size_asked_for() -> None:
+def test_images_are_all_different_and_of_the_requested_size() -> None:
     files = synthetic_jpegs(20, 64, 48, seed=0)
     assert len(set(files)) == 20
     assert {Image.open(io.BytesIO(file)).size for file in files} == {(64, 48)}
@@ -26,19 +26,24 @@ def test_no_two_pictures_are_the_same_and_each_has_the_size_asked_for() -> None:
 
 @pytest.mark.engine
 def test_both_sides_see_the_same_prompts_and_give_the_same_answers() -> None:
-    load = Load(width=256, height=192, count=4, max_tokens=4, renderers=0, rounds=2)
-    ours, new, again = compare(Registry.load("demo-llava"), load)
-    assert [result.images for result in (ours, new, again)] == [8, 8, 8]
-    assert ours.prompt_tokens == new.prompt_tokens == again.prompt_tokens
-    assert new.same_answers(ours) == again.same_answers(ours) == 1
-    assert len(ours.first_token_seconds) == 8
-    assert ours.stages is not None
-    assert sum(ours.stages.values()) == pytest.approx(1)
+    sizes = ((256, 192), (128, 128))
+    load = Load(sizes, count=4, max_tokens=4, renderers=0, rounds=2)
+    results = compare(Registry.load("demo-llava"), load)
+    assert [result.size for result in results] == [size for size in sizes for _ in range(3)]
+    for ours, new, again in (results[:3], results[3:]):
+        assert [result.images for result in (ours, new, again)] == [8, 8, 8]
+        assert ours.prompt_tokens == new.prompt_tokens == again.prompt_tokens
+        assert new.same_answers(ours) == again.same_answers(ours) == 1
+        assert len(ours.first_token_seconds) == 8
+        assert ours.stages is not None
+        assert sum(ours.stages.values()) == pytest.approx(1)
 
 
 @pytest.mark.engine
 def test_both_servers_see_the_same_prompts_and_give_the_same_answers() -> None:
-    load = Load(width=256, height=192, count=4, max_tokens=4, renderers=0, clients=(1, 3))
+    # With a KV cache of a fixed size the servers start at once.
+    options = {"kv_cache_memory_bytes": 64 * 2**20}
+    load = Load(((256, 192),), count=4, max_tokens=4, renderers=0, options=options, clients=(1, 3))
     results = served.compare(Registry.load("demo-llava"), load)
     assert [(result.side, result.clients) for result in results] == [
         (side, clients) for clients in (1, 3) for side in (served.OURS, served.PLAIN)

@@ -6,12 +6,16 @@ import io
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from vlm_run.engine.gpu import gpu_utilization
 
 QUERY = "What is in the image?"
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
 OWN, SAME = "own", "same"
 """How plain vLLM is run: as it is installed, or with vlm-run's engine options and plugins."""
 
@@ -21,12 +25,12 @@ class Load:
     """The requests of a benchmark: the same question about one image each, and all images different.
 
     Attributes:
-        width: Image width in pixels.
-        height: Image height in pixels.
+        sizes: Image sizes, width and height in pixels; each is measured separately.
         count: Number of requests in a round.
         max_tokens: Maximum number of tokens in an answer.
         renderers: Renderer processes; None for as many as the engine chooses.
-        options: Engine options of all sides.
+        options: Engine options of all sides. With `kv_cache_memory_bytes` all sides start at once: vLLM
+            then does not measure the free memory, which the start of another would change.
         rounds: With more than one, all sides run together and are measured in turns, so that other
             work on the machine affects all of them.
         clients: Numbers of concurrent clients of a server, each measured separately.
@@ -35,8 +39,7 @@ class Load:
         plain: How plain vLLM is run: `OWN`, `SAME` or both.
     """
 
-    width: int
-    height: int
+    sizes: tuple[Size, ...]
     count: int
     max_tokens: int
     renderers: int | None = None
@@ -47,12 +50,17 @@ class Load:
     images: bool = True
     plain: tuple[str, ...] = (OWN,)
 
-    def requests(self, seed: int, count: int | None = None) -> list[Ask]:
+    @property
+    def start_together(self) -> bool:
+        """Whether engines may start at the same time."""
+        return "kv_cache_memory_bytes" in self.options
+
+    def requests(self, size: Size, seed: int, count: int | None = None) -> list[Ask]:
         """The requests of a round, different for each seed."""
         count = count or self.count
         if not self.images:
             return [Ask(f"{QUERY} ({seed}, {number})") for number in range(count)]
-        return [Ask(QUERY, file) for file in synthetic_jpegs(count, self.width, self.height, seed)]
+        return [Ask(QUERY, file) for file in synthetic_jpegs(count, *size, seed)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,7 @@ class Result:
         stages: The share of the requests' time in each stage; None where that is not known.
         gpu_busy: Share of the time in which the GPU ran anything, by its driver; None without a GPU.
         cpu_seconds: CPU time of the side's processes; None if it was not measured.
+        size: Width and height of the images in pixels.
         clients: Number of concurrent clients of a server.
     """
 
@@ -100,6 +109,7 @@ class Result:
     stages: dict[str, float] | None = None
     gpu_busy: float | None = None
     cpu_seconds: float | None = None
+    size: Size | None = None
     clients: int | None = None
 
     @property
@@ -124,6 +134,7 @@ class Result:
         gpu_seconds = None if self.gpu_busy is None else self.gpu_busy * total
         return {
             "side": self.side,
+            "size": self.size and list(self.size),
             "clients": self.clients,
             "images": self.images,
             "seconds": round(total, 3),
@@ -162,6 +173,7 @@ def joined(results: Sequence[Result]) -> Result:
         {name: _mean([each[name] for each in stages]) for name in stages[0]} if stages else None,
         sum(share * seconds for share, seconds in busy) / total if busy else None,
         sum(cpu) if cpu else None,
+        first.size,
         first.clients,
     )
 
@@ -171,15 +183,16 @@ def synthetic_jpegs(count: int, width: int, height: int, seed: int) -> list[byte
     import numpy as np
     from PIL import Image
 
-    files = []
-    for number in range(count):
+    def jpeg(number: int) -> bytes:
         noise = np.random.default_rng((seed, number))
         small = noise.integers(0, 255, (max(1, height // 8), max(1, width // 8), 3), dtype=np.uint8)
         buffer = io.BytesIO()
         image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
         image.save(buffer, "JPEG", quality=90)
-        files.append(buffer.getvalue())
-    return files
+        return buffer.getvalue()
+
+    with ThreadPoolExecutor() as threads:  # Pillow releases the interpreter lock
+        return list(threads.map(jpeg, range(count)))
 
 
 class Watch:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vlm_run.bench.load import OWN, SAME, Ask, Load, Result, Watch, joined
+from vlm_run.bench.load import OWN, SAME, Ask, Load, Result, Size, Watch, joined
 from vlm_run.engine.plain_llm import PlainLLM
-from vlm_run.errors import EngineError
+from vlm_run.errors import EngineError, VlmRunError
 from vlm_run.plugins.gpu_throughput import has_nvidia_gpu
 from vlm_run.prompts.conversation import Conversation
 
@@ -143,7 +144,8 @@ def compare(adapter: Adapter, load: Load, sides: Sequence[type[Side]] | None = N
     if sides is None:
         sides = [Ours, *(_PLAIN[name] for name in load.plain)]
     if load.rounds == 1:
-        return [result for side in sides for result in _in_turns(adapter, load, [side])]
+        results = [result for side in sides for result in _in_turns(adapter, load, [side])]
+        return sorted(results, key=lambda result: load.sizes.index(result.size or load.sizes[0]))
     return _in_turns(adapter, with_memory_shared(load, len(sides)), sides)
 
 
@@ -156,15 +158,18 @@ def with_memory_shared(load: Load, sides: int) -> Load:
 
 
 def _in_turns(adapter: Adapter, load: Load, sides: Sequence[type[Side]]) -> list[Result]:
-    found: dict[str, list[Result]] = {}
+    results = []
     with ExitStack() as running:
-        asks = [running.enter_context(running_side(side, adapter, load)) for side in sides]
-        for number in range(load.rounds):
-            for ask in asks if number % 2 == 0 else asks[::-1]:
-                for result in ask(number):
-                    found.setdefault(result.side, []).append(result)
-    # In the order of the sides, whoever was asked first.
-    return [joined(found[name]) for name in sorted(found, key=_order)]
+        asks = running_sides(running, sides, adapter, load)
+        for size in load.sizes:
+            found: dict[str, list[Result]] = {}
+            for number in range(load.rounds):
+                for ask in asks if number % 2 == 0 else asks[::-1]:
+                    for result in ask(size, number):
+                        found.setdefault(result.side, []).append(replace(result, size=size))
+            # In the order of the sides, whoever was asked first.
+            results += [joined(found[name]) for name in sorted(found, key=_order)]
+    return results
 
 
 def _order(name: str) -> int:
@@ -172,15 +177,36 @@ def _order(name: str) -> int:
     return names.index(name) if name in names else len(names)
 
 
+def running_sides(
+    running: ExitStack, sides: Sequence[type[Side]], adapter: Adapter, load: Load
+) -> list[Callable[[Size, int], list[Result]]]:
+    """Start each side in a process of its own; they end with `running`.
+
+    Returns:
+        For each side, a function that asks it the requests of a round.
+    """
+    processes = [running.enter_context(_process()) for _ in sides]
+    starting = []
+    for process, side in zip(processes, sides, strict=True):
+        starting.append(process.submit(_start, side, adapter, load))
+        if not load.start_together:
+            starting[-1].result()
+    for started in starting:
+        started.result()
+    return [partial(_ask_in, process) for process in processes]
+
+
 @contextmanager
-def running_side(side: type[Side], adapter: Adapter, load: Load) -> Iterator[Callable[[int], list[Result]]]:
-    """Start a side in a process; yields a function that asks it the requests of a round."""
+def _process() -> Iterator[ProcessPoolExecutor]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        process.submit(_start, side, adapter, load).result()
         try:
-            yield lambda number: process.submit(_ask, number).result()
+            yield process
         finally:
             process.submit(_stop).result()
+
+
+def _ask_in(process: ProcessPoolExecutor, size: Size, number: int) -> list[Result]:
+    return process.submit(_ask, size, number).result()
 
 
 # Below, what runs in a side's process.
@@ -191,14 +217,19 @@ _load: Load | None = None
 
 def _start(side: type[Side], adapter: Adapter, load: Load) -> None:
     global _side, _load
-    _side, _load = side(adapter, load), load
-    _side.ask(load.requests(seed=2**32, count=min(_WARM_UP, load.count)))
+    try:
+        _side, _load = side(adapter, load), load
+    except VlmRunError:
+        raise
+    except Exception as error:  # vLLM's may not be picklable
+        raise EngineError(f"{side.__name__} did not start: {error}") from None
+    _side.ask(load.requests(load.sizes[0], seed=2**32, count=min(_WARM_UP, load.count)))
 
 
-def _ask(number: int) -> list[Result]:
+def _ask(size: Size, number: int) -> list[Result]:
     assert _side is not None
     assert _load is not None
-    return _side.ask(_load.requests(seed=number))
+    return _side.ask(_load.requests(size, seed=number))
 
 
 def _stop() -> None:

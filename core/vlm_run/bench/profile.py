@@ -98,7 +98,8 @@ def profile(adapter: Adapter, load: Load, directory: Path) -> Profile:
     with adapter.engine(renderers=load.renderers, **options) as engine:
 
         def ask(seed: int, count: int) -> list[Any]:
-            requests = [{"query": each.query, "images": each.images} for each in load.requests(seed, count)]
+            asked = load.requests(load.sizes[0], seed, count)
+            requests = [{"query": each.query, "images": each.images} for each in asked]
             return [each.raise_for_error() for each in engine.infer(requests, sampling)]
 
         ask(2**32, min(_WARM_UP, load.count))

@@ -16,7 +16,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +39,28 @@ _WARM_UP = 16
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """A running server."""
+    """A server process."""
 
+    command: Sequence[str]
     port: int
-    pid: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_until_healthy(self) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            EngineError: It ended, or took too long.
+        """
+        until = time.monotonic() + _START_SECONDS
+        while time.monotonic() < until and self.process.poll() is None:
+            try:
+                if httpx.get(f"http://127.0.0.1:{self.port}/health", trust_env=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.5)
+        log = self.log.read_text(errors="replace")[-3000:]
+        raise EngineError(f"`{' '.join(self.command)}` did not start:\n{log}")
 
 
 def compare(adapter: Adapter, load: Load) -> list[Result]:
@@ -55,6 +74,10 @@ def compare(adapter: Adapter, load: Load) -> list[Result]:
         servers = {}
         for number, (side, (command, plugins)) in enumerate(_commands(adapter, load).items()):
             servers[side] = _start(running, command, Path(logs) / str(number), plugins=plugins)
+            if not load.start_together:
+                servers[side].wait_until_healthy()
+        for server in servers.values():
+            server.wait_until_healthy()
         return asyncio.run(_measure(adapter, load, servers))
 
 
@@ -96,7 +119,7 @@ def flags_of(options: dict[str, Any]) -> list[str]:
 
 
 def _start(running: ExitStack, command: Sequence[str], log: Path, *, plugins: bool) -> _Server:
-    """Start a server that ends with `running`, and wait until it is healthy."""
+    """Start a server that ends with `running`."""
     port = _free_port()
     command = [word.replace("{port}", str(port)) for word in command]
     with log.open("wb") as output:
@@ -113,14 +136,7 @@ def _start(running: ExitStack, command: Sequence[str], log: Path, *, plugins: bo
     # Never SIGKILL: the engine's processes would live on.
     running.callback(process.wait, 120)
     running.callback(process.terminate)
-    until = time.monotonic() + _START_SECONDS
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
-                return _Server(port, process.pid)
-        except httpx.TransportError:
-            time.sleep(0.5)
-    raise EngineError(f"`{' '.join(command)}` did not start:\n{log.read_text(errors='replace')[-3000:]}")
+    return _Server(command, port, process, log)
 
 
 def _free_port() -> int:
@@ -131,15 +147,17 @@ def _free_port() -> int:
 
 async def _measure(adapter: Adapter, load: Load, servers: dict[str, _Server]) -> list[Result]:
     for side, server in servers.items():
-        warm_up = _bodies(adapter, load, load.requests(seed=2**32, count=min(_WARM_UP, load.count)))
-        await _ask(side, server, warm_up, clients=4)
+        requests = load.requests(load.sizes[0], seed=2**32, count=min(_WARM_UP, load.count))
+        await _ask(side, server, _bodies(adapter, load, requests), clients=4)
     results = []
-    for place, clients in enumerate(load.clients):
+    for place, (size, clients) in enumerate(product(load.sizes, load.clients)):
         found: dict[str, list[Result]] = {side: [] for side in servers}
         for number in range(load.rounds):
-            bodies = _bodies(adapter, load, load.requests(seed=place * load.rounds + number))
+            requests = load.requests(size, seed=place * load.rounds + number)
+            bodies = _bodies(adapter, load, requests)
             for side in list(servers) if number % 2 == 0 else list(servers)[::-1]:
-                found[side].append(await _ask(side, servers[side], bodies, clients))
+                result = await _ask(side, servers[side], bodies, clients)
+                found[side].append(replace(result, size=size))
         results += [joined(rounds) for rounds in found.values()]
     return results
 
@@ -187,7 +205,7 @@ async def _ask(side: str, server: _Server, bodies: Sequence[bytes], clients: int
     async with httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{server.port}", timeout=600, limits=limits, trust_env=False
     ) as http:
-        with Watch(server.pid) as watch:
+        with Watch(server.process.pid) as watch:
             await asyncio.gather(*(client(http) for _ in range(clients)))
     return Result(
         side,

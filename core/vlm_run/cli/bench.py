@@ -17,14 +17,17 @@ from vlm_run.errors import EngineError, VlmRunError
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
-    from vlm_run.bench.load import Load, Result
+    from vlm_run.bench.load import Load, Result, Size
 
 
 @expand_option_groups
 def bench(
     load: LoadOptions,
     words: ModelArgument = None,
-    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Image size in pixels.")] = "672x672",
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WIDTHxHEIGHT", help="Image size in pixels; repeatable. Defaults to 672x672."),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Number of images, all different.")] = 256,
     max_tokens: MaxTokens = 8,
     renderers: Annotated[
@@ -73,10 +76,11 @@ def bench(
 ) -> None:
     """Compare the throughput of vlm-run and plain vLLM on the same model, engine options and images.
 
-    vlm-run bench qwen2-vl-2b-instruct --size 1344x1008
+    vlm-run bench qwen2-vl-2b-instruct --size 672x672 --size 1344x1008
 
     Compares with `LLM.generate`, or with --served with vLLM's own server. All sides run on the same GPU,
-    each with an equal part of its memory unless --engine gpu_memory_utilization is given.
+    each with an equal part of its memory unless --engine gpu_memory_utilization is given. They start one
+    after the other, or with --engine kv_cache_memory_bytes=BYTES all at once.
     """
     from vlm_run.engine.quiet import quieten_model_libraries
 
@@ -85,13 +89,12 @@ def bench(
     from vlm_run.bench.load import Load
     from vlm_run.engine.versions import check_serves, vllm_version
 
-    width, height = _parse_size(size)
+    sizes = tuple(dict.fromkeys(_parse_size(each) for each in size or ["672x672"]))
     options = {"load_format": load_format, **load.engine_options()}
     adapter = load.load(load.name_alone(words))
     check_serves(adapter.spec)  # before starting processes that would each fail
     workload = Load(
-        width,
-        height,
+        sizes,
         count,
         max_tokens,
         renderers,
@@ -110,7 +113,6 @@ def bench(
         return
     report: dict[str, Any] = {
         "model_type": adapter.spec.model_type,
-        "size": [width, height],
         "options": options,
         "results": _results(adapter, workload, served),
         "vllm": str(vllm_version()),
@@ -141,10 +143,10 @@ def _results(adapter: Adapter, workload: Load, served: bool) -> list[dict[str, A
             "directory with --model; `python benchmarks/checkpoints.py DIRECTORY`, in vlm-run's repository, "
             "writes checkpoints with real dimensions and no weights.",
         ) from error
-    first: dict[int | None, Result] = {}
+    first: dict[tuple[Size | None, int | None], Result] = {}
     rows = []
     for result in results:
-        ours = first.setdefault(result.clients, result)
+        ours = first.setdefault((result.size, result.clients), result)
         rows.append(
             {
                 **result.to_dict(),
@@ -177,13 +179,14 @@ def print_report(report: dict[str, Any]) -> None:
     rows = report["results"]
     print_table(
         [
-            *("", "clients", "images/s", "prompt tokens/s", "first token p50", "p99"),
+            *("", "size", "clients", "images/s", "prompt tokens/s", "first token p50", "p99"),
             *stages,
             *("GPU idle", "GPU ms/image", "CPU ms/image", "same answers", "vlm-run is"),
         ],
         [
             [
                 row["side"],
+                "{}x{}".format(*row["size"]),
                 _or_dash(row["clients"], "{}"),
                 f"{row['images_per_second']:.2f}",
                 f"{row['prompt_tokens_per_second']:.0f}",
@@ -199,10 +202,9 @@ def print_report(report: dict[str, Any]) -> None:
             for row in rows
         ],
     )
-    width, height = report["size"]
     typer.echo(
-        f"\n{report['model_type']}, {rows[0]['images']} images of {width}×{height}, "
-        f"vLLM {report['vllm']}, {report['cores']} cores, {report['date']}."
+        f"\n{report['model_type']}, {rows[0]['images']} images each, vLLM {report['vllm']}, "
+        f"{report['cores']} cores, {report['date']}."
     )
 
 

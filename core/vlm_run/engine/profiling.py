@@ -19,6 +19,8 @@ def profiler_options(directory: Path) -> dict[str, Any]:
             # Both would slow the engine down more than the work that is measured.
             "torch_profiler_with_stack": False,
             "ignore_frontend": True,
+            # A table on the standard output, where `bench --json` prints.
+            "torch_profiler_dump_cuda_time_total": False,
         }
     }
 
