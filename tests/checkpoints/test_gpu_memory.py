@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from vlm_run import Conversation, Registry
 from vlm_run.checkpoints.gpu_memory import GIB, Gpu, MemoryEstimate, estimate_memory
-from vlm_run.checkpoints.weights import read_kv_cache, read_weights
+from vlm_run.checkpoints.weights import count_parameters, read_kv_cache, read_weights
 from vlm_run.cli import app
 from vlm_run.explain import explain
 
@@ -120,11 +120,100 @@ def test_layers_with_a_window_keep_the_window_and_others_everything(
     text |= {"layer_types": kinds, "sliding_window": window}
     cache = read_kv_cache({"text_config": text})
     assert cache is not None
-    expected = sum(min(window, 8192) if kind == "sliding_attention" else 8192 for kind in kinds)
-    assert cache.request(8192) == expected * heads * 16 * 2 * 2
+    # vLLM keeps the tokens of one step beside the window.
+    for step, kept in ((1, window), (2048, window - 1 + 2048), (8192, 8192)):
+        expected = sum(kept if kind == "sliding_attention" else 8192 for kind in kinds)
+        assert cache.request(8192, step) == expected * heads * 16 * 2 * 2
     narrow = read_kv_cache({"text_config": text}, "fp8")
     assert narrow is not None
     assert narrow.request(8192) * 2 == cache.request(8192)
+
+
+# The text_config of google/gemma-3-4b-it and -12b-it, which leave out what transformers has as defaults.
+GEMMA_4B = {
+    "model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
+    "sliding_window": 1024,
+}  # fmt: skip
+GEMMA_12B = {
+    "model_type": "gemma3_text", "hidden_size": 3840, "intermediate_size": 15360, "num_hidden_layers": 48,
+    "num_attention_heads": 16, "num_key_value_heads": 8, "sliding_window": 1024,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters", "full", "heads"),
+    [(GEMMA_4B, 3_880_099_328, 5, 4), (GEMMA_12B, 11_765_788_416, 8, 8)],
+)
+def test_what_gemma_leaves_out_is_known(text: dict[str, Any], parameters: int, full: int, heads: int) -> None:
+    """Parameters as in keras-hub's gemma3_presets.py; every sixth layer has full attention."""
+    assert count_parameters({"text_config": text}) == pytest.approx(parameters, rel=0.02)
+    cache = read_kv_cache({"text_config": text})
+    assert cache is not None
+    layer = heads * 256 * 2 * 2
+    assert cache.token == full * layer
+    assert cache.windowed_token == (text["num_hidden_layers"] - full) * layer
+
+
+@pytest.mark.parametrize(
+    ("options", "full", "windowed", "state"),
+    [
+        ({"sliding_window": None}, 4, 0, 0),
+        ({"sliding_window": 8}, 0, 4, 0),
+        ({"sliding_window": 8, "use_sliding_window": False}, 4, 0, 0),
+        ({"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 3}, 3, 1, 0),
+        ({"sliding_window": 8, "sliding_window_pattern": 2}, 2, 2, 0),
+        ({"full_attention_interval": 4}, 1, 0, 3),
+        ({"layers_block_type": ["mamba", "mamba", "mamba", "attention"]}, 1, 0, 3),
+        ({"layer_types": ["chunked_attention"] * 3 + ["full_attention"], "attention_chunk_size": 8}, 1, 3, 0),
+    ],
+)
+def test_each_layer_is_of_the_kind_that_the_configuration_says(
+    options: dict[str, Any], full: int, windowed: int, state: int
+) -> None:
+    layer = 2 * 2 * 8 * 2
+    cache = read_kv_cache({**CONFIG, "num_hidden_layers": 4, **options})
+    assert cache is not None
+    assert (cache.token, cache.windowed_token, cache.other_layers) == (full * layer, windowed * layer, state)
+    assert cache.unknown == ()
+
+
+def test_a_kind_of_layer_that_is_not_known_counts_as_full_attention_and_is_named() -> None:
+    config = {**CONFIG, "layer_types": ["full_attention", "new_attention"]}
+    found = estimate_memory(Path("/nowhere"), config, Gpu.parse("24"), {}, context_length=4096)
+    assert found.request == 4096 * 2 * (2 * 2 * 8 * 2)
+    (note,) = found.notes
+    assert "'new_attention'" in note
+
+
+def test_a_shorter_context_is_found_though_windows_make_tokens_cost_unequally() -> None:
+    gpu = Gpu("given", 16 * GIB)
+    options = {"max_model_len": 131072, "max_num_seqs": 16, "max_num_batched_tokens": 2048}
+    found = estimate_memory(
+        Path("/nowhere"), GEMMA_4B | {"sliding_window": 65536}, gpu, options, context_length=1
+    )
+    assert not found.fits
+    shorter, *_ = found.options
+    length = int(shorter.removeprefix("--max-model-len "))
+    for tokens, fits in ((length, True), (length + 256, False)):
+        again = {**options, "max_model_len": tokens}
+        config = GEMMA_4B | {"sliding_window": 65536}
+        assert estimate_memory(Path("/nowhere"), config, gpu, again, context_length=1).fits is fits
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tensor_parallel_size": 0},
+        {"max_model_len": -1},
+        {"max_model_len": "auto"},
+        {"max_num_batched_tokens": "8k"},
+        {"kv_cache_dtype": "nvfp4"},
+    ],
+)
+def test_an_option_that_the_arithmetic_cannot_take_is_named(options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(ValueError, match=name):
+        estimate_memory(Path("/nowhere"), CONFIG, Gpu.parse("24"), options, context_length=4096)
 
 
 def test_latent_attention_keeps_its_latent_vector_on_every_gpu() -> None:
@@ -165,6 +254,19 @@ def test_the_index_is_enough(tmp_path: Path) -> None:
         found = read_weights(tmp_path, config)
         assert found is not None
         assert (found.size, found.source) == (size, "model.safetensors.index.json")
+
+
+def test_weights_that_a_repository_holds_twice_are_counted_once(tmp_path: Path) -> None:
+    """As Mistral's do: `consolidated.safetensors` is not in the index, and vLLM does not load it."""
+    entry = {"w": {"dtype": "BF16", "shape": [50], "data_offsets": [0, 100]}}
+    header = json.dumps(entry).encode()
+    for name in ("model-1.safetensors", "consolidated.safetensors"):
+        (tmp_path / name).write_bytes(len(header).to_bytes(8, "little") + header + bytes(100))
+    index = {"weight_map": {"w": "model-1.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = read_weights(tmp_path, CONFIG)
+    assert found is not None
+    assert found.size == 100
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

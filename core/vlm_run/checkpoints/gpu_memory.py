@@ -7,6 +7,7 @@ weights and the largest step do not take is KV cache. docs/gpu-memory.md compare
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ _LARGE = 70 * GIB  # from which vLLM has larger defaults, but for the A100 (Engi
 _OVERHEAD = int(1.1 * GIB)
 _SHORTEST_CONTEXT = 1024
 _STEP = 256
+_COUNTS = ("tensor_parallel_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,16 +181,29 @@ def estimate_memory(
     model = _read(directory, config, engine_kwargs)
     given = {"tensor_parallel_size": gpu.count, "max_model_len": context_length}
     given |= {name: value for name, value in engine_kwargs.items() if value is not None}
+    _check(given)
     now = _estimate(model, gpu, given, served)
     if now.fits:
         return now
     fitting = []
-    for words, changed, options in _changes(model, now, given):
+    for words, changed, options in _changes(model, gpu, given, served):
         if _estimate(changed, gpu, options, served).fits:
             fitting.append(words)
             if "tensor_parallel_size" in words:
                 break  # more GPUs would do as well
     return replace(now, options=tuple(fitting))
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Refuse what the arithmetic cannot take, though vLLM may: `max_model_len=auto`."""
+    for name in _COUNTS:
+        value = options.get(name, 1)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}: give a whole number of at least 1")
+    cache_dtype = str(options.get("kv_cache_dtype") or "auto")
+    if cache_dtype not in BYTES_OF:
+        known = ", ".join(sorted(BYTES_OF))
+        raise ValueError(f"the size of kv_cache_dtype {cache_dtype!r} is not known; known are {known}")
 
 
 def _read(directory: Path, config: Mapping[str, Any], options: Mapping[str, Any]) -> _Model:
@@ -212,8 +227,12 @@ def _estimate(model: _Model, gpu: Gpu, options: Mapping[str, Any], served: bool)
     kv_cache = budget - weights - activations - _OVERHEAD
     # Each GPU has its share of the heads, and one at least.
     share = max(1, -(-model.kv_cache.heads // parallel)) / model.kv_cache.heads
-    request = max(1, int(model.kv_cache.request(length) * share))
-    notes = []
+    step = _batched_tokens(gpu, options, served)
+    request = max(1, int(model.kv_cache.request(length, step) * share))
+    notes = [
+        f"layers of the kind {kind!r} are counted as full attention: what they keep is not known"
+        for kind in model.kv_cache.unknown
+    ]
     if model.kv_cache.other_layers:
         notes.append(f"{model.kv_cache.other_layers} layers keep a state of fixed size, which is not counted")
     return MemoryEstimate(
@@ -234,10 +253,8 @@ def _estimate(model: _Model, gpu: Gpu, options: Mapping[str, Any], served: bool)
 
 def _activations(config: Mapping[str, Any], gpu: Gpu, options: Mapping[str, Any], served: bool) -> int:
     """The largest of the steps that vLLM profiles at its start, of text or of images, in bytes."""
-    large = gpu.memory >= _LARGE and "a100" not in gpu.name.lower()
-    tokens = (8192 if served else 16384) if large else (2048 if served else 8192)
-    tokens = int(options.get("max_num_batched_tokens", tokens))
-    requests = int(options.get("max_num_seqs", 1024 if large else 256))
+    tokens = _batched_tokens(gpu, options, served)
+    requests = int(options.get("max_num_seqs", 1024 if _is_large(gpu) else 256))
     value = BYTES_OF.get(str(options.get("dtype") or "auto"), 2)
     text = text_config(config)
     hidden, vocabulary = int(text.get("hidden_size") or 0), int(text.get("vocab_size") or 0)
@@ -249,18 +266,44 @@ def _activations(config: Mapping[str, Any], gpu: Gpu, options: Mapping[str, Any]
     logits = min(requests, tokens) * vocabulary * 4 * 2
     vision = vision_config(config)
     vision_hidden, vision_intermediate, _ = vision_sizes(vision)
-    patches = tokens * int(vision.get("spatial_merge_size") or 1) ** 2
+    patches = tokens * _patches_of_token(config, vision)
     encoder = patches * (4 * vision_hidden + 2 * vision_intermediate // parallel) * value
     return max(decoder + logits, encoder)
 
 
+def _patches_of_token(config: Mapping[str, Any], vision: Mapping[str, Any]) -> int:
+    """How many patches the vision encoder has for each image token."""
+    size, patch, tokens = (
+        int(found or 0)
+        for found in (vision.get("image_size"), vision.get("patch_size"), config.get("mm_tokens_per_image"))
+    )
+    if size and patch and tokens:  # Gemma 3 pools them
+        return max(1, (size // patch) ** 2 // tokens)
+    return int(vision.get("spatial_merge_size") or 1) ** 2
+
+
+def _is_large(gpu: Gpu) -> bool:
+    return gpu.memory >= _LARGE and "a100" not in gpu.name.lower()
+
+
+def _batched_tokens(gpu: Gpu, options: Mapping[str, Any], served: bool) -> int:
+    default = (8192 if served else 16384) if _is_large(gpu) else (2048 if served else 8192)
+    return int(options.get("max_num_batched_tokens", default))
+
+
 def _changes(
-    model: _Model, now: MemoryEstimate, given: Mapping[str, Any]
+    model: _Model, gpu: Gpu, given: Mapping[str, Any], served: bool
 ) -> Iterator[tuple[str, _Model, dict[str, Any]]]:
     """Options to try, in words, with the model and the options that they lead to."""
-    if now.kv_cache > 0 and (length := now.kv_cache_tokens // _STEP * _STEP) >= _SHORTEST_CONTEXT:
+    lengths = range(_SHORTEST_CONTEXT, int(given["max_model_len"]), _STEP)
+
+    def too_long(length: int) -> bool:
+        return not _estimate(model, gpu, {**given, "max_model_len": length}, served).fits
+
+    if fitting := bisect_left(lengths, True, key=too_long):
+        length = lengths[fitting - 1]
         yield f"--max-model-len {length}", model, {**given, "max_model_len": length}
-    if model.kv_cache.token and str(given.get("kv_cache_dtype") or "auto") == "auto":
+    if str(given.get("kv_cache_dtype") or "auto") == "auto":
         narrow = read_kv_cache(model.config, "fp8")
         assert narrow is not None  # since the configuration has the dimensions for the wider one
         yield "--engine kv_cache_dtype=fp8", replace(model, kv_cache=narrow), dict(given)

@@ -20,6 +20,20 @@ BYTES_OF = {
 _TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")
 _FLOATS = {"F64": 8, "F32": 4}  # what vLLM converts to the engine's dtype, by the names of safetensors
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+# What config.json leaves out, by its model_type: the defaults of transformers' configuration classes
+# (configuration_gemma2.py, configuration_gemma3.py, configuration_cohere2.py).
+_GEMMA3 = {
+    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208,
+    "tie_word_embeddings": True, "sliding_window": 4096, "sliding_window_pattern": 6,
+}  # fmt: skip
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gemma2": {"sliding_window_pattern": 2},
+    "gemma3_text": _GEMMA3,
+    "cohere2": {"sliding_window_pattern": 4},
+}
+_FULL = {"full_attention", "attention"}
+_WINDOWED = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+_STATE = {"linear_attention", "mamba", "mamba2", "recurrent", "conv"}
 # Of openai/clip-vit-large-patch14-336, which Phi-3-vision's config.json names in place of dimensions.
 _CLIP_LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "patch_size": 14}
 
@@ -43,12 +57,13 @@ class KVCache:
 
     Attributes:
         token: Bytes of one token in all layers with full attention.
-        windowed_token: Bytes of one token in all layers with sliding-window attention.
-        window: Tokens that those layers keep.
+        windowed_token: Bytes of one token in all layers with sliding-window or chunked attention.
+        window: Tokens that those layers attend to.
         heads: KV heads among which tensor parallelism divides the cache; 1 for latent attention (MLA),
             whose cache each GPU has whole.
         other_layers: Number of layers with another kind of state, which is small and does not grow with
             the context (linear attention, Mamba).
+        unknown: Kinds of layers that are not known, and are counted as full attention.
     """
 
     token: int
@@ -56,19 +71,29 @@ class KVCache:
     window: int = 0
     heads: int = 1
     other_layers: int = 0
+    unknown: tuple[str, ...] = ()
 
-    def request(self, tokens: int) -> int:
-        """Bytes for a request of so many tokens."""
-        return self.token * tokens + self.windowed_token * min(tokens, self.window)
+    def request(self, tokens: int, step: int = 1) -> int:
+        """Bytes that vLLM reserves for a request.
+
+        Args:
+            tokens: The length of the request.
+            step: `max_num_batched_tokens`: a layer with a window keeps the tokens of one step beside those
+                before it (`SlidingWindowSpec.max_memory_usage_bytes` in vllm/v1/kv_cache_interface.py).
+        """
+        return self.token * tokens + self.windowed_token * min(tokens, self.window - 1 + step)
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration of the language model, which is nested in that of most vision-language models."""
+    """The configuration of the language model, which is nested in that of most vision-language models.
+
+    It has the defaults of transformers for families whose `config.json` leaves dimensions out.
+    """
     for name in _TEXT_CONFIGS:
         nested = config.get(name)
         if isinstance(nested, Mapping):
             return text_config(nested)
-    return config
+    return {**_DEFAULTS.get(str(config.get("model_type")), {}), **config}
 
 
 def read_weights(directory: Path, config: Mapping[str, Any], dtype: str = "auto") -> Weights | None:
@@ -85,7 +110,11 @@ def read_weights(directory: Path, config: Mapping[str, Any], dtype: str = "auto"
     bytes_each = BYTES_OF.get(dtype, 2)
     files = sorted(directory.glob("*.safetensors"))
     index = read_json(directory / "model.safetensors.index.json")
-    if files and not (missing := set(index.get("weight_map", {}).values()) - {file.name for file in files}):
+    indexed = set(index.get("weight_map", {}).values())
+    missing = indexed - {file.name for file in files}
+    if indexed:  # Mistral's repositories hold the weights a second time, as vLLM's loader knows
+        files = [file for file in files if file.name in indexed]
+    if files and not missing:
         return Weights(sum(_size(file, bytes_each) for file in files), "safetensors files")
     total = index.get("metadata", {}).get("total_size")
     if isinstance(total, int):
@@ -122,14 +151,19 @@ def read_kv_cache(config: Mapping[str, Any], dtype: str = "auto") -> KVCache | N
     kv_heads = int(text.get("num_key_value_heads") or heads)
     layer = 2 * kv_heads * int(text.get("head_dim") or hidden // heads) * value
     kinds = _layer_kinds(text, layers)
-    windowed = kinds.count("sliding_attention")
-    full = kinds.count("full_attention")
+    windowed = [kind for kind in kinds if kind in _WINDOWED]
+    state = [kind for kind in kinds if kind in _STATE]
+    unknown = sorted({*kinds} - {*_FULL, *_WINDOWED, *_STATE})
+    window = max((int(text.get(_WINDOWED[kind]) or 0) for kind in windowed), default=0)
+    if windowed and not window:  # how much they keep is not known
+        unknown, windowed = sorted({*unknown, *windowed}), []
     return KVCache(
-        token=full * layer,
-        windowed_token=windowed * layer,
-        window=int(text.get("sliding_window") or 0) if windowed else 0,
+        token=(layers - len(windowed) - len(state)) * layer,
+        windowed_token=len(windowed) * layer,
+        window=window,
         heads=kv_heads,
-        other_layers=layers - full - windowed,
+        other_layers=len(state),
+        unknown=tuple(unknown),
     )
 
 
@@ -201,11 +235,24 @@ def _mlp(text: Mapping[str, Any], hidden: int, layer: int) -> int:
 
 
 def _layer_kinds(text: Mapping[str, Any], layers: int) -> list[str]:
-    kinds = text.get("layer_types")
-    if isinstance(kinds, list) and len(kinds) == layers:
-        return [str(kind) for kind in kinds]
-    windowed = text.get("sliding_window") and text.get("use_sliding_window", True)
-    return ["sliding_attention" if windowed else "full_attention"] * layers
+    """The kind of each layer, in the words of `layer_types`."""
+    for name in ("layer_types", "layers_block_type"):
+        kinds = text.get(name)
+        if isinstance(kinds, list) and len(kinds) == layers:
+            return [str(kind) for kind in kinds]
+    if interval := text.get("full_attention_interval"):  # Qwen3-Next
+        return [_every(interval, layer, "linear_attention") for layer in range(layers)]
+    if not text.get("sliding_window") or not text.get("use_sliding_window", True):
+        return ["full_attention"] * layers
+    if pattern := text.get("sliding_window_pattern") or text.get("_sliding_window_pattern"):
+        return [_every(pattern, layer, "sliding_attention") for layer in range(layers)]
+    # Qwen2 writes both; its first layers have full attention.
+    full = min(layers, int(text.get("max_window_layers") or 0)) if "use_sliding_window" in text else 0
+    return ["full_attention"] * full + ["sliding_attention"] * (layers - full)
+
+
+def _every(interval: int, layer: int, others: str) -> str:
+    return others if (layer + 1) % interval else "full_attention"
 
 
 def _dtype(config: Mapping[str, Any]) -> Any:
