@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from vlm_run import hookspecs, specs, vision
+from vlm_run import BoxCoordinates, hookspecs, specs, vision
 from vlm_run.testing import suite
 
 TARGET = Path(__file__).parents[1] / "docs/contract.md"
@@ -42,6 +42,7 @@ def reference() -> str:
     sections += ["## Model types", *(_model(each) for each in (specs.ModelSpec, specs.Limits))]
     sections += ["## Images", _markdown((inspect.getdoc(vision) or "").partition("\n\n")[2])]
     sections += [_model(each) for each in _vision_facts()]
+    sections += ["## Boxes", _model(BoxCoordinates)]
     sections += ["## Checks", CHECKS, _checks()]
     return "\n\n".join(sections) + "\n"
 

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter as Adapter
+    from vlm_run.boxes import Box as Box
+    from vlm_run.boxes import BoxCoordinates as BoxCoordinates
+    from vlm_run.boxes import ImageSize as ImageSize
+    from vlm_run.boxes import draw_boxes as draw_boxes
     from vlm_run.engine import Engine as Engine
     from vlm_run.errors import ContextOverflowError as ContextOverflowError
     from vlm_run.errors import ConversationError as ConversationError
@@ -53,6 +57,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Adapter": "adapter",
     "AnyResolution": "vision",
+    "Box": "boxes",
+    "BoxCoordinates": "boxes",
     "ContextOverflowError": "errors",
     "Conversation": "prompts.conversation",
     "ConversationError": "errors",
@@ -63,6 +69,7 @@ _HOME = {
     "EngineError": "errors",
     "FixedResolution": "vision",
     "Image": "prompts.conversation",
+    "ImageSize": "boxes",
     "ImageSource": "media.source",
     "Limits": "specs",
     "MediaError": "errors",
@@ -87,6 +94,7 @@ _HOME = {
     "VisionFacts": "vision",
     "VlmRunError": "errors",
     "convert_to_base64": "media",
+    "draw_boxes": "boxes",
     "hookimpl": "hookspecs",
 }
 

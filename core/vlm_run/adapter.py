@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from vlm_run.boxes import Box, ImageSize, parse_boxes
 from vlm_run.errors import ConversationError, PluginError, VlmRunError
 from vlm_run.plugins.cpu_dtype import cpu_engine_kwargs, dtype_note
 from vlm_run.plugins.discovery import Plugin, Plugins
@@ -141,6 +142,54 @@ class Adapter:
         if size is None:
             raise pixel_bounds_unsupported()
         return preprocessed.resize(size, PILImage.Resampling.BICUBIC)  # the processor's own filter
+
+    def resized(self, width: int, height: int) -> tuple[int, int] | None:
+        """Width and height in pixels to which the image processor resizes a preprocessed image.
+
+        None if the plugin does not tell; see `VisionFacts.resized`.
+        """
+        return None if self.spec.vision is None else self.spec.vision.resized(width, height)
+
+    def image_size(
+        self, width: int, height: int, *, min_pixels: int | None = None, max_pixels: int | None = None
+    ) -> ImageSize:
+        """The size of an image before and after resizing, for `parse_boxes`.
+
+        Args:
+            width: Width in pixels, after EXIF rotation.
+            height: Height in pixels, after EXIF rotation.
+            min_pixels: The request's bound on the area of the image.
+            max_pixels: The request's bound on the area of the image.
+
+        Raises:
+            MediaError: The model does not accept an image of this size, or does not support `min_pixels`
+                and `max_pixels`.
+        """
+        from PIL import Image as PILImage
+
+        from vlm_run.prompts.conversation import Image
+
+        blank, bounds = PILImage.new("RGB", (width, height)), Image("", min_pixels, max_pixels)
+        return ImageSize(width, height, self.resized(*self.preprocess_image(blank, bounds).size))
+
+    def parse_boxes(self, answer: str, images: Sequence[ImageSize]) -> tuple[Box, ...]:
+        """The boxes in an answer, for example one of a server; an engine's are in `Response.boxes`.
+
+        Of an answer with reasoning, only the text after it is read.
+
+        Args:
+            answer: The answer. Where the tags of boxes are special tokens, it has them only if
+                `skip_special_tokens` was false.
+            images: The images of the conversation, each by `image_size`.
+
+        Returns:
+            The boxes in pixels of the original images; empty if `spec.box_coordinates` is None.
+        """
+        if self.spec.box_coordinates is None:
+            return ()
+        if self.spec.reasoning_end is not None:
+            answer = answer.rpartition(self.spec.reasoning_end)[2]
+        return parse_boxes(answer, self.spec.box_coordinates, images)
 
     def allows_downscaled_decode(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:
         """Whether a JPEG of `size` may be decoded at `smaller`, both (width, height) in pixels.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
     from vlm_run.adapter import Adapter
+    from vlm_run.boxes import BoxCoordinates
     from vlm_run.checkpoints.gpu_memory import Gpu, MemoryEstimate
     from vlm_run.media import MediaPolicy
 
@@ -95,6 +96,7 @@ class Explanation:
         engine_kwargs_from: The layer that set each option; nested options have dotted names.
         notes: What would fail, and what could not be determined.
         memory: What the model would take of a GPU, if one was given.
+        box_coordinates: How the model writes the coordinates of boxes; None if that is not documented.
     """
 
     model_type: str
@@ -113,6 +115,7 @@ class Explanation:
     engine_kwargs_from: dict[str, str]
     notes: tuple[str, ...]
     memory: MemoryEstimate | None = None
+    box_coordinates: BoxCoordinates | None = None
 
     @property
     def image_tokens(self) -> int | None:
@@ -146,6 +149,7 @@ class Explanation:
                 }
                 for image in self.images
             ],
+            "box_coordinates": self.box_coordinates and self.box_coordinates.model_dump(),
             "text_tokens": self.text_tokens,
             "image_tokens": self.image_tokens,
             "total_tokens": self.total_tokens,
@@ -221,6 +225,7 @@ def explain(
         engine_kwargs_from=_layers(adapter, kwargs, overrides),
         notes=(),
         memory=None if gpu is None else _memory(adapter, kwargs, gpu, served, notes),
+        box_coordinates=adapter.spec.box_coordinates,
     )
     return _with_notes(explanation, notes)
 
@@ -295,13 +300,12 @@ def _load(source: ImageSource, policy: MediaPolicy | None, message: int, index: 
 
 def _cost(adapter: Adapter, loaded: PILImage.Image, image: Image, notes: list[str]) -> ImageCost:
     seen = adapter.preprocess_image(loaded, image).size
-    vision = adapter.spec.vision
     tokens = None
     try:
         tokens = adapter.count_image_tokens(*seen)
     except UnknownTokenCountError as error:
         notes.append(f"image tokens are not counted: {error.cause}")
-    return ImageCost(*loaded.size, resized=vision.resized(*seen) if vision else None, tokens=tokens)
+    return ImageCost(*loaded.size, resized=adapter.resized(*seen), tokens=tokens)
 
 
 def _memory(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlm_run.errors import VlmRunError
+
+if TYPE_CHECKING:
+    from vlm_run.boxes import Box
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Response:
         first_token_seconds: Time from the request to the first token of the answer.
         responses: All answers if the request asked for `n` of them; `response` is the first.
         stages: Time spent in each stage; not part of `to_dict`.
+        boxes: The boxes in `response`, in pixels of the original images; empty if there are none, or if
+            the model type's `box_coordinates` are not known.
     """
 
     response: str = ""
@@ -67,6 +72,7 @@ class Response:
     first_token_seconds: float = 0.0
     responses: tuple[str, ...] = ()
     stages: Stages = field(default_factory=Stages)
+    boxes: tuple[Box, ...] = ()
 
     def raise_for_error(self) -> Response:
         """Return this response, or raise its error."""
@@ -92,6 +98,8 @@ class Response:
         }
         if self.responses:
             answer["responses"] = list(self.responses)
+        if self.boxes:
+            answer["boxes"] = [box.to_dict() for box in self.boxes]
         if self.error is not None:
             answer["error"] = {"type": type(self.error).__name__, "message": str(self.error)}
         return answer

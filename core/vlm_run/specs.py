@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
+from vlm_run.boxes.coordinates import BoxCoordinates
 from vlm_run.vision import VisionFacts
 
 _MODEL_TYPE = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
@@ -89,6 +90,8 @@ class ModelSpec(BaseModel):
 
     vision: SerializeAsAny[VisionFacts] | None = None
     """How images become image tokens; None if the plugin implements `count_image_tokens`."""
+    box_coordinates: BoxCoordinates | None = None
+    """How the model writes the coordinates of boxes in its answers; None if that is not documented."""
     control_tokens: tuple[str, ...] = ()
     """Strings that the tokenizer turns into special tokens. In messages they stay plain text. The engine
     adds the special tokens of the tokenizer in use."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from vlm_run import Engine, Request, Sampling
+from vlm_run import Box, Engine, Request, Response, Sampling
 from vlm_run.batch import ResultFile, Row, open_dataset, run_batch
 from vlm_run.batch.metrics import Metrics
 from vlm_run.batch.row import RowFormat
-from vlm_run.batch.run import Progress, summarize, unfinished_rows
+from vlm_run.batch.run import Progress, result_line, summarize, unfinished_rows
 from vlm_run.errors import RequestError
 from vlm_run_demo.showcase import draw
 
@@ -154,3 +154,12 @@ def test_several_answers_and_structured_ones(engine: Engine, tmp_path: Path) -> 
         assert isinstance(json.loads(structured.response)["count"], int)
     else:
         assert structured.response.startswith("{")
+
+
+def test_a_row_has_the_boxes_of_its_answer_if_there_are_any() -> None:
+    row = Row(0, None, {"query": "Where is the cat?"})
+    line = result_line(row, Response("[1, 2, 3, 4]", boxes=(Box("cat", 20.0, 20.0, 60.5, 40.0),)))
+    assert line["boxes"] == [
+        {"label": "cat", "left": 20.0, "top": 20.0, "right": 60.5, "bottom": 40.0, "image_index": 0}
+    ]
+    assert "boxes" not in result_line(row, Response("There is none."))

@@ -109,6 +109,16 @@ def test_an_image_may_be_a_path_a_data_uri_or_a_size(tmp_path: Path) -> None:
     assert said["images"] == [{"width": 300, "height": 200, "resized": [672, 336], "tokens": 1464}] * 4
 
 
+def test_the_coordinates_of_boxes_are_explained() -> None:
+    assert _json("qwen2-vl-7b-instruct")["box_coordinates"] == {"maximum": 1000, "y_first": False}
+    assert _json("qwen2_5-vl-7b-instruct")["box_coordinates"] == {"maximum": None, "y_first": False}
+    assert _json("demo-llava")["box_coordinates"] is None
+    said = _run("qwen2_5-vl-7b-instruct", "-i", "1000x500")
+    assert "1: 1000 x 500 -> 1008 x 504" in said
+    assert "coordinates in answers: pixels of the resized image" in said
+    assert "Boxes" not in _run("demo-llava")
+
+
 def test_a_picture_is_measured_upright(tmp_path: Path) -> None:
     picture = Image.new("RGB", (300, 200))
     exif = picture.getexif()

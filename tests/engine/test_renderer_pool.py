@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
 from random import Random
@@ -23,7 +24,7 @@ from pebble.pool.process import WORKERS_NAME
 from PIL import Image
 from vllm.renderers import renderer_from_config
 
-from vlm_run import Conversation, Engine, MediaPolicy, Registry
+from vlm_run import Box, BoxCoordinates, Conversation, Engine, ImageSize, MediaPolicy, Registry
 from vlm_run.adapter import Adapter
 from vlm_run.engine.renderer import Rendered, Renderer
 from vlm_run.engine.renderer_pool import ImageAffinity, RendererPool
@@ -56,7 +57,10 @@ def encoded(image: Image.Image) -> bytes:
 
 @pytest.fixture(scope="module")
 def pooled() -> Iterator[Engine]:
-    with Registry.load("demo-llava").engine(renderers=2, dtype="float32") as engine:
+    adapter = Registry.load("demo-llava")
+    # As if it had learned to answer with boxes, so that workers tell the sizes of images.
+    spec = adapter.spec.model_copy(update={"box_coordinates": BoxCoordinates(maximum=1000)})
+    with replace(adapter, spec=spec).engine(renderers=2, dtype="float32") as engine:
         yield engine
 
 
@@ -152,6 +156,13 @@ def test_pictures_that_come_again_get_their_own_answers_again(pooled: Engine) ->
     answers = pooled.infer([{"query": QUESTION, "images": [image]} for image, _ in pictures])
     right = sum(answer.response == str(count) for answer, (_, count) in zip(answers, pictures, strict=True))
     assert right >= 285
+
+
+def test_boxes_are_in_pixels_of_an_image_that_a_worker_has_loaded(pooled: Engine, pool: RendererPool) -> None:
+    image = encoded(picture(9000)[0].resize((640, 320)))
+    assert [render(pool, image).image_sizes for _ in range(2)] == [(ImageSize(640, 320, (128, 64)),)] * 2
+    request = {"query": QUESTION, "images": [image], "sampling": {"choice": ["[100, 200, 300, 400]"]}}
+    assert pooled.infer([request])[0].boxes == (Box("", 64, 64, 192, 128),)
 
 
 def test_an_image_that_has_left_the_cache_is_processed_again(engine: Engine) -> None:

@@ -160,6 +160,16 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "no image is accepted",
     ),
     (
+        "boxes_have_a_scale",
+        """
+        from vlm_run import BoxCoordinates
+        FACTS["vision"] = None
+        FACTS["box_coordinates"] = BoxCoordinates(maximum=None)
+        """,
+        TEMPLATE,
+        "whose size `vision` does not tell",
+    ),
+    (
         "limits_reach_the_engine",
         """
         @hookimpl

@@ -257,7 +257,7 @@ def result_line(row: Row, response: Response | None) -> dict[str, Any]:
         line["error"] = {"type": type(error).__name__, "message": str(error)}
         return line
     answer = response.to_dict()
-    names = ("response", "responses", "finish_reason", "usage")
+    names = ("response", "responses", "boxes", "finish_reason", "usage")
     line |= {name: answer[name] for name in names if name in answer}
     line["timings"] = {name: answer[name] for name in ("seconds", "first_token_seconds")}
     return line

@@ -81,6 +81,9 @@ def print_explanation(explanation: Explanation) -> None:
             typer.echo(
                 f"  {number}: {image.width} x {image.height}{resized} -> {_format(image.tokens)} tokens"
             )
+    if explanation.box_coordinates is not None:
+        _print_title("Boxes")
+        typer.echo(f"  coordinates in answers: {explanation.box_coordinates.description}")
     _print_title("Tokens")
     text, images = _format(explanation.text_tokens), _format(explanation.image_tokens)
     typer.echo(f"  text {text} + images {images} = {_format_total(explanation)}")

@@ -14,6 +14,7 @@ import typer
 from vlm_run.cli.answer_log import AnswerLog
 from vlm_run.cli.batch import BatchOptions, answer_dataset
 from vlm_run.cli.completion import complete_model_type
+from vlm_run.cli.draw import Drawing
 from vlm_run.cli.options import (
     AllowPrivateMedia,
     AsJson,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from vlm_run.batch.run import Answering
     from vlm_run.engine import Engine
     from vlm_run.request import Request, Sampling
+    from vlm_run.response import Response
 
 _ANSWER = "Answer"
 
@@ -143,6 +145,10 @@ def infer(
             help="LoRA adapter for requests that name it; repeatable. One alone is used for all requests.",
         ),
     ] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the image with the boxes of the answer drawn on it."),
+    ] = None,
     replicas: Replicas = None,
     ray: RayAddress = None,
     hub: HubOption = "huggingface",
@@ -203,6 +209,10 @@ def infer(
             yield engine
 
     if batch.val_dataset is not None:
+        if draw is not None:
+            raise VlmRunError(
+                "both --draw and --val_dataset are given", hint="The rows of the result file have `boxes`."
+            )
         if log is not None:
             raise VlmRunError(
                 "both --log and --val_dataset are given", hint="Use --result-path for a dataset."
@@ -227,7 +237,10 @@ def infer(
         raise VlmRunError(
             "--replicas and --ray answer datasets", hint="Give one with --val_dataset, or leave them out."
         )
+    if draw is not None and question is None:
+        raise VlmRunError("--draw needs a question")
     answers = AnswerLog(log, adapter.spec.model_type, sampling)
+    drawing = None if draw is None else Drawing.prepare(draw, adapter, question or "", image or [], policy)
     with start() as engine:
         if question is None:
             from vlm_run.cli.interactive import Session
@@ -235,7 +248,9 @@ def infer(
             Session(engine, sampling, answer.system, answers, policy=policy, stats=stats).run()
             return
         request = {"query": question, "images": list(image or []), "system": answer.system}
-        answer_once(engine, request, sampling, answers, as_json)
+        response = answer_once(engine, request, sampling, answers, as_json)
+    if drawing is not None:
+        drawing.write(response.boxes)
 
 
 def _read_schema(file: Path) -> dict[str, Any]:
@@ -250,8 +265,11 @@ def _read_schema(file: Path) -> dict[str, Any]:
 
 def answer_once(
     engine: Engine, request: dict[str, Any], sampling: Sampling, log: AnswerLog, as_json: bool
-) -> None:
+) -> Response:
     """Answer one request: print the answer as it is generated, or the whole response as JSON.
+
+    Returns:
+        The response.
 
     Raises:
         RequestError: The request cannot be served, and `as_json` is false.
@@ -265,17 +283,18 @@ def answer_once(
         typer.echo(json.dumps(response.to_dict(), ensure_ascii=False))
         if response.error is not None:
             raise typer.Exit(2)
-        return
-    others: tuple[str, ...] = ()
+        return response
+    response = Response()
     try:
         for delta in engine.stream(request, sampling):
             typer.echo(delta.text, nl=False)
             if delta.response is not None:
-                log.write(request, delta.response)
-                others = delta.response.responses[1:]
+                response = delta.response
+                log.write(request, response)
     except RequestError as error:
         log.write(request, Response(finish_reason="error", error=error))
         raise
     typer.echo()
-    for other in others:
+    for other in response.responses[1:]:
         typer.echo(f"{RULE}\n{other}")
+    return response

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vlm_run.boxes import BoxCoordinates
 from vlm_run.checkpoints.chat_template_file import find_chat_template
 from vlm_run.checkpoints.files import lookup, read_json
 from vlm_run.checkpoints.special_tokens import SpecialTokens, special_tokens
@@ -25,6 +26,12 @@ _CONTEXT_KEYS = (
 )
 # Modalities other than images are off: vlm-run passes none.
 _ENGINE_KWARGS = {"limit_mm_per_prompt": {"video": 0, "audio": 0}}
+
+# Architectures of one family only, which documents its coordinates.
+_BOX_COORDINATES = {
+    "DeepseekOCRForCausalLM": (999, "run_dpsk_ocr_image.py of deepseek-ai/DeepSeek-OCR"),
+    "DeepseekVLV2ForCausalLM": (999, "parse_ref_bbox in the demo of deepseek-ai/DeepSeek-VL2"),
+}
 
 
 def derive(config: Mapping[str, Any], directory: Path, placeholder: str | None = None) -> ModelSpec:
@@ -56,6 +63,7 @@ def derive(config: Mapping[str, Any], directory: Path, placeholder: str | None =
     found = placeholder_of(template, tokens, placeholder)
     context = next(((key, value) for key in _CONTEXT_KEYS if (value := lookup(config, key))), None)
     stop, stop_source = _stop(config, generation, tokens)
+    boxes, boxes_source = _BOX_COORDINATES.get(architectures[0], (None, "not known"))
     sources = {
         "architecture": "config.json: architectures",
         "chat_template": template.name if template else "not found",
@@ -67,6 +75,7 @@ def derive(config: Mapping[str, Any], directory: Path, placeholder: str | None =
         "eos_token": tokens.names_source,
         "stop": stop_source,
         "vision": "the checkpoint's processor, which is run on a blank image of each size",
+        "box_coordinates": boxes_source,
         "engine_kwargs": "other modalities than images are off",
     }
     return ModelSpec(
@@ -83,6 +92,7 @@ def derive(config: Mapping[str, Any], directory: Path, placeholder: str | None =
         eos_token=tokens.names.get("eos_token", ""),
         stop=stop,
         engine_kwargs=_ENGINE_KWARGS,
+        box_coordinates=None if boxes is None else BoxCoordinates(maximum=boxes),
         vision=ProcessorFacts(checkpoint=str(directory), placeholder=found.text.replace("{index}", "1")),
         derived_from=sources,
     )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from vlm_run.engine.answer_boxes import answer_boxes
 from vlm_run.engine.answer_text import without_leading_blank
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.lora import LoraAdapters
@@ -113,6 +114,8 @@ class Generator:
         first_token_seconds = 0.0
         finish_reason = "stop"
         tokens = 0
+        token_ids: list[int] = []
+        stop_string: str | None = None
         texts: defaultdict[int, str] = defaultdict(str)
         with request_boundary(self.llm):
             parsed = Request.parse(request)
@@ -127,7 +130,9 @@ class Generator:
                     tokens += len(part.token_ids)
                     if part.index == 0:
                         piece = part.text
+                        token_ids.extend(part.token_ids)
                         finish_reason = part.finish_reason or finish_reason
+                        stop_string = part.stop_reason if isinstance(part.stop_reason, str) else None
                 first_token_seconds = first_token_seconds or _first_token_seconds(output)
                 if not output.finished:
                     yield Delta(piece)
@@ -144,6 +149,16 @@ class Generator:
                         first_token_seconds=min(rendered_at + first_token_seconds, ended) - started,
                         responses=tuple(texts[number] for number in range(params.n)) if params.n > 1 else (),
                         stages=replace(rendered.stages, engine=ended - rendered_at),
+                        boxes=answer_boxes(
+                            self.adapter,
+                            self.llm.get_tokenizer(),
+                            parsed.conversation,
+                            rendered,
+                            texts[0],
+                            token_ids=token_ids,
+                            stop_string=stop_string,
+                            is_cut=finish_reason == "length",
+                        ),
                     ),
                 )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image as PILImage
 
+from vlm_run.boxes import ImageSize
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.vllm_internals import process_prompt, processed_image_cache, request_errors
 from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
 
 _SHORT_TEXT = 2000
+_MAX_SIZES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Rendered:
         engine_input: The engine's input.
         prompt_tokens: Tokens of the whole prompt, including image tokens.
         image_tokens: Tokens of each image, in order.
+        image_sizes: Size of each image, in order; empty if the model type has no `box_coordinates`.
         reused_images: Number of images whose processed form was in the cache.
         stages: Duration of each stage so far.
     """
@@ -49,6 +52,7 @@ class Rendered:
     engine_input: EngineInput
     prompt_tokens: int
     image_tokens: tuple[int, ...]
+    image_sizes: tuple[ImageSize, ...] = ()
     reused_images: int = 0
     stages: Stages = field(default_factory=Stages)
 
@@ -81,6 +85,8 @@ class Renderer:
         )
         self._full_resolution_only = False
         self._processed = processed_image_cache(vllm_renderer)
+        # Of images whose processed form is in the cache, which are not decoded again.
+        self._sizes: dict[str, ImageSize] = {}
         # Two adapters may share an engine. What the engine itself does to images is fixed.
         self._salt = f"{adapter.plugin.name} {adapter.plugin.version} {adapter.spec!r} ".encode()
 
@@ -121,6 +127,7 @@ class Renderer:
             # An image was evicted from vLLM's cache in the meantime.
             images = await self._load(conversation, force=True)
             engine_input = await self._process(ids, images)
+        self._remember_sizes(images)
         processed = clock.lap()
         rendered = Rendered(
             engine_input=engine_input,
@@ -128,6 +135,7 @@ class Renderer:
             image_tokens=tuple(
                 span.length for span in engine_input.get("mm_placeholders", {}).get("image", ())
             ),
+            image_sizes=tuple(image.size for image in images if image.size is not None),
             reused_images=sum(image.pixels is None for image in images),
             stages=Stages(fetched, decoded, tokenized + processed),
         )
@@ -161,27 +169,48 @@ class Renderer:
             else:
                 content = encoded(image.source, self._policy)
             key = self._cache_key(content, image)
-            if not force and self._processed is not None and self._processed.is_cached_item(key):
-                return _Loaded(key, None)
-            tokens = None
-            if isinstance(content, bytes):
-                content, tokens = self._decoded(content, image)
-            return _Loaded(key, self._adapter.preprocess_image(content, image), tokens)
+            size = self._sizes.get(key)
+            if not force and self._is_processed(key, size):
+                return _Loaded(key, None, size)
+            decoded = (
+                _Decoded(content) if isinstance(content, PILImage.Image) else self._decode(content, image)
+            )
+            original = decoded.full_size or decoded.pixels.size
+            pixels = self._adapter.preprocess_image(decoded.pixels, image)
+            return _Loaded(key, pixels, self._size(original, pixels), decoded.tokens)
 
-    def _decoded(self, content: bytes, image: Image) -> tuple[PILImage.Image, int | None]:
-        """Return the decoded image, and its expected image tokens if it was decoded at a smaller size."""
+    def _is_processed(self, key: str, size: ImageSize | None) -> bool:
+        """Return whether vLLM has the processed form of an image, and its size is known if that is needed."""
+        if size is None and self._adapter.spec.box_coordinates is not None:
+            return False
+        return self._processed is not None and bool(self._processed.is_cached_item(key))
+
+    def _decode(self, content: bytes, image: Image) -> _Decoded:
         if self._full_resolution_only or image.min_pixels is not None or image.max_pixels is not None:
-            return decode(content, self._policy), None
-        tokens = None
+            return _Decoded(decode(content, self._policy))
+        tokens = full_size = None
 
         def allows_downscaled_decode(size: tuple[int, int], smaller: tuple[int, int]) -> bool:
-            nonlocal tokens
+            nonlocal tokens, full_size
             if not self._adapter.allows_downscaled_decode(size, smaller):
                 return False
-            tokens = self._adapter.count_image_tokens(*size)
+            tokens, full_size = self._adapter.count_image_tokens(*size), size
             return True
 
-        return decode(content, self._policy, allows_downscaled_decode), tokens
+        return _Decoded(decode(content, self._policy, allows_downscaled_decode), full_size, tokens)
+
+    def _size(self, original: tuple[int, int], pixels: PILImage.Image) -> ImageSize | None:
+        if self._adapter.spec.box_coordinates is None:
+            return None
+        return ImageSize(*original, self._adapter.resized(*pixels.size))
+
+    def _remember_sizes(self, images: Sequence[_Loaded]) -> None:
+        """Keep the sizes of images that are in the cache from now on."""
+        if self._processed is None:
+            return
+        self._sizes |= {image.cache_key: image.size for image in images if image.size is not None}
+        while len(self._sizes) > _MAX_SIZES:
+            del self._sizes[next(iter(self._sizes))]
 
     def _cache_key(self, content: bytes | PILImage.Image, image: Image) -> str:
         """Return a key that is the same in every process for the same content and bounds."""
@@ -228,17 +257,34 @@ class Renderer:
 
 
 @dataclass(frozen=True, slots=True)
+class _Decoded:
+    """A decoded image.
+
+    Attributes:
+        pixels: The image.
+        full_size: Its width and height in pixels, if it was decoded at a smaller size.
+        tokens: The expected number of image tokens, if it was decoded at a smaller size.
+    """
+
+    pixels: PILImage.Image
+    full_size: tuple[int, int] | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Loaded:
     """An image to process.
 
     Attributes:
         cache_key: Its key in vLLM's caches.
         pixels: The decoded image; None if vLLM has its processed form in the cache.
+        size: Its size; None if the model type has no `box_coordinates`.
         tokens: The expected number of image tokens, if it was decoded at a smaller size.
     """
 
     cache_key: str
     pixels: PILImage.Image | None
+    size: ImageSize | None
     tokens: int | None = None
 
 

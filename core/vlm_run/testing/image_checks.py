@@ -59,6 +59,21 @@ def images_have_a_token_count(subject: ModelSubject) -> str:
     return f"{fewest} tokens" if fewest == most else f"{fewest} to {most} tokens"
 
 
+def boxes_have_a_scale(subject: ModelSubject) -> str:
+    """Where box coordinates are pixels of the resized image, `vision` tells its size."""
+    coordinates = subject.spec.box_coordinates
+    if coordinates is None:
+        return "no `box_coordinates`"
+    adapter = subject.adapter()
+    for width, height in _ORDINARY:
+        if coordinates.maximum is None and adapter.image_size(width, height).resized is None:
+            raise CheckFailed(
+                "`box_coordinates` are pixels of the resized image, whose size `vision` does not tell",
+                hint="Implement `resized` in the vision facts.",
+            )
+    return coordinates.description
+
+
 def counts_tokens(subject: ModelSubject) -> bool:
     """Whether the plugin tells how many tokens an image takes."""
     return subject.spec.vision is not None or subject.implements("count_image_tokens")

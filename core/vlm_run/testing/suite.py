@@ -41,6 +41,7 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     image_checks.ordinary_images_work,
     image_checks.odd_images_work_or_are_refused,
     image_checks.images_have_a_token_count,
+    image_checks.boxes_have_a_scale,
     engine_checks.limits_reach_the_engine,
     engine_checks.engine_options_are_known_to_vllm,
     engine_checks.registers_with_vllm_twice,

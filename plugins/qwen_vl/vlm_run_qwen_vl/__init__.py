@@ -5,11 +5,11 @@ This plugin contains only data: vLLM and transformers implement the architecture
 
 from __future__ import annotations
 
-from vlm_run import DynamicResolution, ModelSpec, hookimpl
+from vlm_run import BoxCoordinates, DynamicResolution, ModelSpec, hookimpl
 from vlm_run_qwen_vl import first_generation, qwen3_vl
 from vlm_run_qwen_vl.common import CONTROL_TOKENS_2, CONTROL_TOKENS_2_5, spec
 
-vlm_run_contract = ">=1,<2"
+vlm_run_contract = ">=1.1,<2"
 
 # preprocessor_config.json of Qwen/Qwen2-VL-7B-Instruct; Qwen2.5-VL's has the same values.
 _VISION_2 = DynamicResolution(
@@ -27,6 +27,8 @@ def _qwen2_vl(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
         architecture="Qwen2VLForConditionalGeneration",
         chat_template="templates/qwen2-vl.jinja",
         vision=_VISION_2,
+        # Coordinates in [0, 1000): Qwen2-VL's technical report (arXiv 2409.12191), on visual grounding.
+        box_coordinates=BoxCoordinates(maximum=1000),
         context_length=32768,  # max_position_embeddings
         control_tokens=CONTROL_TOKENS_2,
     )
@@ -42,6 +44,8 @@ def _qwen2_5_vl(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
         architecture="Qwen2_5_VLForConditionalGeneration",
         chat_template="templates/qwen2-vl.jinja",
         vision=_VISION_2,
+        # cookbooks/spatial_understanding.ipynb of QwenLM/Qwen2.5-VL scales by the processor's image grid.
+        box_coordinates=BoxCoordinates(maximum=None),
         context_length=128000,  # max_position_embeddings
         control_tokens=CONTROL_TOKENS_2_5,
     )

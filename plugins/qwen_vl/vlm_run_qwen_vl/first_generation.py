@@ -6,7 +6,7 @@ tokenization_qwen.py and qwen_generation_utils.py on the hub; there is no chat t
 
 from __future__ import annotations
 
-from vlm_run import FixedResolution, ModelSpec
+from vlm_run import BoxCoordinates, FixedResolution, ModelSpec
 
 
 def specs() -> list[ModelSpec]:
@@ -32,6 +32,8 @@ def _spec(name: str, chat_template: str) -> ModelSpec:
         image_placeholder="Picture {index}: <img></img>",
         # A resampler reduces 32 by 32 patches of 14 pixels to 256 tokens for every image.
         vision=FixedResolution(image_size=448, patch_size=28, downscaled_decode=True),
+        # Coordinates in [0, 1000): Qwen-VL's report (arXiv 2308.12966), on its input and output.
+        box_coordinates=BoxCoordinates(maximum=1000),
         context_length=2048,  # seq_length
         # SPECIAL_TOKENS and the tags of tokenization_qwen.py.
         control_tokens=(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlm_run import DynamicResolution, ModelSpec
+from vlm_run import BoxCoordinates, DynamicResolution, ModelSpec
 from vlm_run_qwen_vl.common import CONTROL_TOKENS_3, spec
 
 # preprocessor_config.json of Qwen/Qwen3-VL-8B-Instruct: `size` from 65536 to 16777216.
@@ -67,6 +67,8 @@ def _spec(size: str, hidden_size: int, edition: str, gpus: int, architecture: st
         modelscope_id=f"Qwen/{name}",  # ms-swift 4.x
         architecture=architecture,
         vision=_VISION,
+        # cookbooks/2d_grounding.ipynb of QwenLM/Qwen3-VL: "relative coordinates ranging from 0 to 1000".
+        box_coordinates=BoxCoordinates(maximum=1000),
         context_length=262144,  # text_config.max_position_embeddings
         **_EDITIONS[edition],
     )
