@@ -28,9 +28,12 @@ _CONTEXT_KEYS = (
 _ENGINE_KWARGS = {"limit_mm_per_prompt": {"video": 0, "audio": 0}}
 
 # Architectures of one family only, which documents its coordinates.
+_INTERNVL = (1000, "InternVL's documentation: Chat Data Format, Grounding / Detection Data")
 _BOX_COORDINATES = {
     "DeepseekOCRForCausalLM": (999, "run_dpsk_ocr_image.py of deepseek-ai/DeepSeek-OCR"),
     "DeepseekVLV2ForCausalLM": (999, "parse_ref_bbox in the demo of deepseek-ai/DeepSeek-VL2"),
+    "InternVLChatModel": _INTERNVL,
+    "InternVLForConditionalGeneration": _INTERNVL,
 }
 
 

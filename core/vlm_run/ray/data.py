@@ -19,16 +19,16 @@ from vlm_run.request import Sampling
 from vlm_run.response import Response
 from vlm_run.specs import Limits
 
-_ADDED = ("reference", "response", "responses", "finish_reason", "usage", "timings", "error")
+_ADDED = ("reference", "response", "responses", "boxes", "finish_reason", "usage", "timings", "error")
 
 
 class Infer:
     """Answers the rows of batches; a callable class for `Dataset.map_batches`.
 
     Columns are those of data files (docs/batch.md): `query` and `images`, `messages`, and so on. A row's
-    columns stay, beside `response`, `finish_reason`, `usage`, `timings` and `error`. A row that fails
-    has `error` (`type`, `message`) and no `response`; it fails no other. What a row brings as its
-    `response` is its `reference` in the output.
+    columns stay, beside `response`, `boxes` if there are any, `finish_reason`, `usage`, `timings` and
+    `error`. A row that fails has `error` (`type`, `message`) and no `response`; it fails no other. What a
+    row brings as its `response` is its `reference` in the output.
 
     >>> dataset.map_batches(  # doctest: +SKIP
     ...     vlm_run.ray.Infer,
