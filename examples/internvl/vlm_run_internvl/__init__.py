@@ -2,9 +2,9 @@
 
 from math import prod
 
-from vlm_run import BoxCoordinates, ModelSpec, hookimpl
+from vlm_run import ModelSpec, hookimpl
 
-vlm_run_contract = ">=1.1,<2"
+vlm_run_contract = ">=1,<2"
 GRIDS = [(x, y) for x in range(1, 13) for y in range(1, 13) if x * y <= 12]  # max_patches
 SPEC = ModelSpec(
     model_type="internvl3-1b-hf",
@@ -14,7 +14,6 @@ SPEC = ModelSpec(
     image_placeholder="<IMG_CONTEXT>",
     control_tokens=("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<img>", "</img>", "<video>"),
     stop=("<|im_end|>",),
-    box_coordinates=BoxCoordinates(maximum=1000),  # InternVL's documentation, "Chat Data Format"
     engine_kwargs={"max_model_len": 8192, "limit_mm_per_prompt": {"video": 0}},
 )
 
