@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image as PILImage
 
-from vlm_run import Adapter, Conversation, Limits, Registry
+from vlm_run import Adapter, Conversation, Limits, Registry, Request
 from vlm_run.errors import ConversationError, MediaError, PluginError
 from vlm_run.prompts.conversation import Image
 from vlm_run.prompts.prompt import Prompt
@@ -67,6 +67,64 @@ def test_the_prompt_is_rendered_from_the_specs_template(load: Any) -> None:
     assert load().render_prompt(conversation) == Prompt(
         "system: Be brief.\nuser: Who?\nassistant: Me.\nuser: Why?\n"
     )
+
+
+TASKS = """
+@hookimpl
+def model_specs():
+    tasks = {"ocr": "Free OCR.", "find": "<|grounding|>Find"}
+    return [spec("acme-7b", control_tokens=("<|grounding|>",), tasks=tasks)]
+"""
+
+
+@pytest.fixture
+def with_tasks(plugin_directory: Any) -> Adapter:
+    plugin_directory.add("acme", TASKS)
+    return Registry.load("acme-7b", plugins=plugin_directory.discover())
+
+
+@pytest.mark.parametrize(
+    ("request_", "prompt"),
+    [
+        ({"task": "ocr"}, "user: Free OCR.\n"),
+        ({"task": "ocr", "query": "Only the title."}, "user: Free OCR.\nOnly the title.\n"),
+        (
+            {"task": "ocr", "query": "And here?", "history": [["Hello", "Hi"]]},
+            "user: Hello\nassistant: Hi\nuser: Free OCR.\nAnd here?\n",
+        ),
+        ({"query": "Only the title."}, "user: Only the title.\n"),
+    ],
+)
+def test_the_text_of_a_task_precedes_the_question_or_is_it(
+    with_tasks: Adapter, request_: dict[str, Any], prompt: str
+) -> None:
+    conversation = Request.parse(request_).conversation
+    assert with_tasks.render_prompt(conversation).text == prompt
+
+
+def test_a_task_may_contain_control_tokens_but_the_question_may_not(with_tasks: Adapter) -> None:
+    conversation = Request.parse({"task": "find", "query": "a <|grounding|>"}).conversation
+    prompt = with_tasks.render_prompt(conversation)
+    assert prompt.text == "user: <|grounding|>Find\na <|grounding|>\n"
+    assert [prompt.text[start:end] for start, end in prompt.literals] == ["<|grounding|>"]
+    assert prompt.literals[0][0] > prompt.text.index("Find")
+
+
+def test_the_history_has_the_text_of_the_task(with_tasks: Adapter) -> None:
+    conversation = Request.parse({"task": "ocr", "query": "<image>Title?", "images": ["a.png"]}).conversation
+    assert with_tasks.with_task_text(conversation).to_history("A") == [["<image>Free OCR.\nTitle?", "A"]]
+
+
+def test_an_unknown_task_names_those_that_are_known(with_tasks: Adapter) -> None:
+    conversation = Request.parse({"task": "orc"}).conversation
+    with pytest.raises(ConversationError, match=r"'acme-7b' has no task 'orc'.*Known: ocr, find\."):
+        with_tasks.render_prompt(conversation)
+
+
+def test_a_task_of_a_model_without_tasks_is_refused(load: Any) -> None:
+    conversation = Request.parse({"task": "ocr"}).conversation
+    with pytest.raises(ConversationError, match=r"'acme-7b' has no task 'ocr'\. It has no tasks"):
+        load().render_prompt(conversation)
 
 
 def test_an_image_that_the_model_can_take_stays_as_it_is(load: Any) -> None:

@@ -56,6 +56,15 @@ def test_a_request_may_bound_the_area_of_its_images(value: dict[str, Any]) -> No
     assert Request.parse({**value, "min_pixels": None}).conversation == QUESTION
 
 
+def test_a_request_with_a_task_needs_no_question() -> None:
+    value = {"task": "ocr", "images": ["a.png"]}
+    assert Request.parse(value) == Request.parse({**value, "query": ""})
+    assert Request.parse(value).conversation.task == "ocr"
+    assert Request.parse({"messages": MESSAGES, "task": "ocr"}).conversation.task == "ocr"
+    with pytest.raises(RequestError, match="'task' must be the name of a task, not int"):
+        Request.parse({**value, "task": 1})
+
+
 def test_a_request_is_not_changed_by_reading_it() -> None:
     value = {"query": "Q", "sampling": {"seed": 1}}
     assert Request.parse(value) == Request.parse(value)

@@ -8,7 +8,7 @@ from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from vlm_run.boxes import Box, ImageSize, parse_boxes
-from vlm_run.errors import ConversationError, PluginError, VlmRunError
+from vlm_run.errors import ConversationError, PluginError, VlmRunError, printable
 from vlm_run.plugins.cpu_dtype import cpu_engine_kwargs, dtype_note
 from vlm_run.plugins.discovery import Plugin, Plugins
 from vlm_run.plugins.gpu_throughput import gpu_engine_kwargs
@@ -89,17 +89,36 @@ class Adapter:
 
         Raises:
             TemplateError: The chat template refuses the conversation.
+            ConversationError: The model has no such task.
         """
         if self.spec.reasoning_end is not None:
             conversation = conversation.without_reasoning(self.spec.reasoning_end)
         guard = Guard({*control_tokens(self.spec), *control})
-        masked = guard.mask(conversation)
+        # After users' text is masked, since a task's text may contain control tokens.
+        masked = self.with_task_text(guard.mask(conversation))
         if conversation.continued:
             masked = with_end_mark(masked)
         text = self._call("render_prompt", str, model=self.spec, conversation=masked)
         prompt = guard.unmask(cut_at_end_mark(text) if conversation.continued else text)
         self._check_tool_images(conversation, prompt)
         return prompt
+
+    def with_task_text(self, conversation: Conversation) -> Conversation:
+        """The conversation with the text of its task before the question, if it has a task.
+
+        Raises:
+            ConversationError: The model has no such task, or there is no user message.
+        """
+        if conversation.task is None:
+            return conversation
+        text = self.spec.tasks.get(conversation.task)
+        if text is None:
+            known = ", ".join(self.spec.tasks)
+            raise ConversationError(
+                f"'{self.spec.model_type}' has no task '{printable(conversation.task)}'",
+                hint=f"Known: {known}." if known else "It has no tasks; ask with a question.",
+            )
+        return replace(conversation.with_instruction(text), task=None)
 
     def _check_tool_images(self, conversation: Conversation, prompt: Prompt) -> None:
         """Raise unless the prompt has a placeholder for each image, if a tool's message has images.

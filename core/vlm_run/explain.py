@@ -14,7 +14,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,7 @@ class Explanation:
         notes: What would fail, and what could not be determined.
         memory: What the model would take of a GPU, if one was given.
         box_coordinates: How the model writes the coordinates of boxes; None if that is not documented.
+        tasks: The tasks of the model, each with its text in the prompt.
     """
 
     model_type: str
@@ -116,6 +117,7 @@ class Explanation:
     notes: tuple[str, ...]
     memory: MemoryEstimate | None = None
     box_coordinates: BoxCoordinates | None = None
+    tasks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def image_tokens(self) -> int | None:
@@ -136,6 +138,7 @@ class Explanation:
             "architecture": self.architecture,
             "vllm": self.vllm,
             "source": self.source,
+            "tasks": dict(self.tasks),
             "prompt": self.prompt,
             "placeholders": [
                 {"image": place.image, "start": place.start, "end": place.end} for place in self.placeholders
@@ -226,6 +229,7 @@ def explain(
         notes=(),
         memory=None if gpu is None else _memory(adapter, kwargs, gpu, served, notes),
         box_coordinates=adapter.spec.box_coordinates,
+        tasks=adapter.spec.tasks,
     )
     return _with_notes(explanation, notes)
 

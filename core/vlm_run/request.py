@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -30,8 +30,8 @@ _FLOAT32 = 1e38  # beyond it, infinity on the GPU
 _MAX_ANSWERS = 16384  # vLLM's VLLM_MAX_N_SEQUENCES
 _MAX_SCHEMA_DEPTH = 64  # vLLM's MAX_STRUCTURED_OUTPUT_JSON_NESTING
 _NonEmptyText = Annotated[str, Field(min_length=1)]
-_MESSAGE_KEYS = ("messages", "images", "sampling", "lora")
-_QUERY_KEYS = ("query", "history", "images", "system", "sampling", "lora")
+_MESSAGE_KEYS = ("messages", "images", "sampling", "lora", "task")
+_QUERY_KEYS = ("query", "history", "images", "system", "sampling", "lora", "task")
 
 
 class Sampling(BaseModel):
@@ -159,11 +159,12 @@ class Request:
         Args:
             value: A request, a conversation, a question, or a mapping with either `messages`
                 (and `images`) or `query` (and `history`, `images`, `system`); `sampling`, `lora`,
-                `min_pixels` and `max_pixels` beside them apply to this request only.
+                `task`, `min_pixels` and `max_pixels` beside them apply to this request only. With
+                `task`, `query` may be left out.
 
         Raises:
             ConversationError: The mapping has neither `query` nor `messages`, or is malformed.
-            RequestError: A field is unknown, or `sampling` or `lora` is malformed.
+            RequestError: A field is unknown, or `sampling`, `lora` or `task` is malformed.
         """
         if isinstance(value, Request):
             return value
@@ -182,6 +183,11 @@ class Request:
         lora = fields.pop("lora", None)
         if not isinstance(lora, str | None):
             raise RequestError(f"'lora' must be the name of a LoRA adapter, not {type(lora).__name__}")
+        task = fields.pop("task", None)
+        if not isinstance(task, str | None):
+            raise RequestError(f"'task' must be the name of a task, not {type(task).__name__}")
+        if task is not None and "messages" not in fields:
+            fields.setdefault("query", "")
         bounds = {name: fields.pop(name, None) for name in PIXEL_BOUNDS}
         if "messages" in fields:
             _check_keys(fields, _MESSAGE_KEYS, "request field")
@@ -191,7 +197,7 @@ class Request:
             conversation = Conversation.from_query(**fields)
         else:
             raise ConversationError("the request has neither 'query' nor 'messages'")
-        return cls(conversation.with_pixel_bounds(**bounds), sampling, lora)
+        return cls(replace(conversation.with_pixel_bounds(**bounds), task=task), sampling, lora)
 
 
 def _check_keys(fields: Mapping[str, Any], known: list[str] | tuple[str, ...], what: str) -> None:

@@ -30,6 +30,13 @@ def _check_model_type(value: str) -> str:
     return value
 
 
+def _check_tasks(tasks: Mapping[str, str]) -> Mapping[str, str]:
+    for name, text in tasks.items():
+        if not name.strip() or not text.strip():
+            raise ValueError("needs a name and a text for each task")
+    return tasks
+
+
 def _check_version_range(value: str) -> str:
     try:
         SpecifierSet(value)
@@ -87,6 +94,10 @@ class ModelSpec(BaseModel):
     """Engine options that start the model on one 80 GB GPU, in `vllm.EngineArgs`' names."""
     max_images: int | None = Field(default=None, ge=0)
     """Maximum number of images in one conversation; None if only the context length limits it."""
+
+    tasks: Annotated[Mapping[str, str], AfterValidator(_check_tasks)] = Field(default_factory=dict)
+    """Tasks that the model was trained for, by the name that requests give, each with its text in the
+    prompt, for example `{"ocr": "Free OCR."}`. Control tokens in the text are control tokens."""
 
     vision: SerializeAsAny[VisionFacts] | None = None
     """How images become image tokens; None if the plugin implements `count_image_tokens`."""

@@ -456,3 +456,27 @@ def test_a_missing_value_is_not_a_value() -> None:
 def test_half_a_character_is_refused_by_name(name: str) -> None:
     row = read({"query": "hi", name: "half \ud83d"})
     assert "message 1: the text has half a character, the lone surrogate U+D83D" in str(row.error)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"images": ["a.png"], "task": "ocr"},
+        {"query": "Title?", "task": "ocr"},
+        {"messages": [{"role": "user", "content": "Title?"}], "task": "ocr"},
+        {"body": {"messages": [{"role": "user", "content": "Title?"}], "task": "ocr"}},
+        {"body": {"messages": [{"role": "user", "content": "Title?"}]}, "task": "ocr"},
+    ],
+)
+def test_a_row_may_name_a_task_of_the_model(columns: dict[str, Any]) -> None:
+    row = read(columns, has_tasks=True, task="table")
+    assert conversation(row).task == "ocr"
+    assert row.record["task"] == "ocr"
+
+
+def test_rows_without_a_task_have_that_of_the_command() -> None:
+    assert conversation(read({"images": ["a.png"]}, has_tasks=True, task="ocr")).task == "ocr"
+
+
+def test_a_column_of_that_name_stays_unused_where_the_model_has_no_tasks() -> None:
+    assert conversation(read({"query": "Q", "task": "vqa"})).task is None

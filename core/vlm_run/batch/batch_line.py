@@ -32,7 +32,7 @@ def read_body(body: Any, system: str | None) -> dict[str, Any]:
     bounds = read_pixel_bounds(
         parameters.pop("mm_processor_kwargs", None), "Set others with --engine mm_processor_kwargs=…."
     )
-    bounds |= {name: parameters.pop(name) for name in PIXEL_BOUNDS if name in parameters}
+    bounds |= {name: parameters.pop(name) for name in (*PIXEL_BOUNDS, "task") if name in parameters}
     sampling = _read_constraints(
         parameters.pop("response_format", None), parameters.pop("structured_outputs", None)
     )

@@ -59,6 +59,8 @@ class RowFormat:
         prompt: The question of rows that have none.
         system: The system message of rows that have none.
         sampling: Sampling parameters of rows that set only some of their own.
+        task: The task of rows that have none.
+        has_tasks: Whether the model has tasks. If not, a column `task` is the dataset's own and not used.
         text_only: Whether the file format has text cells only, as CSV, where a list is written as JSON.
     """
 
@@ -67,6 +69,8 @@ class RowFormat:
     prompt: str | None = None
     system: str | None = None
     sampling: Sampling | None = None
+    task: str | None = None
+    has_tasks: bool = False
     text_only: bool = False
 
 
@@ -87,6 +91,10 @@ def read_row(number: int, columns: Columns, row_format: RowFormat) -> Row:
     try:
         fields = _select(columns, row_format.mapping or {})
         row = replace(row, id=_read_id(fields))
+        if not row_format.has_tasks and "task" not in (row_format.mapping or {}).values():
+            fields.pop("task", None)
+        if row_format.task is not None:
+            fields.setdefault("task", row_format.task)
         question = read_question(
             fields,
             row_format.prompt,

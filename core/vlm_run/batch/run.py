@@ -128,12 +128,14 @@ def describe_run(
             "chat_template": blake2b(template.read_bytes(), digest_size=16).hexdigest(),
             "options": {name: kwargs[name] for name in _ANSWER_OPTIONS if kwargs.get(name) is not None},
             **_describe_loras(options.get("loras") or {}),
+            **({"tasks": dict(adapter.spec.tasks)} if adapter.spec.tasks else {}),
         },
         "data": {
             **dataset.identity,
             "mapping": dict(row_format.mapping or {}),
             "prompt": row_format.prompt,
             "system": row_format.system,
+            **({} if row_format.task is None else {"task": row_format.task}),
         },
         "sampling": sampling.model_dump(mode="json"),
     }

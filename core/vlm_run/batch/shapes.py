@@ -21,7 +21,7 @@ from vlm_run.request import PIXEL_BOUNDS
 
 COLUMNS = (
     *("query", "response", "references", "history", "images", "system"),
-    *("messages", "conversations", "image", "id", "custom_id", "body", "sampling", "lora"),
+    *("messages", "conversations", "image", "id", "custom_id", "body", "sampling", "lora", "task"),
     *PIXEL_BOUNDS,
 )
 """The columns that are recognized; `--map` gives other columns one of these names."""
@@ -68,14 +68,15 @@ def read_question(
     structured = (*_STRUCTURED, "references") if json_references else _STRUCTURED
     fields = {name: _parse_json(value) if name in structured else value for name, value in fields.items()}
     if "body" in fields:
-        return Question(read_body(fields["body"], system))
+        task = {"task": fields["task"]} if "task" in fields else {}
+        return Question({**task, **read_body(fields["body"], system)})
     reference = read_reference(fields.get("references", fields.get("response")))
     if "messages" in fields or "conversations" in fields:
         request, answer = _read_messages(fields, system)
         reference = reference if reference is not None else answer
     else:
         request = _read_query(fields, prompt, system, columns)
-    request |= {name: fields[name] for name in ("sampling", "lora") if name in fields}
+    request |= {name: fields[name] for name in ("sampling", "lora", "task") if name in fields}
     return Question({**request, **_read_bounds(fields)}, reference)
 
 
@@ -103,6 +104,8 @@ def _read_query(
     fields: Mapping[str, Any], prompt: str | None, system: str | None, columns: Iterable[str]
 ) -> dict[str, Any]:
     query = fields.get("query", prompt)
+    if query is None and "task" in fields:
+        query = ""  # the text of the task is the question
     if query is None:
         raise ConversationError(
             f"the row has no question; its columns: {', '.join(map(str, columns)) or 'none'}",

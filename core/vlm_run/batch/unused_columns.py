@@ -66,12 +66,13 @@ class UnusedColumns:
 def closest_name(column: str) -> str | None:
     """Return the name in `COLUMNS` that a column of another name probably stands for; None if there is none.
 
-    >>> closest_name("image_path"), closest_name(" Query"), closest_name("difficulty")
+    >>> closest_name("image_path"), closest_name(" Query"), closest_name("task_id")
     ('images', 'query', None)
     """
     plain = re.sub(r"[^a-z]", "", str(column).lower())
     if plain in _BY_SYNONYM:
         return _BY_SYNONYM[plain]
-    plain_names = {re.sub(r"[^a-z]", "", name): name for name in COLUMNS}
+    # Many datasets have columns such as `task_id`, which name no task of a model.
+    plain_names = {re.sub(r"[^a-z]", "", name): name for name in COLUMNS if name != "task"}
     near = get_close_matches(plain, plain_names, n=1, cutoff=0.8)
     return plain_names[near[0]] if near else None

@@ -100,6 +100,7 @@ def answer_dataset(
     options: BatchOptions,
     *,
     system: str | None,
+    task: str | None,
     seed: int | None,
     as_json: bool,
 ) -> None:
@@ -113,6 +114,7 @@ def answer_dataset(
         engine_options: Engine options on top of the adapter's.
         options: The dataset, and how it is answered.
         system: The system message of rows that have none.
+        task: The task of rows that have none.
         seed: With `#N`, draws the rows at random.
         as_json: Whether the summary is printed as JSON.
 
@@ -138,7 +140,16 @@ def answer_dataset(
     )
     # Absolute, since replicas on Ray have a working directory of their own.
     directory = dataset.directory and dataset.directory.absolute()
-    row_format = RowFormat(directory, mapping, options.prompt, system, sampling, text_only=dataset.text_only)
+    row_format = RowFormat(
+        directory,
+        mapping,
+        options.prompt,
+        system,
+        sampling,
+        task,
+        has_tasks=bool(adapter.spec.tasks),
+        text_only=dataset.text_only,
+    )
     path = options.result_path or default_result_path(options.val_dataset, adapter.spec.model_type)
     run = describe_run(adapter, dataset, row_format, sampling, engine_options)
     for note in dataset.notes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,7 @@ def explain(
         typer.Option("--image", "-i", help="As for infer, or a size such as 640x480; repeatable."),
     ] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task of the model, as for infer.")] = None,
     served: Annotated[
         bool, typer.Option("--served", help="Show the engine options of `vlm-run serve`.")
     ] = False,
@@ -52,9 +54,10 @@ def explain(
     from vlm_run.media import MediaPolicy
     from vlm_run.prompts.conversation import Conversation
 
+    conversation = Conversation.from_query(text or "", images=list(image or []), system=system)
     explanation = explain_conversation(
         load.load(name),
-        Conversation.from_query(text or "", images=list(image or []), system=system),
+        replace(conversation, task=task),
         policy=MediaPolicy(allow_private_addresses=allow_private_media),
         served=served,
         gpu=_parse_gpu(gpu),
@@ -71,6 +74,8 @@ def print_explanation(explanation: Explanation) -> None:
     _print_title(explanation.model_type)
     typer.echo(f"  {explanation.architecture}, served by {explanation.plugin} with vLLM {explanation.vllm}")
     typer.echo(f"  weights: {explanation.source}")
+    if explanation.tasks:
+        typer.echo(f"  tasks: {', '.join(explanation.tasks)}")
     _print_title("Prompt")
     for line in _mark_placeholders(explanation).splitlines():
         typer.echo(f"  {line}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +42,7 @@ class AnswerOptions:
 
     Attributes:
         system: The system message of requests that have none.
+        task: The task of requests that have none.
         max_tokens: Maximum number of tokens per answer.
         temperature: Sampling temperature; 0 is greedy.
         top_p: Probability mass of the tokens that are considered.
@@ -55,6 +56,13 @@ class AnswerOptions:
     """
 
     system: Annotated[str | None, typer.Option(help="System message.", rich_help_panel=_ANSWER)] = None
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Task of the model, whose text precedes the question, or is it if there is none.",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = None
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -164,7 +172,7 @@ def infer(
 ) -> None:
     """Ask a model about images.
 
-    Without a QUESTION or --val_dataset, an interactive session starts.
+    Without a QUESTION, --task or --val_dataset, an interactive session starts.
 
         vlm-run infer llava1_6-mistral-7b-instruct "What is this?" --image cat.png
     """
@@ -178,6 +186,11 @@ def infer(
         loras, default = read_adapters_and_default(lora)
         options = {**options, "loras": loras, "lora": default}
     adapter = load.load(name, hub)
+    if answer.task is not None:
+        from vlm_run.prompts.conversation import Conversation
+
+        # An unknown task is refused before the engine starts.
+        adapter.with_task_text(replace(Conversation.from_query(""), task=answer.task))
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
 
     def start() -> Engine:
@@ -229,6 +242,7 @@ def infer(
             options,
             batch,
             system=answer.system,
+            task=answer.task,
             seed=answer.seed,
             as_json=as_json,
         )
@@ -237,17 +251,19 @@ def infer(
         raise VlmRunError(
             "--replicas and --ray answer datasets", hint="Give one with --val_dataset, or leave them out."
         )
-    if draw is not None and question is None:
-        raise VlmRunError("--draw needs a question")
+    if draw is not None and question is None and answer.task is None:
+        raise VlmRunError("--draw needs a question or a task")
     answers = AnswerLog(log, adapter.spec.model_type, sampling)
     drawing = None if draw is None else Drawing.prepare(draw, adapter, question or "", image or [], policy)
     with start() as engine:
-        if question is None:
+        if question is None and answer.task is None:
             from vlm_run.cli.interactive import Session
 
             Session(engine, sampling, answer.system, answers, policy=policy, stats=stats).run()
             return
-        request = {"query": question, "images": list(image or []), "system": answer.system}
+        request = {"query": question or "", "images": list(image or []), "system": answer.system}
+        if answer.task is not None:
+            request["task"] = answer.task
         response = answer_once(engine, request, sampling, answers, as_json)
     if drawing is not None:
         drawing.write(response.boxes)

@@ -51,6 +51,7 @@ def models(
                 "plugin": plugin.name,
                 "architecture": spec.architecture,
                 "context_length": spec.context_length,
+                "tasks": dict(spec.tasks),
                 "vllm": spec.vllm,
                 "replaced_by": spec.replaced_by,
             }

@@ -142,7 +142,7 @@ class Generator:
                     piece,
                     Response(
                         response=texts[0],
-                        history=parsed.conversation.to_history(texts[0]),
+                        history=self.adapter.with_task_text(parsed.conversation).to_history(texts[0]),
                         usage=Usage(rendered.prompt_tokens, rendered.image_tokens, tokens),
                         finish_reason=finish_reason,
                         seconds=ended - started,

@@ -45,11 +45,13 @@ class Conversation:
         messages: The messages in order.
         tools: Tools that the model may call, as in OpenAI's `tools`, for templates that support them.
         continued: Whether the last message is the beginning of the model's own answer.
+        task: Name of a task of the model, whose text precedes the question; None for none.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     continued: bool = False
+    task: str | None = None
 
     @classmethod
     def from_messages(
@@ -190,6 +192,21 @@ class Conversation:
             for message in self.messages
         ]
 
+    def with_instruction(self, text: str) -> Conversation:
+        """The conversation with a line of text before the question, the text of the last user message.
+
+        >>> Conversation.from_query("In French.").with_instruction("Describe.").messages[0].parts
+        (Text(text='Describe.\\nIn French.'),)
+
+        Raises:
+            ConversationError: There is no user message.
+        """
+        index = max((at for at, each in enumerate(self.messages) if each.role == "user"), default=None)
+        if index is None:
+            raise ConversationError("a task is given, but there is no user message")
+        changed = _with_instruction(self.messages[index], text)
+        return replace(self, messages=(*self.messages[:index], changed, *self.messages[index + 1 :]))
+
     def without_reasoning(self, end: str) -> Conversation:
         """The conversation with only the text after the last `end` of each answer."""
         return replace(self, messages=tuple(_without_reasoning(message, end) for message in self.messages))
@@ -208,6 +225,21 @@ class Conversation:
             elif history:
                 history[-1][1] += message.written
         return history
+
+
+def _with_instruction(message: Message, text: str) -> Message:
+    """The message with a line before its first text, also as written, or with the text alone at its end."""
+    parts, written = message.parts, message.written
+    at = next((at for at, part in enumerate(parts) if isinstance(part, Text) and part.text), None)
+    if at is None:
+        return replace(message, parts=(*parts, Text(text)), written=written + text)
+    asked = cast(Text, parts[at]).text
+    begin = max(written.find(asked), 0)
+    return replace(
+        message,
+        parts=(*parts[:at], Text(f"{text}\n{asked}"), *parts[at + 1 :]),
+        written=f"{written[:begin]}{text}\n{written[begin:]}",
+    )
 
 
 def _without_reasoning(message: Message, end: str) -> Message:

@@ -50,6 +50,7 @@ async def adapter_info(
         "versions": {"vlm_run": vlm_run.__version__, "vllm": str(vllm_version())},
         "placeholder": adapter.placeholder(1),
         "stop": list(adapter.spec.stop),
+        "tasks": dict(adapter.spec.tasks),
         "limits": {
             "max_model_len": config.max_model_len,
             "max_images": multimodal.get_limit_per_prompt("image") if multimodal else 0,

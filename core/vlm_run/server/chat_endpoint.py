@@ -11,10 +11,11 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
 from vlm_run.engine.vllm_internals import with_own_field_names
-from vlm_run.errors import ConversationError
+from vlm_run.errors import ConversationError, RequestError
 from vlm_run.prompts.conversation import with_image_parts
 from vlm_run.prompts.message import read_message
 from vlm_run.request import PIXEL_BOUNDS
+from vlm_run.server.chat_renderer import TASK
 
 router = APIRouter()
 
@@ -39,6 +40,27 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
     max_pixels: int | None = Field(
         default=None, description="Shrink larger images to this area, within the server's own bounds."
     )
+
+    task: str | None = Field(
+        default=None,
+        description=(
+            "A task of the model, one of `tasks` in `/v1/adapter`. Its text precedes that of the last user "
+            "message."
+        ),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_task(cls, data: Any) -> Any:
+        """Hand the task to the renderer, which vLLM gives the template's variables and no other field."""
+        if not isinstance(data, dict) or data.get("task") is None:
+            return data
+        if not isinstance(data["task"], str):
+            raise RequestError(f"'task' must be the name of a task, not {type(data['task']).__name__}")
+        options = data.get("chat_template_kwargs")
+        if options is not None and not isinstance(options, dict):
+            return data  # for pydantic to refuse
+        return {**data, "chat_template_kwargs": {**(options or {}), TASK: data["task"]}}
 
     @model_validator(mode="before")
     @classmethod

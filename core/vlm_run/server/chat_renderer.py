@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
     from vlm_run.adapter import Adapter
     from vlm_run.engine.renderer_pool import RendererPool
+
+
+TASK = "vlm_run_task"
+"""The key of `chat_template_kwargs` under which the chat endpoint passes on a request's task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +148,13 @@ def _refuse_own_options(params: Any) -> None:
 
 def _conversation(messages: Sequence[Mapping[str, Any]], params: Any) -> Conversation:
     options = params.chat_template_kwargs
-    return Conversation.from_messages(
+    conversation = Conversation.from_messages(
         [_without_tags(index, message) for index, message in enumerate(messages)],
         tools=options.get("tools"),
         continued=bool(options.get("continue_final_message")),
     )
+    task = options.get(TASK)
+    return replace(conversation, task=task) if isinstance(task, str) else conversation
 
 
 def _without_tags(index: int, message: Any) -> Any:

@@ -1,0 +1,36 @@
+"""The field `task` of a chat completion reaches the conversation that is rendered. Starts no server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vlm_run.prompts.conversation import Conversation
+from vlm_run.server.chat_endpoint import ChatRequest
+from vlm_run.server.chat_renderer import _conversation
+
+MESSAGES = [{"role": "user", "content": "Title?"}]
+
+
+def rendered(**fields: Any) -> Conversation:
+    """The conversation of a request, by the parameters that vLLM hands to the renderer."""
+    request = ChatRequest.model_validate({"model": "m", "messages": MESSAGES, **fields})
+    return _conversation(request.messages, request.build_chat_params(None, "auto"))
+
+
+def test_a_request_names_its_task() -> None:
+    assert rendered(task="ocr").task == "ocr"
+    assert rendered(task="ocr", chat_template_kwargs={"enable_thinking": False}).task == "ocr"
+    assert rendered().task is None
+
+
+@pytest.mark.parametrize("task", [7, ["ocr"]])
+def test_a_task_that_is_no_name_is_refused(task: Any) -> None:
+    with pytest.raises(Exception, match="'task' must be the name of a task, not"):
+        rendered(task=task)
+
+
+@pytest.mark.parametrize("task", [7, ["ocr"]])
+def test_a_value_in_the_templates_variables_is_a_name_or_nothing(task: Any) -> None:
+    assert rendered(chat_template_kwargs={"vlm_run_task": task}).task is None
