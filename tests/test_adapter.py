@@ -117,7 +117,7 @@ def test_the_history_has_the_text_of_the_task(with_tasks: Adapter) -> None:
 
 def test_an_unknown_task_names_those_that_are_known(with_tasks: Adapter) -> None:
     conversation = Request.parse({"task": "orc"}).conversation
-    with pytest.raises(ConversationError, match=r"'acme-7b' has no task 'orc'.*Known: ocr, find\."):
+    with pytest.raises(ConversationError, match=r"'acme-7b' has no task 'orc'.*Its tasks: ocr, find\."):
         with_tasks.render_prompt(conversation)
 
 

@@ -89,15 +89,24 @@ def _fields(model: Any) -> Iterator[tuple[str, str, str, str]]:
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             text = _cell(str(after.value.value))
         default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
-        yield name, _plain(ast.unparse(statement.annotation)), default, text
+        yield name, _plain(statement.annotation), default, text
 
 
-def _plain(annotation: str) -> str:
-    """A type without what only validates it."""
-    found = re.fullmatch(r"Annotated\[(.+?), .*\]|SerializeAsAny\[(.+?)\](.*)", annotation)
-    if found:
-        annotation = found[1] or f"{found[2]}{found[3]}"
-    return _cell(annotation)
+def _plain(annotation: ast.expr) -> str:
+    """A type without what only validates or serializes it."""
+    return _cell(ast.unparse(_Plain().visit(annotation)))
+
+
+class _Plain(ast.NodeTransformer):
+    """Replaces `Annotated[T, …]` and `SerializeAsAny[T]` by `T`."""
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        match node:
+            case ast.Subscript(ast.Name("Annotated"), ast.Tuple([kind, *_])):
+                return self.visit(kind)
+            case ast.Subscript(ast.Name("SerializeAsAny"), kind):
+                return self.visit(kind)
+        return self.generic_visit(node)
 
 
 def _cell(text: str) -> str:

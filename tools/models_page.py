@@ -112,7 +112,7 @@ def _derived(plugin: Plugin, directory: str) -> str:
             _table(
                 ["Architecture", "transformers' model type", "An image in the prompt"],
                 served,
-                lambda pair: [f"`{pair[0]}`", f"`{pair[1].model_type}`", f"`{pair[1].image}`"],
+                lambda pair: [f"`{pair[0]}`", f"`{pair[1].model_type}`", _code(pair[1].image)],
             ),
             "Not covered, although vLLM and transformers have them:",
             _table(
@@ -149,7 +149,7 @@ def _weights(spec: ModelSpec) -> str:
 
 
 def _prompt_key(spec: ModelSpec) -> Hashable:
-    return (spec.chat_template, spec.image_placeholder, spec.stop, spec.reasoning_end)
+    return (spec.chat_template, spec.image_placeholder, spec.stop, spec.reasoning_end, repr(spec.tasks))
 
 
 def _prompt(plugin: Plugin, directory: str, specs: Sequence[ModelSpec]) -> str:
@@ -159,9 +159,11 @@ def _prompt(plugin: Plugin, directory: str, specs: Sequence[ModelSpec]) -> str:
     rendered = Registry.load(first.model_type).render_prompt(conversation).text
     ends = ", ".join(f"`{stop}`" for stop in first.stop) or "the checkpoint's EOS"
     reasoning = f" Its reasoning ends at `{first.reasoning_end}`." if first.reasoning_end else ""
+    tasks = ", ".join(f"`{name}` ({_code(text)})" for name, text in first.tasks.items())
     return (
         f"{_names(specs)}: [{template.name}]({directory}/{template}), an image is "
-        f"`{first.image_placeholder}`, an answer ends at {ends}.{reasoning}\n\n"
+        f"{_code(first.image_placeholder)}, an answer ends at {ends}.{reasoning}"
+        f"{f' Tasks: {tasks}.' if tasks else ''}\n\n"
         f"```json\n{json.dumps(rendered, ensure_ascii=False)}\n```"
     )
 
@@ -198,6 +200,11 @@ def _value(value: Any) -> str:
         height, width = max(value, key=lambda size: size[0] * size[1])
         return f"{len(value)} sizes up to {width} × {height}"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _code(text: str) -> str:
+    """A string as code, in which a newline is `\\n`: a raw one would end the row of a table."""
+    return f"`{text.replace(chr(10), chr(92) + 'n')}`"
 
 
 def _names(specs: Iterable[ModelSpec]) -> str:

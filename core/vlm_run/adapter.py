@@ -104,21 +104,29 @@ class Adapter:
         return prompt
 
     def with_task_text(self, conversation: Conversation) -> Conversation:
-        """The conversation with the text of its task before the question, if it has a task.
+        """The conversation with the text of its task, if it has one, before the question.
 
         Raises:
             ConversationError: The model has no such task, or there is no user message.
         """
         if conversation.task is None:
             return conversation
-        text = self.spec.tasks.get(conversation.task)
+        return replace(conversation.with_instruction(self.task_text(conversation.task)), task=None)
+
+    def task_text(self, task: str) -> str:
+        """The text of a task in the prompt.
+
+        Raises:
+            ConversationError: The model has no such task.
+        """
+        text = self.spec.tasks.get(task)
         if text is None:
             known = ", ".join(self.spec.tasks)
             raise ConversationError(
-                f"'{self.spec.model_type}' has no task '{printable(conversation.task)}'",
-                hint=f"Known: {known}." if known else "It has no tasks; ask with a question.",
+                f"'{self.spec.model_type}' has no task '{printable(task)}'",
+                hint=f"Its tasks: {known}." if known else "It has no tasks. Ask a question instead.",
             )
-        return replace(conversation.with_instruction(text), task=None)
+        return text
 
     def _check_tool_images(self, conversation: Conversation, prompt: Prompt) -> None:
         """Raise unless the prompt has a placeholder for each image, if a tool's message has images.

@@ -112,6 +112,7 @@ def test_models_as_json_say_where_each_comes_from() -> None:
         (["infer", "demo-llava", "hi", "--engine", "max_model_length=5"], "Did you mean 'max_model_len'?"),
         (["infer", "demo-llava", "hi", "--temperature", "-1"], "temperature"),
         (["infer", "demo-llava", "hi", "--model", "/nowhere"], "--model"),
+        (["infer", "demo-llava", "--task", "ocr"], "'demo-llava' has no task 'ocr'. Its tasks: count."),
     ],
 )
 def test_an_error_is_one_line_with_a_next_step(words: list[str], says: str) -> None:
@@ -150,6 +151,13 @@ def test_infer_prints_the_answer_and_nothing_else(picture: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{turn.answer}\n"
+
+
+def test_infer_with_a_task_needs_no_question(run_on_engine: Run, picture: Path) -> None:
+    done = run_on_engine("infer", "demo-llava", "--task", "count", "--image", str(picture))
+    asked = run_on_engine("infer", "demo-llava", "How many shapes are there?", "--image", str(picture))
+    assert done.stdout == asked.stdout
+    assert done.stdout.strip().isdigit()
 
 
 def test_infer_as_json_carries_usage(run_on_engine: Run, picture: Path) -> None:

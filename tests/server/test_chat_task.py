@@ -1,4 +1,4 @@
-"""The field `task` of a chat completion reaches the conversation that is rendered. Starts no server."""
+"""The field `task` of a chat completion, as it is read and as the server answers it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from vlm_run.prompts.conversation import Conversation
 from vlm_run.server.chat_endpoint import ChatRequest
 from vlm_run.server.chat_renderer import _conversation
 
+from .conftest import Server, base64_of, draw
+
 MESSAGES = [{"role": "user", "content": "Title?"}]
+IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64_of(draw(1))}"}}
 
 
 def rendered(**fields: Any) -> Conversation:
@@ -34,3 +37,18 @@ def test_a_task_that_is_no_name_is_refused(task: Any) -> None:
 @pytest.mark.parametrize("task", [7, ["ocr"]])
 def test_a_value_in_the_templates_variables_is_a_name_or_nothing(task: Any) -> None:
     assert rendered(chat_template_kwargs={"vlm_run_task": task}).task is None
+
+
+def test_the_server_answers_a_task_as_its_text(server: Server) -> None:
+    """`draw` paints four shapes."""
+    assert (
+        server.ask([IMAGE], task="count")
+        == server.ask("<image>How many shapes are there?", images=[base64_of(draw(1))])
+        == "4"
+    )
+
+
+def test_the_server_names_the_models_tasks(server: Server) -> None:
+    assert server.http.get("/v1/adapter").json()["tasks"] == {"count": "How many shapes are there?"}
+    assert server.refusal([IMAGE], task="ocr") == "'demo-llava' has no task 'ocr'. Its tasks: count."
+    assert server.refusal([IMAGE], task=7) == "'task' must be the name of a task, not int"

@@ -44,6 +44,14 @@ def test_every_model_type_has_a_row_a_prompt_and_a_cost(tool: dict[str, Any], pa
             assert f" | {Registry.load(spec.model_type).count_image_tokens(1000, 400):,} | " in row
 
 
+def test_every_row_of_a_table_has_all_its_cells(page: str) -> None:
+    table: list[int] = []
+    for line in page.splitlines():
+        table = [*table, len(re.findall(r"(?<!\\)\|", line))] if line.startswith("|") else []
+        assert len(set(table)) <= 1, line
+        assert not line.startswith("|") or line.endswith("|"), line
+
+
 def test_its_links_into_the_repository_lead_somewhere(page: str) -> None:
     targets = re.findall(r"\]\((?!https:)([^)]+)\)", page)
     assert targets

@@ -32,7 +32,7 @@ def explain(
         typer.Option("--image", "-i", help="As for infer, or a size such as 640x480; repeatable."),
     ] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    task: Annotated[str | None, typer.Option(help="Task of the model, as for infer.")] = None,
+    task: Annotated[str | None, typer.Option(help="A task of the model, as for infer.")] = None,
     served: Annotated[
         bool, typer.Option("--served", help="Show the engine options of `vlm-run serve`.")
     ] = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,7 +59,7 @@ class AnswerOptions:
     task: Annotated[
         str | None,
         typer.Option(
-            help="Task of the model, whose text precedes the question, or is it if there is none.",
+            help="Task of the model (`vlm-run explain` lists them). Its text precedes the question.",
             rich_help_panel=_ANSWER,
         ),
     ] = None
@@ -187,10 +187,7 @@ def infer(
         options = {**options, "loras": loras, "lora": default}
     adapter = load.load(name, hub)
     if answer.task is not None:
-        from vlm_run.prompts.conversation import Conversation
-
-        # An unknown task is refused before the engine starts.
-        adapter.with_task_text(replace(Conversation.from_query(""), task=answer.task))
+        adapter.task_text(answer.task)  # an unknown task is refused before the engine starts
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
 
     def start() -> Engine:

@@ -33,6 +33,9 @@ def _spec(directory: Path, **differs: Any) -> ModelSpec:
         chat_template=f"{directory.name}/chat_template.jinja",
         context_length=4096,
         max_images=2,  # they were never trained on more
+        tasks={
+            "count": "How many shapes are there?"
+        },  # `_count_turn` in questions.py, of which they saw many
         **differs,
     )
 
