@@ -120,6 +120,12 @@ def _derived(plugin: Plugin, directory: str) -> str:
                 sorted(tested["UNSERVED"].items()),
                 lambda pair: [f"`{pair[0]}`", pair[1]],
             ),
+            "Architectures of vLLM that transformers does not have:",
+            _table(
+                ["Architecture", "How it is served"],
+                sorted(tested["OTHER_FORMATS"].items()),
+                lambda pair: [f"`{pair[0]}`", pair[1]],
+            ),
         ]
     )
 

@@ -150,6 +150,7 @@ class Architecture:
         videos: Arguments of the video processor.
         like: The model type whose processor's parts it shares.
         newlines: Whether the vocabulary has Gemma's tokens for runs of newlines; GEMMA implies it.
+        processor_class: The processor's class, if transformers does not name it for `model_type`.
     """
 
     model_type: str
@@ -163,6 +164,7 @@ class Architecture:
     like: str = ""
     newlines: bool = False
     videos: Mapping[str, Any] = field(default_factory=dict)
+    processor_class: str = ""
 
 
 _INTERN = {
@@ -242,6 +244,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     "Glm4vMoeForConditionalGeneration": Architecture(
         "glm4v_moe", _GLM_IMAGE, _GLM, more=_GLM_MORE, like="glm4v"
     ),
+    "GlmOcrForConditionalGeneration": Architecture(
+        "glm_ocr",
+        _GLM_IMAGE,
+        _GLM,
+        more=_GLM_MORE,
+        like="glm46v",
+        processor_class="Glm46VProcessor",  # processor_config.json of zai-org/GLM-OCR
+    ),
     "Granite4VisionForConditionalGeneration": Architecture(
         "granite4_vision",
         template=LLAVA,
@@ -299,6 +309,17 @@ ARCHITECTURES: dict[str, Architecture] = {
         template=LLAVA,
         images={"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
         processor={**_LLAVA_PROCESSOR, "num_additional_image_tokens": 1},
+    ),
+    "LlavaForConditionalGeneration (Pixtral)": Architecture(
+        "llava",
+        "[IMG]",
+        {},
+        MISTRAL,
+        ("[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+        config={"vision_config": {"model_type": "pixtral"}, "vision_feature_select_strategy": "full"},
+        processor={"patch_size": 16},
+        like="pixtral",
+        processor_class="PixtralProcessor",  # processor_config.json of mistral-community/pixtral-12b
     ),
     "LlavaNextForConditionalGeneration": Architecture(
         "llava_next",
@@ -426,6 +447,15 @@ UNSERVED: dict[str, str] = {
 }
 """Architectures for images that the matrix does not cover, with the reason. The table may only shrink."""
 
+OTHER_FORMATS: dict[str, str] = {
+    "DeepseekOCRForCausalLM": "DeepSeek-OCR, whose checkpoint has no chat template and whose processor "
+    "is vLLM's. Served with `--chat-template`; image tokens are counted.",
+    "PixtralForConditionalGeneration": "Pixtral in Mistral's own format, with `params.json` in place of "
+    "`config.json` and no chat template: not served. In transformers' format it is: "
+    "`LlavaForConditionalGeneration (Pixtral)` above.",
+}
+"""Architectures that vLLM serves and transformers lacks, of which users ask, with what to do."""
+
 SIZES = (
     (336, 336),
     (640, 480),
@@ -443,6 +473,15 @@ SIZES = (
 """The (width, height) in pixels on which token counts are compared with vLLM's processor."""
 
 _ENDS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<start_of_turn>", "<end_of_turn>", "<bos>", "<pad>")
+
+
+def vllm_name(architecture: str) -> str:
+    """The architecture of a key of `ARCHITECTURES`, which may name a variant after it.
+
+    >>> vllm_name("LlavaForConditionalGeneration (Pixtral)")
+    'LlavaForConditionalGeneration'
+    """
+    return architecture.partition(" ")[0]
 
 
 def candidates() -> set[str]:
@@ -475,6 +514,7 @@ def write_checkpoint(directory: Path, architecture: str, small: Mapping[str, Any
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     found = ARCHITECTURES[architecture]
+    processor_name = found.processor_class or PROCESSOR_MAPPING_NAMES[found.model_type]
     ids = write_byte_tokenizer(
         directory,
         [*_ENDS, *found.roles.values(), *found.more],
@@ -487,7 +527,7 @@ def write_checkpoint(directory: Path, architecture: str, small: Mapping[str, Any
     if found.template is GEMMA or found.newlines:
         ids |= _add_newlines(directory)
     config = AutoConfig.for_model(found.model_type, **found.config).to_dict()
-    config["architectures"] = [architecture]
+    config["architectures"] = [vllm_name(architecture)]
     _set_tokens(config, found, ids)
     if small is not None:
         for section in [config, *(value for value in config.values() if isinstance(value, dict))]:
@@ -501,7 +541,7 @@ def write_checkpoint(directory: Path, architecture: str, small: Mapping[str, Any
     # Some processors do not save a template.
     template = found.template.replace("IMAGE", found.image.replace("\n", "\\n"))
     (directory / "chat_template.jinja").write_text(template)
-    processor_class = getattr(transformers, PROCESSOR_MAPPING_NAMES[found.model_type])
+    processor_class = getattr(transformers, processor_name)
     parts = {
         name: AutoTokenizer.from_pretrained(directory) if name == "tokenizer" else _part(found, name)
         for name in processor_class.get_attributes()
@@ -531,7 +571,7 @@ def _part(found: Architecture, name: str) -> Any:
         "video_processor": video_processing_auto.VIDEO_PROCESSOR_MAPPING_NAMES,
         "feature_extractor": feature_extraction_auto.FEATURE_EXTRACTOR_MAPPING_NAMES,
     }[name]
-    named = classes.get(found.model_type) or classes[found.like]
+    named = (not found.processor_class and classes.get(found.model_type)) or classes[found.like]
     if isinstance(named, Mapping):
         named = named.get("torchvision") or next(iter(named.values()))
     elif isinstance(named, (tuple, list)):

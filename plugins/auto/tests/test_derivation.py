@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vlm_run import Conversation, EngineError, Registry, TemplateError, UnknownModelError
+from vlm_run.checkpoints.files import read_json
 from vlm_run.cli import app
 from vlm_run.explain import explain
 from vlm_run.plugins.discovery import Plugins
@@ -133,6 +136,22 @@ def test_without_a_template_the_way_out_is_named(directory: Path, only_auto: Plu
         Registry.load(directory, plugins=only_auto)
     adapter = Registry.load(directory, chat_template=template, plugins=only_auto)
     assert adapter.render_prompt(Conversation.from_query("Q")).text.startswith("<|turn|>user:Q")
+
+
+def test_with_a_given_template_vllms_processor_counts_image_tokens(
+    checkpoint: Callable[[str], Path], only_auto: Plugins, tmp_path: Path
+) -> None:
+    """As for DeepSeek-OCR, whose checkpoint has no template and whose processor only vLLM has."""
+    pytest.importorskip("vllm")
+    from vlm_run_auto.vllm_facts import image_tokens
+
+    directory = tmp_path / "no-template"
+    shutil.copytree(checkpoint("LlavaForConditionalGeneration"), directory)
+    template = (directory / "chat_template.jinja").rename(tmp_path / "mine.jinja")
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        _write(directory, name, {**read_json(directory / name), "chat_template": None})
+    spec = Registry.load(directory, chat_template=template, plugins=only_auto).spec
+    assert image_tokens(spec, 640, 480) == 576
 
 
 def test_a_text_model_is_not_served(directory: Path, only_auto: Plugins) -> None:

@@ -50,8 +50,9 @@ def test_image_tokens_are_those_of_vllms_processor(
 
     from vlm_run.testing.vllm_processor import image_token_counts
 
-    if architecture in ModelRegistry.models:
+    name = architectures.vllm_name(architecture)
+    if name in ModelRegistry.models:
         # vLLM inspects a class that is not loaded in a process of its own, which takes 10 s each.
-        ModelRegistry.register_model(architecture, ModelRegistry.models[architecture].load_model_cls())
+        ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
     ours = [adapter.count_image_tokens(*size) for size in architectures.SIZES]
     assert ours == image_token_counts(adapter, architectures.SIZES)

@@ -32,12 +32,13 @@ def placeholder(config: Mapping[str, Any]) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _counted(checkpoint: str, width: int, height: int) -> int | None:
+def _counted(checkpoint: str, chat_template: str, width: int, height: int) -> int | None:
     from vlm_run import EngineError, Registry
     from vlm_run.testing.vllm_processor import image_token_counts
 
     try:
-        (count,) = image_token_counts(Registry.load(checkpoint), [(width, height)])
+        adapter = Registry.load(checkpoint, chat_template=chat_template)
+        (count,) = image_token_counts(adapter, [(width, height)])
     except EngineError:  # vLLM does not serve the checkpoint
         return None
     return count if isinstance(count, int) else None
@@ -45,4 +46,4 @@ def _counted(checkpoint: str, width: int, height: int) -> int | None:
 
 def image_tokens(model: ModelSpec, width: int, height: int) -> int | None:
     """The tokens that vLLM's processor puts into the prompt for a blank image; None if it cannot."""
-    return _counted(model.source, width, height)
+    return _counted(model.source, model.chat_template, width, height)
