@@ -127,6 +127,38 @@ def test_a_task_of_a_model_without_tasks_is_refused(load: Any) -> None:
         load().render_prompt(conversation)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "limits", "note"),
+    [
+        ("qwen2-vl-2b-instruct", Limits(), None),
+        (
+            "qwen2-vl-2b-instruct",
+            Limits(max_model_len=8192),
+            "an image of 3584 × 3584 pixels takes 16,384 tokens, but max_model_len is 8,192; requests that "
+            "do not fit are refused. Raise --max-model-len, or let --max-pixels shrink images.",
+        ),
+        ("qwen2-vl-2b-instruct", Limits(max_model_len=8192, max_pixels=4_000_000), None),
+        (
+            "llava1_5-7b-instruct",
+            Limits(max_model_len=512),
+            "an image of 336 × 336 pixels takes 576 tokens, but max_model_len is 512; requests that do not "
+            "fit are refused. Raise --max-model-len.",
+        ),
+    ],
+)
+def test_a_context_that_is_too_short_for_the_largest_image_is_noted(
+    model_type: str, limits: Limits, note: str | None
+) -> None:
+    assert Registry.load(model_type, limits=limits).context_note() == note
+
+
+def test_nothing_is_noted_where_the_largest_image_is_unknown(plugin_directory: Any) -> None:
+    plugin_directory.add("acme")  # its spec has no vision facts
+    adapter = Registry.load("acme-7b", plugins=plugin_directory.discover())
+    assert adapter.largest_image() is None
+    assert adapter.context_note(max_model_len=1) is None
+
+
 def test_an_image_that_the_model_can_take_stays_as_it_is(load: Any) -> None:
     image = PILImage.new("RGB", (40, 30))
     assert load().preprocess_image(image) is image

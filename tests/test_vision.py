@@ -138,6 +138,14 @@ def test_narrower_images_are_refused(facts: VisionFacts, size: tuple[int, int]) 
     assert f"{size[0]} × {size[1]} pixels" in str(caught.value)
 
 
+@pytest.mark.parametrize("facts", [LLAVA, LLAVA_NEXT, QWEN2, QWEN3], ids=lambda facts: type(facts).__name__)
+@given(width=SIDES, height=SIDES)
+def test_no_image_takes_more_tokens_than_the_largest(facts: VisionFacts, width: int, height: int) -> None:
+    largest = facts.size_with_most_tokens()
+    assert largest is not None
+    assert facts.count_image_tokens(width, height) <= facts.count_image_tokens(*largest)
+
+
 def test_a_model_may_have_another_limit() -> None:
     FixedResolution(image_size=336, patch_size=14, max_aspect_ratio=5000).check_size(1, 4000)
 

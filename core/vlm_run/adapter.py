@@ -258,6 +258,51 @@ class Adapter:
         """Why the engine's dtype is not the checkpoint's, where vlm-run chose it for this CPU; else None."""
         return dtype_note(self.source, {**self.base_engine_kwargs, **overrides})
 
+    def largest_image(self) -> tuple[tuple[int, int], int] | None:
+        """Width and height in pixels of an image that takes nearly as many tokens as any, and those tokens.
+
+        Returns:
+            None if the vision facts do not tell.
+        """
+        size = None if self.spec.vision is None else self.spec.vision.size_with_most_tokens()
+        if size is None:
+            return None
+        try:
+            return size, self.count_image_tokens(*size)
+        except VlmRunError:  # the plugin's hook does not know, or refuses the size
+            return None
+
+    @property
+    def takes_pixel_bounds(self) -> bool:
+        """Whether requests and the engine may give `min_pixels` and `max_pixels`."""
+        try:
+            return self.spec.vision is not None and bool(self.spec.vision.bounded(None, None))
+        except VlmRunError:
+            return False
+
+    def start_notes(self, **overrides: Any) -> list[str]:
+        """What a user should know before an engine starts with these engine options."""
+        notes = (self.dtype_note(**overrides), self.context_note(**overrides))
+        return [note for note in notes if note is not None]
+
+    def context_note(self, **overrides: Any) -> str | None:
+        """That the context length does not hold the largest image; None if it does, or if that is unknown."""
+        options = self.engine_kwargs(**overrides)
+        length = options.get("max_model_len") or self.spec.context_length
+        largest = self.with_engine_kwargs(options).largest_image()
+        if largest is None or not isinstance(length, int) or largest[1] < length:
+            return None
+        (width, height), tokens = largest
+        return (
+            f"an image of {width} × {height} pixels takes {tokens:,} tokens, but max_model_len is "
+            f"{length:,}; requests that do not fit are refused. {self.advice('--max-model-len')}"
+        )
+
+    def advice(self, option: str) -> str:
+        """What to do if the largest image takes more tokens than an engine option allows."""
+        shrink = ", or let --max-pixels shrink images" if self.takes_pixel_bounds else ""
+        return f"Raise {option}{shrink}."
+
     def default_engine_kwargs(self) -> dict[str, Any]:
         """The plugin's own engine options, before a configuration file and the user's limits."""
         return dict(self._call("engine_kwargs", Mapping, model=self.spec, limits=Limits()))

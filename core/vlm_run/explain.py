@@ -198,6 +198,8 @@ def explain(
             f"no vLLM version that vlm-run supports serves this model type, which needs {adapter.spec.vllm}: "
             f"use '{adapter.spec.replaced_by}' instead"
         )
+    if note := adapter.context_note(**overrides):
+        notes.append(note)
     if note := adapter.dtype_note(**overrides):
         if gpu is None:
             notes.append(note)

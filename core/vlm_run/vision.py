@@ -65,6 +65,14 @@ class VisionFacts(BaseModel, ABC):
         """
         return None
 
+    def size_with_most_tokens(self) -> tuple[int, int] | None:
+        """Width and height in pixels of an image that takes nearly as many tokens as any.
+
+        Before an engine starts, vlm-run checks that such an image fits. The default is None: unknown, and
+        nothing is checked.
+        """
+        return None
+
     def bounded(self, min_pixels: int | None, max_pixels: int | None) -> Self:
         """The facts for an image whose area a request bounds, in pixels.
 
@@ -124,6 +132,9 @@ class FixedResolution(VisionFacts):
     def resized(self, width: int, height: int) -> tuple[int, int]:
         return self.image_size, self.image_size
 
+    def size_with_most_tokens(self) -> tuple[int, int]:
+        return self.image_size, self.image_size
+
     def count_image_tokens(self, width: int, height: int) -> int:
         return (self.image_size // self.patch_size) ** 2
 
@@ -151,6 +162,12 @@ class AnyResolution(VisionFacts):
     def resized(self, width: int, height: int) -> tuple[int, int]:
         canvas_height, canvas_width = self._best_canvas(width, height)
         return canvas_width, canvas_height
+
+    def size_with_most_tokens(self) -> tuple[int, int]:
+        # An image of a canvas's own size has no padding, so all of its patches are kept. With `max_tiles`, an
+        # image whose padding just avoids the scaling down takes up to 8 % more.
+        canvases = ((width, height) for height, width in self.image_grid_pinpoints)
+        return max(canvases, key=lambda size: self.count_image_tokens(*size))
 
     def count_image_tokens(self, width: int, height: int) -> int:
         side = self.image_size // self.patch_size
@@ -219,6 +236,11 @@ class DynamicResolution(VisionFacts):
         low = min(max(min_pixels or self.min_pixels, self.min_pixels), self.max_pixels)
         high = max(min(max_pixels or self.max_pixels, self.max_pixels), low)
         return self.model_copy(update={"min_pixels": low, "max_pixels": high})
+
+    def size_with_most_tokens(self) -> tuple[int, int]:
+        unit = self.patch_size * self.merge_size
+        side = max(unit, math.isqrt(self.max_pixels) // unit * unit)
+        return side, max(unit, self.max_pixels // side // unit * unit)
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         unit = self.patch_size * self.merge_size

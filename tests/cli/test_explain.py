@@ -292,6 +292,7 @@ def test_the_chat_template_may_be_another(tmp_path: Path) -> None:
     [
         (["llava1_6-vicuna-7b-instruct", "-i", "672x672", "-i", "672x672"], "no room for an answer"),
         (["demo-llava", "-i", "64x64", "-i", "64x64", "-i", "64x64"], "3 images are given"),
+        (["qwen2-vl-2b-instruct", "--max-model-len", "8192"], "3584 × 3584 pixels takes 16,384 tokens"),
     ],
 )
 def test_what_would_go_wrong_is_noted(words: list[str], note: str) -> None:

@@ -32,6 +32,14 @@ def test_a_wrong_command_is_told_before_anything_starts(command: str, words: lis
     assert "Traceback" not in done.stderr
 
 
+def test_an_image_that_does_not_fit_is_told_before_the_engine_starts() -> None:
+    flags = ("--disable-chunked-mm-input", "--max-num-batched-tokens", "256")
+    done = run("serve", "demo-llava", "--max-model-len", "300", "--port", "0", "--", *flags)
+    assert done.returncode == 2
+    assert "note: an image of 128 × 128 pixels takes 336 tokens, but max_model_len is 300" in done.stderr
+    assert "'demo-llava' cannot start: an image of 128 × 128 pixels takes 336 tokens" in done.stderr
+
+
 def test_flags_of_vllm_stand_behind_two_dashes_in_either_spelling() -> None:
     done = run("deploy", "--model_type", "demo-llava", "--max_model_len", "512", "--", "--nonesuch_flag")
     assert done.returncode == 2

@@ -31,7 +31,7 @@ def demo(
     typer.echo(f"Drew {image} ({drawing.width} × {drawing.height} pixels).")
     started = time.perf_counter()
     adapter = Registry.load("demo-llava")
-    with starting("demo-llava", verbose, adapter.dtype_note()):
+    with starting("demo-llava", verbose, *adapter.start_notes()):
         engine = adapter.engine()
     with engine:
         typer.echo(f"Loaded demo-llava in {time.perf_counter() - started:.1f} s.")

@@ -191,14 +191,14 @@ def infer(
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
 
     def start() -> Engine:
-        with starting(adapter.spec.model_type, verbose, adapter.dtype_note(**options)):
+        with starting(adapter.spec.model_type, verbose, *adapter.start_notes(**options)):
             return adapter.engine(policy=policy, **options)
 
     @contextmanager
     def start_batch(first: Request | None, allow_local_files: bool) -> Iterator[Answering]:
         allowed = policy.model_copy(update={"allow_local_files": allow_local_files})
         with ExitStack() as running:
-            with starting(adapter.spec.model_type, verbose, adapter.dtype_note(**options)):
+            with starting(adapter.spec.model_type, verbose, *adapter.start_notes(**options)):
                 if replicas is None and ray is None:
                     engine: Answering = running.enter_context(adapter.engine(policy=allowed, **options))
                 else:

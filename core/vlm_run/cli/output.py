@@ -20,15 +20,15 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextlib.contextmanager
-def starting(model_type: str, verbose: bool, note: str | None = None) -> Iterator[None]:
+def starting(model_type: str, verbose: bool, *notes: str) -> Iterator[None]:
     """Show a spinner while the block starts an engine, and send vLLM's output to a log file.
 
     See `vlm_run.engine.quiet`.
 
     Args:
         model_type: The model type to show.
-        verbose: Whether vLLM's output is shown instead, which includes the note.
-        note: A line to print first.
+        verbose: Whether vLLM's output is shown instead, which includes the notes.
+        notes: Lines to print first.
     """
     from vlm_run.engine.quiet import quiet_start, vllm_logs_to_standard_error
 
@@ -42,7 +42,7 @@ def starting(model_type: str, verbose: bool, note: str | None = None) -> Iterato
 
     with quiet_start() as terminal:
         console = Console(file=terminal)
-        if note is not None:
+        for note in notes:
             console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
         line = f"Loading {model_type} …"
         if not console.is_terminal:

@@ -45,7 +45,7 @@ def verify(
     adapter = load.load(load.name_alone(words))
     asked = _read(requests) if requests else standard_requests(adapter.spec.max_images)
     check_serves(adapter.spec)  # before importing transformers, which comes with vLLM
-    with starting(adapter.spec.model_type, verbose, adapter.dtype_note(**options)):
+    with starting(adapter.spec.model_type, verbose, *adapter.start_notes(**options)):
         check_reference(adapter)
         running = adapter.engine(**options)
     with running:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from vlm_run.engine.arguments import vllm_config
 from vlm_run.engine.generation import Generator, RequestLike
+from vlm_run.engine.image_budget import check_image_budget
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.loop_thread import LoopThread, all_or_none
 from vlm_run.engine.lora import LoraAdapters, lora_engine_options, most_loras
@@ -82,10 +83,11 @@ class Engine:
         options = {**options, **lora_engine_options(loras or {}, given)}
         self._loras = LoraAdapters(loras or {}, lora, most_loras(options))
         self.adapter = adapter.with_engine_kwargs(options)
-        if note := adapter.dtype_note(**options):
+        for note in adapter.start_notes(**options):
             logger.warning(note)
         self._policy = policy or MediaPolicy()
         self._config = vllm_config(adapter, options)
+        check_image_budget(self.adapter, self._config)
         self._pool: RendererPool | None = None
         self._thread = LoopThread(f"vlm-run {adapter.spec.model_type}")
         try:

@@ -105,7 +105,10 @@ _ENGINE = (
     _seam("vllm.config:ModelConfig", attributes="multimodal_config max_model_len dtype"),
     _seam("vllm.config:MultiModalConfig", attributes="mm_processor_cache_gb mm_processor_kwargs"),
     _seam("vllm.config:MultiModalConfig.get_limit_per_prompt", parameters="modality"),
-    _seam("vllm.config:SchedulerConfig", attributes="max_num_seqs"),
+    _seam(
+        "vllm.config:SchedulerConfig",
+        attributes="max_num_seqs max_num_batched_tokens disable_chunked_mm_input",
+    ),
     _seam("vllm.usage.usage_lib:UsageContext", attributes="LLM_CLASS OPENAI_API_SERVER"),
     _seam(
         "vllm.engine.arg_utils:AsyncEngineArgs",

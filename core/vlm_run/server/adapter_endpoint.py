@@ -10,7 +10,6 @@ from fastapi import APIRouter, Query, Request
 import vlm_run
 from vlm_run.adapter import Adapter
 from vlm_run.engine.versions import vllm_version
-from vlm_run.errors import MediaError
 from vlm_run.explain import explain
 from vlm_run.media import MediaPolicy
 from vlm_run.prompts.conversation import Conversation
@@ -56,7 +55,7 @@ async def adapter_info(
             "max_images": multimodal.get_limit_per_prompt("image") if multimodal else 0,
             "max_image_bytes": policy.max_bytes,
             "max_image_pixels": policy.max_pixels,
-            "pixel_bounds": _takes_pixel_bounds(adapter),
+            "pixel_bounds": adapter.takes_pixel_bounds,
         },
         "explain": {
             "question": _QUESTION,
@@ -68,11 +67,3 @@ async def adapter_info(
             "notes": list(explained.notes),
         },
     }
-
-
-def _takes_pixel_bounds(adapter: Adapter) -> bool:
-    """Whether requests may give `min_pixels` and `max_pixels`."""
-    try:
-        return adapter.spec.vision is not None and bool(adapter.spec.vision.bounded(None, None))
-    except MediaError:
-        return False

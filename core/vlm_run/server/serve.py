@@ -75,6 +75,9 @@ def serve(
     warn_if_open(args)
     if args.dtype == DTYPE and (note := adapter.dtype_note(**(options or {}))):
         typer.echo(f"note: {note}", err=True)
+    sizes = {"max_model_len": args.max_model_len, "mm_processor_kwargs": args.mm_processor_kwargs}
+    if note := adapter.context_note(**sizes):
+        typer.echo(f"note: {note}", err=True)
     if (args.api_server_count or 1) > 1:
         return serve_in_several(setup)
     with contextlib.closing(listen(args)) as listener:

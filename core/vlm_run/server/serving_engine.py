@@ -15,6 +15,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from vlm_run.engine.answer_text import without_leading_blank
+from vlm_run.engine.image_budget import check_image_budget
 from vlm_run.engine.renderer_pool import default_pool_size
 from vlm_run.engine.rendering_front import start_renderer_pool
 from vlm_run.engine.vllm_internals import client_addresses, set_api_process
@@ -89,6 +90,7 @@ async def running_engine(
     except (OSError, ValueError) as error:
         raise EngineError(f"vLLM cannot configure '{adapter.spec.model_type}': {error}") from error
     served = adapter.with_engine_kwargs({"mm_processor_kwargs": args.mm_processor_kwargs})
+    check_image_budget(served, config)
     pool = start_renderer_pool(served, config, policy, size)
     engine: ServingEngine | None = None
     try:

@@ -26,6 +26,9 @@ class SoftTokens(VisionFacts):
     def resized(self, width: int, height: int) -> tuple[int, int]:
         return self.image_size, self.image_size
 
+    def size_with_most_tokens(self) -> tuple[int, int] | None:
+        return None if self.do_pan_and_scan else (self.image_size, self.image_size)
+
     def count_image_tokens(self, width: int, height: int) -> int:
         if self.do_pan_and_scan:
             raise UnknownTokenCountError("image tokens are not counted with do_pan_and_scan")

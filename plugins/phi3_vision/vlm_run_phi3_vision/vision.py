@@ -33,6 +33,11 @@ class HDTransform(VisionFacts):
             scale += 1
         return scale * CROP, int(scale * CROP / ratio)
 
+    def size_with_most_tokens(self) -> tuple[int, int]:
+        most = range(1, self.num_crops + 1)
+        sizes = ((CROP * columns, CROP * rows) for columns in most for rows in most)
+        return max(sizes, key=lambda size: self.count_image_tokens(*size))
+
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """Number of columns and rows of crops."""
         columns, rows = (math.ceil(side / CROP) for side in self.resized(width, height))
