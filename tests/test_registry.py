@@ -139,10 +139,45 @@ def test_the_repository_of_a_model_type_is_another_name_of_it(repository: str, m
     assert Registry.load(repository, checkpoint="mine/finetuned").source == "mine/finetuned"
 
 
+@pytest.mark.parametrize(
+    ("name", "model_type", "source", "gpus"),
+    [
+        (
+            "Qwen/Qwen2.5-VL-7B-Instruct-AWQ",
+            "qwen2_5-vl-7b-instruct",
+            "Qwen/Qwen2.5-VL-7B-Instruct-AWQ",
+            None,
+        ),
+        # As ms-swift 2.6.1 calls them.
+        (
+            "qwen2-vl-7b-instruct-gptq-int8",
+            "qwen2-vl-7b-instruct",
+            "Qwen/Qwen2-VL-7B-Instruct-GPTQ-Int8",
+            None,
+        ),
+        ("qwen2_5_vl-72b-instruct-awq", "qwen2_5-vl-72b-instruct", "Qwen/Qwen2.5-VL-72B-Instruct-AWQ", 1),
+        (
+            "Qwen/Qwen3-VL-235B-A22B-Thinking-FP8",
+            "qwen3-vl-235b-a22b-thinking",
+            "Qwen/Qwen3-VL-235B-A22B-Thinking-FP8",
+            4,
+        ),
+    ],
+)
+def test_a_quantized_repository_is_of_its_model_type(
+    name: str, model_type: str, source: str, gpus: int | None
+) -> None:
+    adapter = Registry.load(name)
+    assert (adapter.spec.model_type, adapter.source) == (model_type, source)
+    assert adapter.engine_kwargs().get("tensor_parallel_size") == gpus
+    by_checkpoint = Registry.load(model_type, checkpoint=source)
+    assert by_checkpoint.engine_kwargs() == adapter.engine_kwargs()
+
+
 def test_every_repository_is_of_one_model_type() -> None:
     specs = [Registry.load(model_type).spec for model_type in Registry.model_types()]
     for spec in specs:
-        for repository in filter(None, (spec.hf_id, spec.modelscope_id)):
+        for repository in filter(None, (spec.hf_id, spec.modelscope_id, *spec.quantized)):
             assert Registry.load(repository).spec.model_type == spec.model_type
 
 

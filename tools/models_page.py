@@ -151,6 +151,10 @@ def _weights(spec: ModelSpec) -> str:
         hubs.append(f"[{spec.hf_id}](https://huggingface.co/{spec.hf_id})")
     if spec.modelscope_id:
         hubs.append(f"[ModelScope](https://modelscope.cn/models/{spec.modelscope_id})")
+    hubs += [
+        f"[{repository.removeprefix(f'{spec.hf_id}-')}](https://huggingface.co/{repository})"
+        for repository in spec.quantized
+    ]
     return ", ".join(hubs) or "with the plugin"
 
 

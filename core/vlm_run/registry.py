@@ -39,8 +39,9 @@ class Registry:
 
         Args:
             model: A model type, a repository on the Hugging Face hub or on ModelScope, or a checkpoint
-                directory. A checkpoint that no plugin lists is passed to the hook
-                `spec_from_checkpoint`; of a repository, the configuration files are downloaded for that.
+                directory. The owner of a model type's quantized repository may be left out. A checkpoint
+                that no plugin lists is passed to the hook `spec_from_checkpoint`; of a repository, the
+                configuration files are downloaded for that.
             checkpoint: Where to load the weights from instead of the spec's own source: a directory
                 or a repository on the hub.
             chat_template: A Jinja file to render prompts with instead of the spec's own.
@@ -62,9 +63,9 @@ class Registry:
         known = {canonical(spec.model_type): (spec, plugin) for spec, plugin in plugins.models()}
         if found := known.get(canonical(str(model))):
             spec, plugin = found
-        elif found := _of_repository(str(model), plugins):
-            spec, plugin = found
-            checkpoint = checkpoint or model
+        elif by_repository := _of_repository(str(model), plugins):
+            spec, plugin, repository = by_repository
+            checkpoint = checkpoint or repository
         elif directory := _directory(model, hub):
             spec, plugin = _of_directory(directory, plugins)
             checkpoint = checkpoint or (model if hub == "huggingface" else directory)
@@ -77,6 +78,8 @@ class Registry:
                 f"the directory {checkpoint} does not exist",
                 hint="--model (in Python: checkpoint=) takes a directory with weights or a hub id.",
             )
+        if checkpoint is not None:
+            spec = spec.with_quantized(str(checkpoint))
         if chat_template is not None:
             if not os.path.isfile(chat_template):
                 raise TemplateError(f"the chat template {chat_template} does not exist")
@@ -101,11 +104,13 @@ class Registry:
         return sorted(spec.model_type for spec, _ in (plugins or installed_plugins()).models())
 
 
-def _of_repository(name: str, plugins: Plugins) -> tuple[ModelSpec, Plugin] | None:
-    """The model type whose weights a repository has."""
+def _of_repository(name: str, plugins: Plugins) -> tuple[ModelSpec, Plugin, str] | None:
+    """The model type whose weights a repository has, its plugin, and the repository."""
     for spec, plugin in plugins.models():
         if name.lower() in {known.lower() for known in (spec.hf_id, spec.modelscope_id) if known}:
-            return spec, plugin
+            return spec, plugin, name
+        if repository := spec.quantized_as(name):
+            return spec, plugin, repository
     return None
 
 
@@ -119,9 +124,12 @@ def pull(model: str, hub: Hub, plugins: Plugins | None = None) -> Path:
         DownloadError: The weights cannot be downloaded.
         UnknownModelError: The model is neither a model type nor the name of a repository.
     """
-    models = {canonical(spec.model_type): spec for spec, _ in (plugins or installed_plugins()).models()}
+    plugins = plugins or installed_plugins()
+    models = {canonical(spec.model_type): spec for spec, _ in plugins.models()}
     spec = models.get(canonical(model))
     if spec is None:
+        if found := _of_repository(model, plugins):
+            (*_, model) = found
         if not is_repository(model):
             raise _unknown(model, [spec.model_type for spec in models.values()])
         return download(model, hub)

@@ -24,6 +24,10 @@ def canonical(model_type: str) -> str:
     return model_type.strip().lower().replace("_", "-")
 
 
+def _plain(name: str) -> str:
+    return canonical(name).replace(".", "-")
+
+
 def _check_model_type(value: str) -> str:
     if not _MODEL_TYPE.fullmatch(value):
         raise ValueError("must be lower-case letters and digits joined by single '-', '_' or '.'")
@@ -35,6 +39,13 @@ def _check_tasks(tasks: Mapping[str, str]) -> Mapping[str, str]:
         if not name.strip() or not text.strip():
             raise ValueError("needs a name and a text for each task")
     return tasks
+
+
+def _check_quantized(quantized: Mapping[str, Any]) -> Mapping[str, Any]:
+    for repository in quantized:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+            raise ValueError(f"has '{repository}', which is not a repository: write it as owner/name")
+    return quantized
 
 
 def _check_version_range(value: str) -> str:
@@ -74,6 +85,11 @@ class ModelSpec(BaseModel):
     """Repository on the Hugging Face hub."""
     modelscope_id: str | None = None
     """Repository on ModelScope."""
+    quantized: Annotated[Mapping[str, Mapping[str, Any]], AfterValidator(_check_quantized)] = Field(
+        default_factory=dict
+    )
+    """Repositories with quantized weights of the model (AWQ, GPTQ, FP8), each with the engine options that
+    differ from `engine_kwargs`, for example fewer GPUs. Users name a repository with or without its owner."""
     checkpoint: str | None = None
     """A checkpoint directory that the plugin ships, relative to its package directory."""
     config_match: Mapping[str, Any] = Field(default_factory=dict)
@@ -123,6 +139,24 @@ class ModelSpec(BaseModel):
     derived_from: Mapping[str, str] = Field(default_factory=dict)
     """For a spec that was derived from a checkpoint: the source of each field. Empty for a listed model
     type."""
+
+    def quantized_as(self, name: str) -> str | None:
+        """The repository in `quantized` that a name refers to, with or without its owner; None if none.
+
+        `.`, `_` and `-` are interchangeable in names, since ms-swift writes `qwen2_5-vl-7b-instruct-awq`.
+        """
+        wanted = _plain(name)
+        for repository in self.quantized:
+            if wanted in (_plain(repository), _plain(repository.partition("/")[2])):
+                return repository
+        return None
+
+    def with_quantized(self, checkpoint: str) -> Self:
+        """The spec with the engine options of a quantized checkpoint, if `checkpoint` is one of its own."""
+        repository = self.quantized_as(checkpoint)
+        if repository is None:
+            return self
+        return self.model_copy(update={"engine_kwargs": {**self.engine_kwargs, **self.quantized[repository]}})
 
     @property
     def source(self) -> str:

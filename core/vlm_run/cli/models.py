@@ -46,6 +46,7 @@ def models(
             {
                 "model_type": spec.model_type,
                 "hf_id": spec.hf_id,
+                "quantized": list(spec.quantized),
                 "modelscope_id": spec.modelscope_id,
                 "family": spec.family,
                 "plugin": plugin.name,

@@ -70,7 +70,11 @@ def _fit(spec: ModelSpec, config: Mapping[str, Any]) -> int | None:
 
     Published configs leave out what equals their class's default, so a missing key decides nothing.
     """
-    if config.get("_name_or_path") and config["_name_or_path"] in (spec.hf_id, spec.modelscope_id):
+    if config.get("_name_or_path") and config["_name_or_path"] in (
+        spec.hf_id,
+        spec.modelscope_id,
+        *spec.quantized,
+    ):
         return len(spec.config_match) + 1
     found = {key: value for key in spec.config_match if (value := lookup(config, key)) is not None}
     if any(value != spec.config_match[key] for key, value in found.items()):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vlm_run import BoxCoordinates, DynamicResolution, ModelSpec, hookimpl
 from vlm_run_qwen_vl import first_generation, qwen3_vl
-from vlm_run_qwen_vl.common import CONTROL_TOKENS_2, CONTROL_TOKENS_2_5, spec
+from vlm_run_qwen_vl.common import CONTROL_TOKENS_2, CONTROL_TOKENS_2_5, quantized, spec
 
 vlm_run_contract = ">=1.1,<2"
 
@@ -17,12 +17,19 @@ _VISION_2 = DynamicResolution(
 )
 
 
+# Quantized repositories: `register_model` of `qwen2_vl` and `qwen2_5_vl` in ms-swift's
+# swift/llm/model/model/qwen.py (00fc09e). Of the 72B models, AWQ and Int4 take 43 GB and Int8 takes 77 GB.
+_KINDS_2 = ("AWQ", "GPTQ-Int4", "GPTQ-Int8")
+_GPUS_72B = {"AWQ": 1, "GPTQ-Int4": 1, "GPTQ-Int8": 2}
+
+
 def _qwen2_vl(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
     name = f"Qwen2-VL-{size}-Instruct"
     return spec(
         name,
         hidden_size,
         gpus,
+        quantized=quantized(name, *_KINDS_2, gpus=_GPUS_72B if gpus > 1 else None),
         modelscope_id=f"qwen/{name}",  # as ms-swift 2.6.1 spells the owner
         architecture="Qwen2VLForConditionalGeneration",
         chat_template="templates/qwen2-vl.jinja",
@@ -40,6 +47,7 @@ def _qwen2_5_vl(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
         name,
         hidden_size,
         gpus,
+        quantized=quantized(name, "AWQ", gpus={"AWQ": 1} if gpus > 1 else None),
         modelscope_id=f"Qwen/{name}",  # ms-swift 3.x; 2.x ended before these models
         architecture="Qwen2_5_VLForConditionalGeneration",
         chat_template="templates/qwen2-vl.jinja",

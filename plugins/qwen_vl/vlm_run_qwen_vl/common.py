@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vlm_run import ModelSpec
@@ -37,6 +38,20 @@ CONTROL_TOKENS_2_5 = (
 )
 # Tokens 151665 to 151668, which Qwen3 added.
 CONTROL_TOKENS_3 = (*CONTROL_TOKENS_2_5, "<tool_response>", "</tool_response>", "<think>", "</think>")
+
+
+def quantized(name: str, *kinds: str, gpus: Mapping[str, int] | None = None) -> dict[str, dict[str, Any]]:
+    """Qwen's quantized repositories of a model.
+
+    Args:
+        name: The repository's name on the hub.
+        kinds: Endings of the names of the quantized repositories.
+        gpus: How many GPUs with 80 GB a kind needs, where that differs from the model in bfloat16.
+    """
+    return {
+        f"Qwen/{name}-{kind}": {"tensor_parallel_size": gpus[kind]} if gpus and kind in gpus else {}
+        for kind in kinds
+    }
 
 
 def spec(name: str, hidden_size: int, gpus: int = 1, **differs: Any) -> ModelSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlm_run import BoxCoordinates, DynamicResolution, ModelSpec
-from vlm_run_qwen_vl.common import CONTROL_TOKENS_3, spec
+from vlm_run_qwen_vl.common import CONTROL_TOKENS_3, quantized, spec
 
 # preprocessor_config.json of Qwen/Qwen3-VL-8B-Instruct: `size` from 65536 to 16777216.
 _VISION = DynamicResolution(
@@ -41,30 +41,34 @@ def specs() -> list[ModelSpec]:
             _dense("4B", 2560, edition),
             _dense("8B", 4096, edition),
             # 33B parameters take 67 GB, which leaves no memory for a context on one GPU.
-            _dense("32B", 5120, edition, gpus=2),
+            _dense("32B", 5120, edition, gpus=2, fp8_gpus=1),
             # 62 GB, and 3 GB for a context.
             _mixture("30B-A3B", 2048, edition),
             # "A minimum of 8 GPUs, each with at least 80 GB": vLLM's recipe for Qwen3-VL.
-            _mixture("235B-A22B", 4096, edition, gpus=8),
+            _mixture("235B-A22B", 4096, edition, gpus=8, fp8_gpus=4),
         )
     ]
 
 
-def _dense(size: str, hidden_size: int, edition: str, gpus: int = 1) -> ModelSpec:
-    return _spec(size, hidden_size, edition, gpus, "Qwen3VLForConditionalGeneration")
+def _dense(size: str, hidden_size: int, edition: str, gpus: int = 1, fp8_gpus: int = 1) -> ModelSpec:
+    return _spec(size, hidden_size, edition, gpus, fp8_gpus, "Qwen3VLForConditionalGeneration")
 
 
-def _mixture(size: str, hidden_size: int, edition: str, gpus: int = 1) -> ModelSpec:
-    return _spec(size, hidden_size, edition, gpus, "Qwen3VLMoeForConditionalGeneration")
+def _mixture(size: str, hidden_size: int, edition: str, gpus: int = 1, fp8_gpus: int = 1) -> ModelSpec:
+    return _spec(size, hidden_size, edition, gpus, fp8_gpus, "Qwen3VLMoeForConditionalGeneration")
 
 
-def _spec(size: str, hidden_size: int, edition: str, gpus: int, architecture: str) -> ModelSpec:
+def _spec(
+    size: str, hidden_size: int, edition: str, gpus: int, fp8_gpus: int, architecture: str
+) -> ModelSpec:
     name = f"Qwen3-VL-{size}-{edition}"
     return spec(
         name,
         hidden_size,
         gpus,
         modelscope_id=f"Qwen/{name}",  # ms-swift 4.x
+        # `qwen3_vl` and `qwen3_moe_vl` in ms-swift's swift/model/models/qwen.py (3602360).
+        quantized=quantized(name, "FP8", gpus={"FP8": fp8_gpus} if gpus > 1 else None),
         architecture=architecture,
         vision=_VISION,
         # cookbooks/2d_grounding.ipynb of QwenLM/Qwen3-VL: "relative coordinates ranging from 0 to 1000".
