@@ -52,10 +52,12 @@ def test_each_check_is_a_test_of_its_own(installed: Path) -> None:
 
 def test_a_failure_is_told_in_a_sentence_and_without_a_traceback(installed: Path) -> None:
     done = run_pytest(installed, "-k", "one_placeholder")
-    assert (
+    sentence = (
         "the conversation 'one image', with 1 images, gives a prompt with 0 placeholders <image>. "
         "The template must write the placeholder once for each part of type 'image'."
-    ) in done.stdout
+    )
+    assert done.stdout.count(sentence) == 1
+    assert "FAILED test_acme.py::test_conformance[acme-7b-one_placeholder_for_each_image]\n" in done.stdout
     assert "prompt_checks.py" not in done.stdout
 
 

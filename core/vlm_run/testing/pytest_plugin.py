@@ -6,7 +6,7 @@ pytest loads it in every run in the environment, so it imports the rest of vlm-r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,6 +20,8 @@ ImageTokens: TypeAlias = "Callable[[Adapter, list[tuple[int, int]]], list[int]]"
 """From an adapter and the (width, height) in pixels of each image of a prompt to their token counts."""
 
 _OPTION = "--vlm-run-checkpoint"
+_SUITE = "vlm_run.testing.conformance"
+"""The module whose function is the test of `conformance_tests`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +33,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MODEL_TYPE=DIRECTORY",
         help="Checkpoint directory (weights are not needed) for vlm-run's conformance tests; repeatable.",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Print the sentence of a failed conformance test once: pytest would repeat it in its summary."""
+    report = yield
+    of_suite = getattr(getattr(item, "obj", None), "__module__", "") == _SUITE
+    if of_suite and call.excinfo is not None and isinstance(call.excinfo.value, pytest.fail.Exception):
+        report.longrepr = str(call.excinfo.value)  # a plain text has no line for the summary
+    return report
 
 
 @pytest.fixture(scope="session")

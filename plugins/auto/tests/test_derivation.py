@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,6 +202,37 @@ def test_models_shows_each_field_with_its_source(directory: Path) -> None:
         "value": ["</s>", "<|turn|>"],
         "source": "generation_config.json: eos_token_id",
     }
+
+
+def test_a_new_plugin_for_a_checkpoint_passes_its_own_tests(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source, installed = tmp_path / "vlm-run-acme-vl", tmp_path / "site-packages"
+    directory = checkpoint("InternVLForConditionalGeneration")
+    new = ["plugin", "new", "acme-vl", "--from-checkpoint", str(directory), "--directory", str(source)]
+    done = CliRunner().invoke(app, new)
+    assert done.exit_code == 0, done.output
+    offline = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet")
+    pip = [sys.executable, "-m", "pip", "install", *offline, "--target", str(installed), str(source)]
+    subprocess.run(pip, check=True)
+    tests = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-rs",
+            "-p",
+            "no:cacheprovider",
+            f"--vlm-run-checkpoint=acme-vl={directory}",
+        ],
+        cwd=source,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert tests.returncode == 0, tests.stdout
+    assert "test_prompts.py ." in tests.stdout
 
 
 def test_a_new_plugin_for_a_checkpoint_has_its_template_and_tokens(directory: Path, tmp_path: Path) -> None:
