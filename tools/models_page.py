@@ -159,7 +159,8 @@ def _weights(spec: ModelSpec) -> str:
 
 
 def _prompt_key(spec: ModelSpec) -> Hashable:
-    return (spec.chat_template, spec.image_placeholder, spec.stop, spec.reasoning_end, repr(spec.tasks))
+    facts = (spec.chat_template, repr(spec.template_kwargs), spec.image_placeholder)
+    return (*facts, spec.stop, spec.reasoning_end, repr(spec.tasks))
 
 
 def _prompt(plugin: Plugin, directory: str, specs: Sequence[ModelSpec]) -> str:

@@ -56,7 +56,7 @@ def test_without_boxes_nothing_is_written(
         (["qwen2-vl-7b-instruct", "Where?", "-i", "PICTURE", "--draw", "OUT.txt"], "no suffix of an image"),
         (["qwen2-vl-7b-instruct", "Where?", "-i", "PICTURE", "--draw", "no/OUT.png"], "is not a directory"),
         (["qwen2-vl-7b-instruct", "Where?", "-i", "no.png", "--draw", "OUT.png"], "image 1: 'no.png'"),
-        (["qwen2-vl-7b-instruct", "--draw", "OUT.png"], "--draw needs a question"),
+        (["qwen2-vl-7b-instruct", "--draw", "OUT.png"], "--draw needs a question or a task"),
         (["qwen2-vl-7b-instruct", "--val_dataset", "a.jsonl", "--draw", "OUT.png"], "have `boxes`"),
     ],
 )

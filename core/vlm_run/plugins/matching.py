@@ -38,6 +38,8 @@ def model_type_of(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]
     candidates = [(spec, plugin) for fit, spec, plugin in fits if fit == best]
     if len(candidates) > 1:
         candidates = _of_template(candidates, _chat_template(directory))
+        if not candidates:
+            return None
     if len(candidates) > 1:
         names = ", ".join(spec.model_type for spec, _ in candidates)
         raise UnknownModelError(
@@ -83,9 +85,13 @@ def _fit(spec: ModelSpec, config: Mapping[str, Any]) -> int | None:
 
 
 def _of_template(candidates: list[tuple[ModelSpec, Plugin]], template: str) -> list[tuple[ModelSpec, Plugin]]:
-    """The candidates whose `template_match` is in the checkpoint's chat template, else those without one."""
+    """The candidates whose `template_match` is in the checkpoint's chat template, else those without one.
+
+    None if all have one that the template lacks: it is the template of another model.
+    """
     marked = [pair for pair in candidates if pair[0].template_match and pair[0].template_match in template]
-    return marked or [pair for pair in candidates if not pair[0].template_match] or candidates
+    unmarked = [pair for pair in candidates if not pair[0].template_match]
+    return marked or unmarked or ([] if template else candidates)
 
 
 def _chat_template(directory: Path) -> str:

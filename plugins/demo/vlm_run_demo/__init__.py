@@ -7,7 +7,7 @@ from typing import Any
 
 from vlm_run import AnyResolution, DynamicResolution, ModelSpec, hookimpl
 
-vlm_run_contract = ">=1,<2"
+vlm_run_contract = ">=1.1,<2"
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 """Checkpoint directory of demo-llava: weights, tokenizer, chat template and configuration."""

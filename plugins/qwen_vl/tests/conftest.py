@@ -21,6 +21,9 @@ PREPROCESSORS: dict[str, dict[str, Any]] = {
     "Qwen2_5_VLForConditionalGeneration": {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14},
     "Qwen3VLForConditionalGeneration": _QWEN3,
     "Qwen3VLMoeForConditionalGeneration": _QWEN3,
+    # As of Qwen/Qwen3.6-35B-A3B-FP8.
+    "Qwen3_5ForConditionalGeneration": _QWEN3,
+    "Qwen3_5MoeForConditionalGeneration": _QWEN3,
 }
 
 _QWEN3_TOWER = {
@@ -44,6 +47,8 @@ GENERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "Qwen3VLForConditionalGeneration": ("qwen3_vl", "Qwen3VLProcessor", _QWEN3_TOWER),
     "Qwen3VLMoeForConditionalGeneration": ("qwen3_vl_moe", "Qwen3VLProcessor", _QWEN3_TOWER),
+    "Qwen3_5ForConditionalGeneration": ("qwen3_5", "Qwen3VLProcessor", _QWEN3_TOWER),
+    "Qwen3_5MoeForConditionalGeneration": ("qwen3_5_moe", "Qwen3VLProcessor", _QWEN3_TOWER),
 }
 
 

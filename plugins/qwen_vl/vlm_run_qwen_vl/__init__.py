@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL, as Qwen publishes them; Qwen-VL is only listed.
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and Qwen3.6, as Qwen publishes them; Qwen-VL is only listed.
 
 This plugin contains only data: vLLM and transformers implement the architectures.
 """
@@ -6,7 +6,7 @@ This plugin contains only data: vLLM and transformers implement the architecture
 from __future__ import annotations
 
 from vlm_run import BoxCoordinates, DynamicResolution, ModelSpec, hookimpl
-from vlm_run_qwen_vl import first_generation, qwen3_vl
+from vlm_run_qwen_vl import first_generation, qwen3_5, qwen3_vl
 from vlm_run_qwen_vl.common import CONTROL_TOKENS_2, CONTROL_TOKENS_2_5, quantized, spec
 
 vlm_run_contract = ">=1.1,<2"
@@ -72,6 +72,7 @@ def model_specs() -> list[ModelSpec]:
         _qwen2_5_vl("32B", hidden_size=5120, gpus=2),
         _qwen2_5_vl("72B", hidden_size=8192, gpus=4),
         *qwen3_vl.specs(),
+        *qwen3_5.specs(),
         *first_generation.specs(),
     ]
 
