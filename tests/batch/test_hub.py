@@ -113,11 +113,11 @@ def test_a_data_set_is_streamed_or_drawn_from_at_one_revision(hub: str, tmp_path
         hub, tmp_path, "user/set", "user/set#5", "coco-en-2-mini#100", "no..name"
     )
     assert isinstance(whole, list), whole
-    rows, again, identity, total, folder = whole
+    rows, again, identity, total, directory = whole
     assert rows == again == ROWS
     assert identity == {"hub": "user/set", "revision": REVISION}
     assert total == len(ROWS)
-    assert folder is None  # its rows name no files of this machine
+    assert directory is None  # its rows name no files of this machine
     rows, again, identity, total, _ = drawn
     assert rows == again
     assert total == len(rows) == 5

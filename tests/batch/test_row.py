@@ -213,7 +213,7 @@ def test_a_column_that_a_row_lacks_is_named_with_those_it_has() -> None:
     assert "text" in str(read({"text": "hi"}, mapping={"question": "query"}).error)
 
 
-def test_pictures_are_shown_by_length_and_hash() -> None:
+def test_images_are_shown_by_length_and_hash() -> None:
     row = read({"query": "q", "images": [b"x" * 5000, "data:image/png;base64," + "A" * 5000]})
     shown = row.record["images"]
     assert shown[0]["bytes"] == 5000

@@ -17,12 +17,12 @@ from vlm_run.batch.run import Progress, result_line, summarize, unfinished_rows
 from vlm_run.errors import RequestError
 from vlm_run_demo.showcase import draw
 
-PICTURE, TURNS = draw(7)
+IMAGE, TURNS = draw(7)
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    PICTURE.save(tmp_path / "p.png")
+    IMAGE.save(tmp_path / "p.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "p.png").read_bytes()[:300])
     rows: list[dict[str, Any]] = [
         {"query": turn.question, "images": ["p.png"], "response": turn.answer} for turn in TURNS
@@ -71,7 +71,7 @@ def test_a_failed_row_is_tried_again_and_goes_to_its_place(
 ) -> None:
     out = tmp_path / "out.jsonl"
     run(engine, data, out)
-    PICTURE.save(tmp_path / "cut.png")
+    IMAGE.save(tmp_path / "cut.png")
     nothing, before = run(engine, data, out)
     assert nothing.done == 0
     again, after = run(engine, data, out, retry_errors=True)
@@ -142,7 +142,7 @@ def test_an_interrupt_keeps_what_waits_for_an_older_row(engine: Engine, tmp_path
 
 
 def test_several_answers_and_structured_ones(engine: Engine, tmp_path: Path) -> None:
-    asked = {"query": "How many red circles are there?", "images": [PICTURE]}
+    asked = {"query": "How many red circles are there?", "images": [IMAGE]}
     (several,) = engine.infer([asked], {"n": 3, "temperature": 1.5, "seed": 1})
     assert len(several.responses) == 3
     assert several.response == several.responses[0]

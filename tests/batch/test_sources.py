@@ -119,7 +119,7 @@ def test_a_folder_of_images_is_a_row_each(tmp_path: Path) -> None:
     assert data.total == 3
 
 
-def test_pictures_in_parquet_stay_encoded(tmp_path: Path) -> None:
+def test_images_in_parquet_stay_encoded(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     features = datasets.Features({"query": datasets.Value("string"), "image": datasets.Image()})
     rows = [{"query": "q", "image": {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}}]

@@ -23,54 +23,56 @@ from vlm_run_demo.showcase import draw
 from .conftest import Run
 
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
-PICTURE, TURNS = draw(7)
+IMAGE, TURNS = draw(7)
 
 
-def command(folder: Path, *words: str) -> list[str]:
+def command(directory: Path, *words: str) -> list[str]:
     """As on ms-swift's page, and where the results go."""
     model = ["--model_type", "demo-llava", "--infer_backend", "vllm"]
-    return [VLM_RUN, "infer", *model, "--result-path", str(folder / "out.jsonl"), *words]
+    return [VLM_RUN, "infer", *model, "--result-path", str(directory / "out.jsonl"), *words]
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, *words), capture_output=True, text=True, timeout=600, check=False)
+def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(directory, *words), capture_output=True, text=True, timeout=600, check=False
+    )
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("batch")
-    PICTURE.save(folder / "p.png")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("batch")
+    IMAGE.save(directory / "p.png")
     rows: list[dict[str, Any]] = [
         {"text": turn.question, "images": ["p.png"], "response": turn.answer} for turn in TURNS
     ]
     rows.append({"text": "What?", "images": ["missing.png"]})
-    (folder / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+    (directory / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return directory
 
 
 def test_a_failed_row_makes_the_exit_code_3_and_can_be_retried_until_it_is_0(
-    run_on_engine: Run, folder: Path
+    run_on_engine: Run, directory: Path
 ) -> None:
-    data = ["--val_dataset", f"{folder / 'd.jsonl'}#100", "--map", "text=query"]
-    first = run_on_engine(*command(folder, *data, "--json", "--metric", "anls")[1:])
+    data = ["--val_dataset", f"{directory / 'd.jsonl'}#100", "--map", "text=query"]
+    first = run_on_engine(*command(directory, *data, "--json", "--metric", "anls")[1:])
     assert first.exit_code == 3, first.stderr
     summary = json.loads(first.stdout)
     assert (summary["rows"], summary["failed"]) == (len(TURNS) + 1, 1)
     assert summary["metrics"] == {"references": len(TURNS), "exact_match": 1.0, "anls": 1.0}
 
     # What needs no engine, in processes of its own.
-    again = run(folder, *data)
+    again = run(directory, *data)
     assert again.returncode == 3
     assert f"1 failed ({len(TURNS) + 1} of them in an earlier run)" in again.stdout
-    other = run(folder, *data, "--temperature", "0.5")
+    other = run(directory, *data, "--temperature", "0.5")
     assert other.returncode == 2
     assert "sampling.temperature was 0.0, is 0.5" in other.stderr
 
-    PICTURE.save(folder / "missing.png")
-    retried = run_on_engine(*command(folder, *data, "--retry-errors")[1:])
+    IMAGE.save(directory / "missing.png")
+    retried = run_on_engine(*command(directory, *data, "--retry-errors")[1:])
     assert retried.exit_code == 0, retried.stderr
     assert f"{len(TURNS) + 1} rows answered, 0 failed" in retried.stdout
-    lines = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (directory / "out.jsonl").read_text().splitlines()]
     assert [line["row"] for line in lines] == list(range(len(TURNS) + 1))
 
 

@@ -22,8 +22,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("picture") / "p.png"
+def image_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("image") / "p.png"
     draw(7)[0].save(file)
     return file
 
@@ -135,34 +135,34 @@ def test_models_are_written_down_for_editors(tmp_path: Path) -> None:
     assert f"error: {stub} cannot be written to: " in refused.stderr
 
 
-def test_infer_prints_every_answer_that_was_asked_for(run_on_engine: Run, picture: Path) -> None:
+def test_infer_prints_every_answer_that_was_asked_for(run_on_engine: Run, image_file: Path) -> None:
     (turn, *_) = draw(7)[1]
     nearly_greedy = ("-n", "2", "--temperature", "0.01", "--seed", "1")
-    done = run_on_engine("infer", "demo-llava", turn.question, "--image", str(picture), *nearly_greedy)
+    done = run_on_engine("infer", "demo-llava", turn.question, "--image", str(image_file), *nearly_greedy)
     assert done.stdout == f"{turn.answer}\n{'-' * 50}\n{turn.answer}\n"
 
 
 @pytest.mark.engine
-def test_infer_prints_the_answer_and_nothing_else(picture: Path) -> None:
+def test_infer_prints_the_answer_and_nothing_else(image_file: Path) -> None:
     (turn, *_) = draw(7)[1]
     done = run(
-        *["infer", "--model_type", "demo_llava", "--infer_backend", "vllm", "--image", str(picture)],
+        *["infer", "--model_type", "demo_llava", "--infer_backend", "vllm", "--image", str(image_file)],
         turn.question,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{turn.answer}\n"
 
 
-def test_infer_with_a_task_needs_no_question(run_on_engine: Run, picture: Path) -> None:
-    done = run_on_engine("infer", "demo-llava", "--task", "count", "--image", str(picture))
-    asked = run_on_engine("infer", "demo-llava", "How many shapes are there?", "--image", str(picture))
+def test_infer_with_a_task_needs_no_question(run_on_engine: Run, image_file: Path) -> None:
+    done = run_on_engine("infer", "demo-llava", "--task", "count", "--image", str(image_file))
+    asked = run_on_engine("infer", "demo-llava", "How many shapes are there?", "--image", str(image_file))
     assert done.stdout == asked.stdout
     assert done.stdout.strip().isdigit()
 
 
-def test_infer_as_json_carries_usage(run_on_engine: Run, picture: Path) -> None:
+def test_infer_as_json_carries_usage(run_on_engine: Run, image_file: Path) -> None:
     (turn, *_) = draw(7)[1]
-    done = run_on_engine("infer", "demo-llava", turn.question, "--image", str(picture), "--json")
+    done = run_on_engine("infer", "demo-llava", turn.question, "--image", str(image_file), "--json")
     answer = json.loads(done.stdout)
     assert answer["response"] == turn.answer
     assert answer["finish_reason"] == "stop"

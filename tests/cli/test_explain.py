@@ -102,9 +102,9 @@ def test_placeholders_are_found_and_those_a_user_wrote_are_not() -> None:
 def test_an_image_may_be_a_path_a_data_uri_or_a_size(tmp_path: Path) -> None:
     encoded = io.BytesIO()
     Image.new("RGB", (300, 200)).save(encoded, "PNG")
-    (tmp_path / "picture.png").write_bytes(encoded.getvalue())
+    (tmp_path / "image.png").write_bytes(encoded.getvalue())
     uri = "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode()
-    sources = [str(tmp_path / "picture.png"), uri, "300x200", "300X200"]
+    sources = [str(tmp_path / "image.png"), uri, "300x200", "300X200"]
     said = _json("llava1_6-vicuna-7b-instruct", *(word for source in sources for word in ("-i", source)))
     assert said["images"] == [{"width": 300, "height": 200, "resized": [672, 336], "tokens": 1464}] * 4
 
@@ -120,11 +120,11 @@ def test_the_coordinates_of_boxes_are_explained() -> None:
 
 
 def test_a_picture_is_measured_upright(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (300, 200))
-    exif = picture.getexif()
+    image = Image.new("RGB", (300, 200))
+    exif = image.getexif()
     exif[0x0112] = 6  # lying on its side
-    picture.save(tmp_path / "picture.jpg", exif=exif)
-    (image,) = _json("qwen2-vl-7b-instruct", "-i", str(tmp_path / "picture.jpg"))["images"]
+    image.save(tmp_path / "image.jpg", exif=exif)
+    (image,) = _json("qwen2-vl-7b-instruct", "-i", str(tmp_path / "image.jpg"))["images"]
     assert (image["width"], image["height"]) == (200, 300)
 
 
@@ -299,7 +299,7 @@ def test_what_would_go_wrong_is_noted(words: list[str], note: str) -> None:
     assert note in _json(*words)["notes"][0]
 
 
-def test_for_people_the_prompt_shows_its_pictures_and_line_ends() -> None:
+def test_for_people_the_prompt_shows_its_images_and_line_ends() -> None:
     output = _run("llava1_5-7b-instruct", "Q", "-i", "640x480", "-i", "10x10")
     assert "  USER: [<image> = image 1]⏎\n  [<image> = image 2]⏎\n  Q ASSISTANT:\n" in output
     assert "  1: 640 x 480 -> 336 x 336 -> 576 tokens\n" in output
@@ -337,7 +337,7 @@ def test_the_policy_holds() -> None:
     with pytest.raises(MediaError, match="not a URL or base64"):
         explain(adapter, Conversation.from_query(question), policy=MediaPolicy.for_server())
     with pytest.raises(MediaError, match="private or special address"):
-        _run("demo-llava", "-i", "http://127.0.0.1:9/picture.png")
+        _run("demo-llava", "-i", "http://127.0.0.1:9/image.png")
 
 
 def test_a_plugin_that_counts_no_image_tokens_is_explained_without_them(tmp_path: Path) -> None:

@@ -28,14 +28,14 @@ MEDIA = "media path or URL <<<"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("my pictures")
-    draw(7)[0].save(folder / "p.png")
-    return folder
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("my images")
+    draw(7)[0].save(directory / "p.png")
+    return directory
 
 
 @pytest.fixture(scope="module")
-def session(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def session(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     state = tmp_path_factory.mktemp("state")
     # pexpect answers no questions about the cursor, as terminals do.
     env = {**os.environ, "XDG_STATE_HOME": str(state), "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
@@ -45,7 +45,7 @@ def session(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         timeout=600,
         encoding="utf-8",
         env=env,
-        cwd=folder,
+        cwd=directory,
         dimensions=(50, 400),
     )
     session.expect("/help")
@@ -70,7 +70,7 @@ def forgotten(session: Any) -> None:
     session.expect(PROMPT)
 
 
-def test_a_picture_is_shown_with_its_size_and_tokens(session: Any, folder: Path) -> None:
+def test_an_image_is_shown_with_its_size_and_tokens(session: Any, directory: Path) -> None:
     width, height = draw(7)[0].size
     session.sendline("How many shapes are there?")
     session.expect(MEDIA)
@@ -81,7 +81,7 @@ def test_a_picture_is_shown_with_its_size_and_tokens(session: Any, folder: Path)
     session.expect("-{50}")
 
 
-def test_pictures_are_added_at_any_point_and_belong_to_their_turn(session: Any, folder: Path) -> None:
+def test_images_are_added_at_any_point_and_belong_to_their_turn(session: Any, directory: Path) -> None:
     session.sendline("Who are you?")
     session.expect(MEDIA)
     session.sendline("")
@@ -99,22 +99,22 @@ def test_pictures_are_added_at_any_point_and_belong_to_their_turn(session: Any, 
     session.expect(PROMPT)
     session.sendline("/save talk.jsonl")
     session.expect("Saved talk.jsonl")
-    saved = json.loads((folder / "talk.jsonl").read_text())
+    saved = json.loads((directory / "talk.jsonl").read_text())
     assert [query for query, _ in saved["history"]] == ["Who are you?", "<image>How many shapes are there?"]
     assert saved["query"] == "And circles?"
-    assert saved["images"] == [str(folder / "p.png")]
+    assert saved["images"] == [str(directory / "p.png")]
     row = read_row(0, saved, RowFormat())  # as `--val_dataset` does
     assert row.request is not None, row.error
-    assert row.request.conversation.images == (str(folder / "p.png"),)
+    assert row.request.conversation.images == (str(directory / "p.png"),)
 
 
 @pytest.mark.parametrize("how", ["quoted", "escaped", "url"])
-def test_a_file_that_is_dropped_on_the_line_is_a_picture(session: Any, folder: Path, how: str) -> None:
-    path = str(folder / "p.png")
+def test_a_file_that_is_dropped_on_the_line_is_an_image(session: Any, directory: Path, how: str) -> None:
+    path = str(directory / "p.png")
     dropped = {
         "quoted": shlex.quote(path),
         "escaped": path.replace(" ", "\\ "),
-        "url": (folder / "p.png").as_uri(),
+        "url": (directory / "p.png").as_uri(),
     }
     session.sendline(f"How many shapes are there? {dropped[how]}")
     session.expect(r"p\.png: \d+ × \d+ pixels")
@@ -122,15 +122,15 @@ def test_a_file_that_is_dropped_on_the_line_is_a_picture(session: Any, folder: P
     session.expect(PROMPT)
 
 
-def test_of_files_that_are_dropped_together_all_are_pictures_or_none(session: Any, folder: Path) -> None:
-    (folder / "broken.png").write_bytes((folder / "p.png").read_bytes()[:200])
-    both = f"{shlex.quote(str(folder / 'p.png'))} {shlex.quote(str(folder / 'broken.png'))}"
+def test_of_files_that_are_dropped_together_all_are_images_or_none(session: Any, directory: Path) -> None:
+    (directory / "broken.png").write_bytes((directory / "p.png").read_bytes()[:200])
+    both = f"{shlex.quote(str(directory / 'p.png'))} {shlex.quote(str(directory / 'broken.png'))}"
     session.sendline(f"How many shapes are there? {both}")
     session.expect(r"p\.png: \d+ × \d+ pixels")
     session.expect("error: ")
     session.expect(PROMPT)
     session.sendline("Who are you?")
-    session.expect(MEDIA)  # no picture waits
+    session.expect(MEDIA)  # no image waits
     session.sendline("/image p.png")  # as at any point
     session.expect(r"p\.png: .*? tokens")
     session.expect(r"[1-9]\d* of them image")
@@ -147,7 +147,7 @@ def test_explain_shows_what_would_be_sent(session: Any) -> None:
     session.expect(PROMPT)
 
 
-def test_several_lines_are_one_question(session: Any, folder: Path) -> None:
+def test_several_lines_are_one_question(session: Any, directory: Path) -> None:
     session.sendline("multi-line")
     session.expect(r"<<<\[M\]")
     session.sendline("Who are")
@@ -163,7 +163,7 @@ def test_several_lines_are_one_question(session: Any, folder: Path) -> None:
     session.expect(PROMPT)
     session.sendline("/save lines.jsonl")
     session.expect("Saved")
-    assert json.loads((folder / "lines.jsonl").read_text())["query"] == "<image>Who are\nyou?"
+    assert json.loads((directory / "lines.jsonl").read_text())["query"] == "<image>Who are\nyou?"
 
 
 def test_a_system_message_begins_a_new_conversation(session: Any) -> None:
@@ -250,7 +250,7 @@ def slow_url() -> Iterator[str]:
         server.shutdown()
 
 
-def test_an_interrupt_stops_the_loading_of_a_picture(session: Any, slow_url: str) -> None:
+def test_an_interrupt_stops_the_loading_of_an_image(session: Any, slow_url: str) -> None:
     session.sendline(f"/image {slow_url}")
     assert asked.wait(60)
     session.sendintr()

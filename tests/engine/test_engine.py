@@ -23,7 +23,7 @@ from vlm_run_demo.showcase import draw
 RED_CIRCLES = "How many red circles are there?"
 
 
-def picture(*shapes: tuple[str, str], width: int = 160, height: int = 128) -> Image.Image:
+def draw_shapes(*shapes: tuple[str, str], width: int = 160, height: int = 128) -> Image.Image:
     """Shapes beside each other, each given as (colour, kind)."""
     from vlm_run_demo.drawing import COLOURS
 
@@ -36,8 +36,8 @@ def picture(*shapes: tuple[str, str], width: int = 160, height: int = 128) -> Im
 
 
 TOKENIZER = AutoTokenizer.from_pretrained(CHECKPOINT)
-TWO_RED = picture(("red", "circle"), ("blue", "square"), ("red", "circle"))
-ONE_RED = picture(("green", "star"), ("red", "circle"))
+TWO_RED = draw_shapes(("red", "circle"), ("blue", "square"), ("red", "circle"))
+ONE_RED = draw_shapes(("green", "star"), ("red", "circle"))
 
 
 def png(image: Image.Image) -> bytes:
@@ -46,7 +46,7 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def test_answers_a_question_about_a_picture(engine: Engine) -> None:
+def test_answers_a_question_about_an_image(engine: Engine) -> None:
     (answer,) = engine.infer([{"query": RED_CIRCLES, "images": [TWO_RED]}])
     assert answer.response == "2"
     assert answer.finish_reason == "stop"
@@ -105,7 +105,7 @@ def test_every_request_shape_gives_the_same_answer(engine: Engine, tmp_path: Pat
     assert [answer.response for answer in engine.infer(requests)] == ["2"] * len(requests)
 
 
-def test_compares_two_pictures(engine: Engine) -> None:
+def test_compares_two_images(engine: Engine) -> None:
     (answer,) = engine.infer([{"query": "Which picture has more red circles?", "images": [ONE_RED, TWO_RED]}])
     assert answer.response == "the second"
     assert len(answer.usage.image_tokens) == 2
@@ -171,7 +171,7 @@ def test_bad_requests_fail_alone_and_in_their_places(engine: Engine) -> None:
         answers[1].raise_for_error()
 
 
-def test_a_prompt_that_cannot_fit_fails_with_the_count_of_each_picture(engine: Engine) -> None:
+def test_a_prompt_that_cannot_fit_fails_with_the_count_of_each_image(engine: Engine) -> None:
     (answer,) = engine.infer([{"query": "shapes " * 2000, "images": [TWO_RED]}])
     assert isinstance(answer.error, ContextOverflowError)
     image_tokens = engine.adapter.count_image_tokens(*TWO_RED.size)
@@ -181,7 +181,7 @@ def test_a_prompt_that_cannot_fit_fails_with_the_count_of_each_picture(engine: E
 
 def test_a_picture_of_a_refused_request_is_answered_about_in_a_later_one(engine: Engine) -> None:
     count = next(n for n in range(2048) if len(TOKENIZER("shapes " * n).input_ids) > 1900)
-    unseen = picture(("red", "circle"), ("green", "star"), ("blue", "square"))
+    unseen = draw_shapes(("red", "circle"), ("green", "star"), ("blue", "square"))
     refused, answered = [
         engine.infer([{"query": query, "images": [unseen]}])[0] for query in ("shapes " * count, RED_CIRCLES)
     ]
@@ -189,7 +189,7 @@ def test_a_picture_of_a_refused_request_is_answered_about_in_a_later_one(engine:
     assert answered.response == "1"
 
 
-def test_more_pictures_than_the_model_takes_are_refused(engine: Engine) -> None:
+def test_more_images_than_the_model_takes_are_refused(engine: Engine) -> None:
     (answer,) = engine.infer([{"query": "Which?", "images": [TWO_RED] * 3}])
     assert isinstance(answer.error, ConversationError)
     assert "3" in str(answer.error)
@@ -325,7 +325,7 @@ def test_cancelling_an_asynchronous_call_harms_nothing(engine: Engine) -> None:
 def test_many_requests_keep_their_order(engine: Engine) -> None:
     rng = Random(0)
     counts = [rng.randint(1, 4) for _ in range(64)]
-    requests = [{"query": RED_CIRCLES, "images": [picture(*[("red", "circle")] * n)]} for n in counts]
+    requests = [{"query": RED_CIRCLES, "images": [draw_shapes(*[("red", "circle")] * n)]} for n in counts]
     assert [answer.response for answer in engine.infer(requests)] == [str(n) for n in counts]
 
 

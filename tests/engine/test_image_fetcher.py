@@ -20,14 +20,14 @@ LOCAL = MediaPolicy(allow_private_addresses=True)
 
 
 @pytest.fixture
-def pictures() -> Iterator[Server]:
+def image_server() -> Iterator[Server]:
     server = Server()
     yield server
     server.close()
 
 
-def test_urls_become_bytes_in_their_places(pictures: Server) -> None:
-    a, b = pictures.at("/a", b"A"), pictures.at("/b", b"B")
+def test_urls_become_bytes_in_their_places(image_server: Server) -> None:
+    a, b = image_server.at("/a", b"A"), image_server.at("/b", b"B")
     turns = [
         {"role": "user", "content": f"<img>{b}</img>Q"},
         {"role": "assistant", "content": "A"},
@@ -38,39 +38,41 @@ def test_urls_become_bytes_in_their_places(pictures: Server) -> None:
     assert done.template_messages() == Conversation.from_messages(turns).template_messages()
 
 
-def test_bounds_stay_with_what_was_fetched(pictures: Server) -> None:
-    url = pictures.at("/a", b"A")
+def test_bounds_stay_with_what_was_fetched(image_server: Server) -> None:
+    url = image_server.at("/a", b"A")
     conversation = Conversation.from_query("Q", images=[url]).with_pixel_bounds(1, 784)
     done = asyncio.run(Fetcher(LOCAL).with_content(conversation))
     assert done.image_places() == [(0, Image(b"A", 1, 784))]
 
 
-def test_images_are_fetched_at_once(pictures: Server) -> None:
+def test_images_are_fetched_at_once(image_server: Server) -> None:
     def missing(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.3)
         handler.send_error(404)
 
-    pictures.answers.update({f"/{number}": missing for number in range(5)})
-    conversation = Conversation.from_query("Q", images=[pictures.url(f"/{number}") for number in range(5)])
+    image_server.answers.update({f"/{number}": missing for number in range(5)})
+    conversation = Conversation.from_query(
+        "Q", images=[image_server.url(f"/{number}") for number in range(5)]
+    )
     started = time.monotonic()
     with pytest.raises(MediaError, match="404"):
         asyncio.run(Fetcher(LOCAL).with_content(conversation))
     assert time.monotonic() - started < 1.2
 
 
-def test_the_image_at_fault_is_named_and_the_others_are_given_up(pictures: Server) -> None:
+def test_the_image_at_fault_is_named_and_the_others_are_given_up(image_server: Server) -> None:
     def hang(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(5)
 
-    pictures.answers["/slow"] = hang
-    images = [pictures.url("/slow"), pictures.url("/missing")]
+    image_server.answers["/slow"] = hang
+    images = [image_server.url("/slow"), image_server.url("/missing")]
     started = time.monotonic()
     with pytest.raises(MediaError, match=r"^message 1, image 2: .* answers 404"):
         asyncio.run(Fetcher(LOCAL).with_content(Conversation.from_query("Q", images=images)))
     assert time.monotonic() - started < 3
 
 
-def slow(pictures: Server, path: str, content: bytes) -> str:
+def slow(image_server: Server, path: str, content: bytes) -> str:
     """A URL that takes a moment."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -79,8 +81,8 @@ def slow(pictures: Server, path: str, content: bytes) -> str:
         handler.end_headers()
         handler.wfile.write(content)
 
-    pictures.answers[path] = answer
-    return pictures.url(path)
+    image_server.answers[path] = answer
+    return image_server.url(path)
 
 
 def asking(url: str) -> Conversation:
@@ -88,20 +90,22 @@ def asking(url: str) -> Conversation:
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 1000])
-def test_requests_that_wait_for_the_same_url_share_one_fetch(pictures: Server, keep_bytes: int) -> None:
-    url = slow(pictures, "/a", b"A")
+def test_requests_that_wait_for_the_same_url_share_one_fetch(image_server: Server, keep_bytes: int) -> None:
+    url = slow(image_server, "/a", b"A")
 
     async def several() -> list[Conversation]:
         fetcher = Fetcher(LOCAL, keep_bytes)
         return await asyncio.gather(*(fetcher.with_content(asking(url)) for _ in range(20)))
 
     assert {each.images for each in asyncio.run(several())} == {(b"A",)}
-    assert len(pictures.asked) == 1
+    assert len(image_server.asked) == 1
 
 
 @pytest.mark.parametrize(("keep_bytes", "times"), [(0, 3), (1, 1), (1000, 1)])
-def test_later_requests_of_a_batch_find_what_is_kept(pictures: Server, keep_bytes: int, times: int) -> None:
-    url = slow(pictures, "/a", b"A")
+def test_later_requests_of_a_batch_find_what_is_kept(
+    image_server: Server, keep_bytes: int, times: int
+) -> None:
+    url = slow(image_server, "/a", b"A")
 
     async def one_after_the_other() -> None:
         fetcher = Fetcher(LOCAL, keep_bytes)
@@ -109,12 +113,12 @@ def test_later_requests_of_a_batch_find_what_is_kept(pictures: Server, keep_byte
             await fetcher.with_content(asking(url))
 
     asyncio.run(one_after_the_other())
-    assert len(pictures.asked) == times
+    assert len(image_server.asked) == times
 
 
-def test_what_is_kept_stays_within_its_bounds(pictures: Server) -> None:
-    first = slow(pictures, "/a", b"A" * 60)
-    second = slow(pictures, "/b", b"B" * 60)
+def test_what_is_kept_stays_within_its_bounds(image_server: Server) -> None:
+    first = slow(image_server, "/a", b"A" * 60)
+    second = slow(image_server, "/b", b"B" * 60)
 
     async def in_turns() -> None:
         fetcher = Fetcher(LOCAL, keep_bytes=100)
@@ -122,11 +126,11 @@ def test_what_is_kept_stays_within_its_bounds(pictures: Server) -> None:
             await fetcher.with_content(asking(url))
 
     asyncio.run(in_turns())
-    assert [path for path, _ in pictures.asked] == ["/a", "/b", "/a"]
+    assert [path for path, _ in image_server.asked] == ["/a", "/b", "/a"]
 
 
-def test_a_request_that_is_given_up_does_not_take_the_image_from_another(pictures: Server) -> None:
-    url = slow(pictures, "/a", b"A")
+def test_a_request_that_is_given_up_does_not_take_the_image_from_another(image_server: Server) -> None:
+    url = slow(image_server, "/a", b"A")
 
     async def give_one_up() -> Conversation:
         fetcher = Fetcher(LOCAL)
@@ -137,11 +141,11 @@ def test_a_request_that_is_given_up_does_not_take_the_image_from_another(picture
         return await second
 
     assert asyncio.run(give_one_up()).images == (b"A",)
-    assert len(pictures.asked) == 1
+    assert len(image_server.asked) == 1
 
 
-def test_a_url_whose_requests_were_all_given_up_is_fetched_anew(pictures: Server) -> None:
-    url = slow(pictures, "/a", b"A")
+def test_a_url_whose_requests_were_all_given_up_is_fetched_anew(image_server: Server) -> None:
+    url = slow(image_server, "/a", b"A")
 
     async def give_all_up() -> Conversation:
         fetcher = Fetcher(LOCAL)
@@ -152,4 +156,4 @@ def test_a_url_whose_requests_were_all_given_up_is_fetched_anew(pictures: Server
         return await fetcher.with_content(asking(url))
 
     assert asyncio.run(give_all_up()).images == (b"A",)
-    assert len(pictures.asked) == 2
+    assert len(image_server.asked) == 2

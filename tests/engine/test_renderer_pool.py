@@ -35,8 +35,8 @@ from vlm_run_demo.drawing import COLOURS, Scene, Shape, paint
 QUESTION = "How many red circles are there?"
 
 
-def picture(seed: int) -> tuple[Image.Image, int]:
-    """A picture that no other seed gives, and its number of red circles."""
+def draw_image(seed: int) -> tuple[Image.Image, int]:
+    """An image that no other seed gives, and its number of red circles."""
     random = Random(seed)
     count = random.randint(0, 4)
     kinds = [("red", "circle")] * count + [("blue", "square")] * (4 - count)
@@ -75,14 +75,14 @@ def render(pool: RendererPool, *images: Image.Image | bytes) -> Rendered:
 
 
 def test_answers_are_those_of_rendering_in_process(pooled: Engine, engine: Engine) -> None:
-    requests = [{"query": QUESTION, "images": [picture(seed)[0]]} for seed in range(20)]
+    requests = [{"query": QUESTION, "images": [draw_image(seed)[0]]} for seed in range(20)]
     assert [each.response for each in pooled.infer(requests)] == [
         each.response for each in engine.infer(requests)
     ]
 
 
 def test_the_engine_gets_the_same_token_ids_and_pixels(pool: RendererPool, engine: Engine) -> None:
-    image, _ = picture(5000)  # new to vLLM's own cache, which gives no pixels the second time
+    image, _ = draw_image(5000)  # new to vLLM's own cache, which gives no pixels the second time
     there = render(pool, image)
     here = asyncio.run(
         engine._generator.front._renderer.render(Conversation.from_query(QUESTION, images=[image]))
@@ -96,18 +96,18 @@ def test_the_engine_gets_the_same_token_ids_and_pixels(pool: RendererPool, engin
     assert from_pool == in_process
 
 
-def test_hundreds_of_pictures_each_get_their_own_answer(pooled: Engine) -> None:
-    pictures = [picture(seed) for seed in range(300)]
-    answers = pooled.infer([{"query": QUESTION, "images": [image]} for image, _ in pictures])
-    right = sum(answer.response == str(count) for answer, (_, count) in zip(answers, pictures, strict=True))
-    # The model itself is right on 98 %; answers about another picture would be right on a fifth.
+def test_hundreds_of_images_each_get_their_own_answer(pooled: Engine) -> None:
+    drawn = [draw_image(seed) for seed in range(300)]
+    answers = pooled.infer([{"query": QUESTION, "images": [image]} for image, _ in drawn])
+    right = sum(answer.response == str(count) for answer, (_, count) in zip(answers, drawn, strict=True))
+    # The model itself is right on 98 %; answers about another image would be right on a fifth.
     assert right >= 285
 
 
-def test_pictures_are_named_by_their_content_in_every_worker(pool: RendererPool) -> None:
+def test_images_are_named_by_their_content_in_every_worker(pool: RendererPool) -> None:
     async def names() -> list[str]:
         conversations = [
-            Conversation.from_query(QUESTION, images=[picture(seed)[0]]) for seed in (1, 2, 3, 4) * 5
+            Conversation.from_query(QUESTION, images=[draw_image(seed)[0]]) for seed in (1, 2, 3, 4) * 5
         ]
         rendered = await asyncio.gather(*map(pool.render, conversations))
         return [each.engine_input["mm_hashes"]["image"][0] for each in rendered]  # type: ignore[typeddict-item]
@@ -124,14 +124,16 @@ def test_names_hold_where_vllm_itself_only_counts() -> None:
     for seed in (1, 2, 1):  # each renderer as it would be in a process of its own
         renderer = renderer_from_config(config)
         rendering = Renderer(Registry.load("demo-llava"), renderer, MediaPolicy())
-        rendered = asyncio.run(rendering.render(Conversation.from_query(QUESTION, images=[picture(seed)[0]])))
+        rendered = asyncio.run(
+            rendering.render(Conversation.from_query(QUESTION, images=[draw_image(seed)[0]]))
+        )
         names += rendered.engine_input["mm_hashes"]["image"]  # type: ignore[typeddict-item]
         renderer.shutdown()
     assert names[0] == names[2] != names[1]
 
 
 def test_equal_images_are_processed_once_whatever_is_asked_about_them(pool: RendererPool) -> None:
-    files = [encoded(picture(seed)[0]) for seed in range(6000, 6010)]
+    files = [encoded(draw_image(seed)[0]) for seed in range(6000, 6010)]
 
     async def render_all() -> list[Rendered]:
         asked = [
@@ -150,23 +152,23 @@ def test_equal_images_are_processed_once_whatever_is_asked_about_them(pool: Rend
         assert each.image_tokens == rendered[number % 10].image_tokens
 
 
-def test_pictures_that_come_again_get_their_own_answers_again(pooled: Engine) -> None:
-    pictures = [(encoded(image), count) for image, count in map(picture, range(7000, 7100))] * 3
-    Random(1).shuffle(pictures)
-    answers = pooled.infer([{"query": QUESTION, "images": [image]} for image, _ in pictures])
-    right = sum(answer.response == str(count) for answer, (_, count) in zip(answers, pictures, strict=True))
+def test_images_that_come_again_get_their_own_answers_again(pooled: Engine) -> None:
+    drawn = [(encoded(image), count) for image, count in map(draw_image, range(7000, 7100))] * 3
+    Random(1).shuffle(drawn)
+    answers = pooled.infer([{"query": QUESTION, "images": [image]} for image, _ in drawn])
+    right = sum(answer.response == str(count) for answer, (_, count) in zip(answers, drawn, strict=True))
     assert right >= 285
 
 
 def test_boxes_are_in_pixels_of_an_image_that_a_worker_has_loaded(pooled: Engine, pool: RendererPool) -> None:
-    image = encoded(picture(9000)[0].resize((640, 320)))
+    image = encoded(draw_image(9000)[0].resize((640, 320)))
     assert [render(pool, image).image_sizes for _ in range(2)] == [(ImageSize(640, 320, (128, 64)),)] * 2
     request = {"query": QUESTION, "images": [image], "sampling": {"choice": ["[100, 200, 300, 400]"]}}
     assert pooled.infer([request])[0].boxes == (Box("", 64, 64, 192, 128),)
 
 
 def test_an_image_that_has_left_the_cache_is_processed_again(engine: Engine) -> None:
-    conversation = Conversation.from_query(QUESTION, images=[encoded(picture(8000)[0])])
+    conversation = Conversation.from_query(QUESTION, images=[encoded(draw_image(8000)[0])])
     before = asyncio.run(engine._generator.front._renderer.render(conversation))
     cache = engine._generator.front._renderer._processed
     assert cache is not None
@@ -192,7 +194,7 @@ def test_an_image_that_has_left_the_cache_is_processed_again(engine: Engine) -> 
 
 def test_the_stages_of_a_request_fit_into_its_time(pooled: Engine, engine: Engine) -> None:
     for running in (pooled, engine):
-        (answer,) = running.infer([{"query": QUESTION, "images": [picture(8100)[0]]}])
+        (answer,) = running.infer([{"query": QUESTION, "images": [draw_image(8100)[0]]}])
         stages = answer.stages
         assert min(stages.decode, stages.process, stages.engine) > 0
         assert stages.fetch + stages.decode + stages.process + stages.engine <= answer.seconds
@@ -242,8 +244,8 @@ def test_all_workers_are_busy_whatever_kind_the_images_are_of(pooled: Engine, po
             await asyncio.sleep(0.001)
         return most
 
-    pictures = [picture(seed)[0] for seed in range(8200, 8220)]
-    for images in (pictures, [encoded(each) for each in pictures]):
+    drawn = [draw_image(seed)[0] for seed in range(8200, 8220)]
+    for images in (drawn, [encoded(each) for each in drawn]):
         assert min(asyncio.run(most_busy(images))) >= 8
     assert pool._affinity._busy_with == [0, 0]
 
@@ -266,9 +268,9 @@ def test_pixels_that_differ_in_shape_alone_have_other_names(pool: RendererPool) 
 
 
 def test_a_bad_picture_fails_alone_and_says_where(pooled: Engine) -> None:
-    good, count = picture(7)
+    good, count = draw_image(7)
     first, second = pooled.infer(
-        [{"query": QUESTION, "images": [b"no picture"]}, {"query": QUESTION, "images": [good]}]
+        [{"query": QUESTION, "images": [b"not an image"]}, {"query": QUESTION, "images": [good]}]
     )
     assert isinstance(first.error, MediaError)
     assert (first.error.message_index, first.error.image_index) == (0, 0)
@@ -276,8 +278,8 @@ def test_a_bad_picture_fails_alone_and_says_where(pooled: Engine) -> None:
 
 
 def test_a_file_that_turns_out_damaged_fails_alone_and_says_where(pooled: Engine) -> None:
-    good, count = picture(7)
-    content = encoded(picture(9)[0])
+    good, count = draw_image(7)
+    content = encoded(draw_image(9)[0])
     opened = Image.open(io.BytesIO(content[: len(content) // 2]))
     first, second = pooled.infer(
         [{"query": QUESTION, "images": [opened]}, {"query": QUESTION, "images": [good]}]
@@ -293,29 +295,29 @@ def test_a_pool_that_has_ended_starts_no_worker_again() -> None:
     pool.shutdown()
     before = len(active_children())
     with pytest.raises(EngineError, match="shut down"):
-        render(pool, picture(1)[0])
+        render(pool, draw_image(1)[0])
     assert len(active_children()) == before
     assert not Path(pool.directory).exists()
 
 
 def test_a_killed_worker_is_replaced_and_its_requests_are_answered(pooled: Engine) -> None:
     async def kill_one_while_they_work() -> list[str]:
-        pictures = [picture(seed) for seed in range(40)]
-        requests = [{"query": QUESTION, "images": [image]} for image, _ in pictures]
+        drawn = [draw_image(seed) for seed in range(40)]
+        requests = [{"query": QUESTION, "images": [image]} for image, _ in drawn]
         answers = asyncio.ensure_future(pooled.ainfer(requests))
         await asyncio.sleep(0.2)
         os.kill(_a_worker(), signal.SIGKILL)
         return [answer.response for answer in await answers]
 
     answers = asyncio.run(kill_one_while_they_work())
-    expected = [str(picture(seed)[1]) for seed in range(40)]
+    expected = [str(draw_image(seed)[1]) for seed in range(40)]
     assert sum(a == b for a, b in zip(answers, expected, strict=True)) >= 38
 
 
 def test_a_worker_that_dies_idle_is_replaced(pooled: Engine) -> None:
     os.kill(_a_worker(), signal.SIGKILL)
     time.sleep(0.5)
-    image, count = picture(11)
+    image, count = draw_image(11)
     (answer,) = pooled.infer([{"query": QUESTION, "images": [image]}])
     assert answer.response == str(count)
 
@@ -329,7 +331,7 @@ def _a_worker() -> int:
 def test_nothing_is_left_in_shared_memory_once_requests_are_answered(
     pooled: Engine, pool: RendererPool
 ) -> None:
-    pooled.infer([{"query": QUESTION, "images": [picture(seed)[0]]} for seed in range(10)])
+    pooled.infer([{"query": QUESTION, "images": [draw_image(seed)[0]]} for seed in range(10)])
     assert not [*Path(pool.directory).iterdir()]
 
 
@@ -357,10 +359,10 @@ def test_an_adapter_of_a_plugin_that_is_not_installed_says_so(
 
 
 def test_a_request_that_ends_its_process_twice_fails_alone(pooled: Engine) -> None:
-    (answer,) = pooled.infer([{"query": QUESTION, "images": [_Deadly.picture()]}])
+    (answer,) = pooled.infer([{"query": QUESTION, "images": [_Deadly.image()]}])
     assert isinstance(answer.error, RequestError)
     assert "twice" in str(answer.error)
-    image, count = picture(3)
+    image, count = draw_image(3)
     (after,) = pooled.infer([{"query": QUESTION, "images": [image]}])
     assert after.response == str(count)
 
@@ -369,7 +371,7 @@ class _Deadly(Image.Image):
     """Ends the process that unpickles it, as the system does with one that takes too much memory."""
 
     @classmethod
-    def picture(cls) -> _Deadly:
+    def image(cls) -> _Deadly:
         image = cls()
         image._size, image._mode = (8, 8), "RGB"
         return image

@@ -69,18 +69,18 @@ CHANGES = {
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("picture") / "cat.png"
+def image_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("image") / "cat.png"
     draw(7)[0].save(file)
     return file
 
 
 @pytest.fixture(scope="module")
-def url(picture: Path) -> Iterator[str]:
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(picture.parent))
+def url(image_file: Path) -> Iterator[str]:
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(image_file.parent))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/{picture.name}"
+        yield f"http://127.0.0.1:{server.server_port}/{image_file.name}"
         server.shutdown()
 
 
@@ -129,11 +129,11 @@ def llm_engine(engine: swift.Engine) -> swift.VllmEngine:
     return _Running(engine)
 
 
-def test_streamed_answers_grow_to_the_whole_ones(llm_engine: swift.VllmEngine, picture: Path) -> None:
+def test_streamed_answers_grow_to_the_whole_ones(llm_engine: swift.VllmEngine, image_file: Path) -> None:
     requests = [
         {"query": "Who are you?"},
-        {"query": "How many shapes are there?", "images": [str(picture)]},
-        {"query": "And circles?", "history": [["How many?", "3"]], "images": [str(picture), None]},
+        {"query": "How many shapes are there?", "images": [str(image_file)]},
+        {"query": "And circles?", "history": [["How many?", "3"]], "images": [str(image_file), None]},
     ]
     whole = swift.inference_vllm(llm_engine, None, requests)
     *_, last = steps = list(swift.inference_stream_vllm(llm_engine, None, requests))

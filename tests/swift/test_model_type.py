@@ -13,9 +13,9 @@ from vlm_run.plugins.discovery import installed_plugins
 from vlm_run.swift.model_type import ModelType, write_stub
 
 
-def stub_attributes(folder: Path) -> dict[str, str]:
+def stub_attributes(directory: Path) -> dict[str, str]:
     """The attributes of the stub's class, each with the string that its type allows."""
-    tree = ast.parse(write_stub(folder).read_text())
+    tree = ast.parse(write_stub(directory).read_text())
     (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "ModelType")
     return {
         ast.unparse(node.target): ast.literal_eval(node.annotation.slice)

@@ -62,7 +62,7 @@ def test_other_prompt_tokens_are_told() -> None:
     assert drift.to_dict()["same_prompt"] is False
 
 
-def test_requests_with_more_pictures_than_a_model_takes_are_left_out() -> None:
+def test_requests_with_more_images_than_a_model_takes_are_left_out() -> None:
     counts = [len(request["images"]) for request in standard_requests(None).values()]
     assert max(counts) == 2
     assert [len(request["images"]) for request in standard_requests(1).values()] == [
@@ -99,7 +99,7 @@ def test_a_request_that_cannot_be_served_is_an_error(engine: Engine) -> None:
 
 @pytest.fixture(scope="module")
 def asked() -> dict[str, Any]:
-    """Held-out questions about one picture and two, with follow-ups, and pictures unlike all it has seen."""
+    """Held-out questions about one image and two, with follow-ups, and images unlike all it has seen."""
     questions = {f"question {number}": request(example) for number, example in enumerate(held_out(30))}
     return {**questions, **standard_requests(2)}
 

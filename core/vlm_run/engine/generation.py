@@ -186,7 +186,7 @@ class Generator:
 
         return sampling_params(
             sampling,
-            room=self.max_model_len - rendered.prompt_tokens,
+            tokens_left=self.max_model_len - rendered.prompt_tokens,
             tokenizer=self.llm.get_tokenizer(),
             stop=self.adapter.spec.stop,
             output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,

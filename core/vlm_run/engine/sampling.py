@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
 
 def sampling_params(
-    sampling: Sampling, *, room: int, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], **more: Any
+    sampling: Sampling,
+    *,
+    tokens_left: int,
+    tokenizer: PreTrainedTokenizerBase,
+    stop: Sequence[str],
+    **more: Any,
 ) -> SamplingParams:
     """Return the parameters of one request.
 
     Args:
         sampling: The parameters that the caller set.
-        room: Number of tokens that the prompt leaves in the context.
+        tokens_left: Number of tokens that the prompt leaves in the context.
         tokenizer: The checkpoint's tokenizer.
         stop: Strings that end answers of the model type, in addition to the caller's.
         more: Further parameters in vLLM's names.
@@ -39,7 +44,7 @@ def sampling_params(
     return SamplingParams(
         **sampling.model_dump(exclude={"max_tokens", "stop", "json_schema", "choice"}),
         structured_outputs=structured,
-        max_tokens=min(room, sampling.max_tokens or room),
+        max_tokens=min(tokens_left, sampling.max_tokens or tokens_left),
         stop=strings,
         stop_token_ids=ids,
         **more,

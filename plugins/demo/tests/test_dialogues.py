@@ -31,10 +31,10 @@ def test_a_count_is_the_number_of_shapes_of_its_group(seed: int) -> None:
 @given(st.integers(min_value=0))
 def test_an_image_has_the_size_of_its_scene(seed: int) -> None:
     scene = make_scene(Random(seed))
-    picture = paint(scene)
-    assert picture.size == (scene.width, scene.height)
-    assert picture.mode == "RGB"
+    image = paint(scene)
+    assert image.size == (scene.width, scene.height)
+    assert image.mode == "RGB"
 
 
 def test_a_dialogue_has_at_least_the_turns_asked_for() -> None:
-    assert len(dialogue(1_000_000_000, pictures=2, turns=6).turns) >= 6
+    assert len(dialogue(1_000_000_000, images=2, turns=6).turns) >= 6

@@ -50,14 +50,14 @@ def fit(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
     return ((columns - fitted[0]) // 2, (rows - fitted[1]) // 2), fitted
 
 
-def tiles(picture: Image.Image, resample: Image.Resampling = BICUBIC) -> NDArray[np.uint8]:
+def tiles(image: Image.Image, resample: Image.Resampling = BICUBIC) -> NDArray[np.uint8]:
     """The whole image squeezed into one tile, then the tiles of its canvas: (1 + n, 64, 64, channels)."""
-    rows, columns = canvas(picture.height, picture.width)
-    corner, fitted = fit(picture.height, picture.width)
-    padded = Image.new(picture.mode, (columns, rows))
-    padded.paste(picture.resize(fitted, resample), corner)
+    rows, columns = canvas(image.height, image.width)
+    corner, fitted = fit(image.height, image.width)
+    padded = Image.new(image.mode, (columns, rows))
+    padded.paste(image.resize(fitted, resample), corner)
     grid = np.asarray(padded).reshape(rows // TILE, TILE, columns // TILE, TILE, -1)
-    base = np.asarray(picture.resize((TILE, TILE), resample)).reshape(1, TILE, TILE, -1)
+    base = np.asarray(image.resize((TILE, TILE), resample)).reshape(1, TILE, TILE, -1)
     return np.concatenate([base, grid.swapaxes(1, 2).reshape(-1, TILE, TILE, base.shape[-1])])
 
 

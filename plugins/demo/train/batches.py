@@ -149,8 +149,7 @@ class Encoder:
         features_before = _NEWLINE_ROW + 1
         for talk in talks:
             seen = [
-                self._form.look(scene, picture)
-                for scene, picture in zip(talk.scenes, talk.pictures, strict=True)
+                self._form.look(scene, image) for scene, image in zip(talk.scenes, talk.images, strict=True)
             ]
             layouts = []
             for one in seen:
@@ -255,7 +254,7 @@ class TrainingBatches(IterableDataset[Batch]):  # type: ignore[misc]
         tokenizer_file: str,
         size: int,
         *,
-        two_pictures: float,
+        two_images: float,
         easy: int,
         run: int,
         turns: tuple[int, int],
@@ -267,7 +266,7 @@ class TrainingBatches(IterableDataset[Batch]):  # type: ignore[misc]
         self._form = form
         self._tokenizer_file = tokenizer_file
         self._size = size
-        self._two_pictures = two_pictures
+        self._two_images = two_images
         self._easy = easy
         self._run = run
         self._turns = turns
@@ -284,7 +283,7 @@ class TrainingBatches(IterableDataset[Batch]):  # type: ignore[misc]
         while True:
             seed = TRAINING_SEED * (1 + self._run) + index * self._size
             draw = np.random.default_rng(seed)
-            two = index >= self._easy and draw.random() < self._two_pictures
+            two = index >= self._easy and draw.random() < self._two_images
             yield encoder.batch(
                 [
                     dialogue(

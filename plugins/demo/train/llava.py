@@ -37,15 +37,15 @@ def segments(talk: Dialogue) -> Iterator[Segment]:
         opening = " [INST] "
 
 
-def look(scene: Scene, picture: Image.Image) -> Seen:
+def look(scene: Scene, image: Image.Image) -> Seen:
     """What the model is given of an image, and what its features should tell."""
-    cut = tiles(picture)
+    cut = tiles(image)
     centres = np.zeros(len(cut) * PATCHES, dtype=np.uint8)
     for shape in scene.shapes:
         centres[list(patch_at(scene.height, scene.width, shape.x, shape.y))] = class_of(shape)
     return Seen(
         pixels=cut,
-        layout=layout(picture.height, picture.width),
+        layout=layout(image.height, image.width),
         positions=None,
         grid=(0, 0),
         classes=patch_classes(class_map(scene)).reshape(-1, 1),
@@ -105,8 +105,8 @@ def input_embeddings(model: LlavaNextForConditionalGeneration, batch: Batch, see
     words: Tensor = model.model.language_model.embed_tokens(batch.tokens)
     newline = model.model.image_newline[None].to(seen.dtype)
     table = torch.cat([torch.zeros_like(newline), newline, seen])
-    pictures = nn.functional.embedding(batch.rows, table, padding_idx=0)
-    return torch.where((batch.rows > 0)[..., None], pictures.to(words.dtype), words)
+    looked_up = nn.functional.embedding(batch.rows, table, padding_idx=0)
+    return torch.where((batch.rows > 0)[..., None], looked_up.to(words.dtype), words)
 
 
 def answer_logits(model: LlavaNextForConditionalGeneration, batch: Batch, seen: Tensor) -> Tensor:

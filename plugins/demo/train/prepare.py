@@ -39,7 +39,7 @@ def corpus(model_type: str, size: int) -> Iterator[str]:
     """Prompts and answers as the model will see them, without special tokens."""
     family, files = FAMILIES[model_type], FILES[model_type]
     for i in range(size):
-        talk = dialogue(TOKENIZER_SEED + i, pictures=(0, 1, 1, 2)[i % 4], turns=3)
+        talk = dialogue(TOKENIZER_SEED + i, images=(0, 1, 1, 2)[i % 4], turns=3)
         for segment in family.FORMAT.segments(talk):
             yield from files.plain(segment.text)
 
@@ -48,7 +48,7 @@ def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model-type", choices=FAMILIES, default="demo-llava")
-    parser.add_argument("--out", type=Path, help="the checkpoint's folder (default: the plugin's)")
+    parser.add_argument("--out", type=Path, help="the checkpoint's directory (default: the plugin's)")
     parser.add_argument("--dialogues", type=int, default=20_000, help="how many the tokenizer learns from")
     arguments = parser.parse_args()
     out: Path = arguments.out or CHECKPOINTS[arguments.model_type]

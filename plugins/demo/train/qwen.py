@@ -41,18 +41,18 @@ SYSTEM = "You are a helpful assistant."
 def segments(talk: Dialogue) -> Iterator[Segment]:
     """What the chat template writes for `talk`."""
     opening = f"<|im_start|>system\n{SYSTEM if talk.system is None else talk.system}<|im_end|>\n"
-    pictures = "<|vision_start|><|image_pad|><|vision_end|>" * len(talk.scenes)
+    images = "<|vision_start|><|image_pad|><|vision_end|>" * len(talk.scenes)
     for turn in talk.turns:
-        question = f"<|im_start|>user\n{pictures}{turn.question}<|im_end|>\n<|im_start|>assistant\n"
+        question = f"<|im_start|>user\n{images}{turn.question}<|im_end|>\n<|im_start|>assistant\n"
         yield Segment(opening + question, False)
         yield Segment(f"{turn.answer}<|im_end|>", True)
-        opening, pictures = "\n", ""
+        opening, images = "\n", ""
 
 
-def in_patches(picture: Image.Image, resample: Image.Resampling) -> NDArray[np.uint8]:
+def in_patches(image: Image.Image, resample: Image.Resampling) -> NDArray[np.uint8]:
     """The resized image cut into patches, those of one image token together: (patches, 8, 8, channels)."""
-    width, height = VISION.resized(*picture.size)
-    pixels = np.asarray(picture.resize((width, height), resample))
+    width, height = VISION.resized(*image.size)
+    pixels = np.asarray(image.resize((width, height), resample))
     cut = pixels.reshape(height // TOKEN, MERGE, PATCH, width // TOKEN, MERGE, PATCH, -1)
     return cut.transpose(0, 3, 1, 4, 2, 5, 6).reshape(-1, PATCH, PATCH, cut.shape[-1])
 
@@ -80,16 +80,16 @@ def nearest(scene: Scene, rows: int, columns: int) -> NDArray[np.float32]:
     return told
 
 
-def look(scene: Scene, picture: Image.Image) -> Seen:
+def look(scene: Scene, image: Image.Image) -> Seen:
     """What the model is given of an image, and what its features should tell."""
-    width, height = VISION.resized(*picture.size)
+    width, height = VISION.resized(*image.size)
     rows, columns = height // TOKEN, width // TOKEN
     middles = in_patches(class_map(scene), Image.Resampling.NEAREST)[:, PATCH // 2, PATCH // 2, 0]
     centres = np.zeros((rows, columns), dtype=np.uint8)
     for shape in scene.shapes:
         centres[int(shape.y / scene.height * rows), int(shape.x / scene.width * columns)] = class_of(shape)
     return Seen(
-        pixels=in_patches(picture, Image.Resampling.BICUBIC),
+        pixels=in_patches(image, Image.Resampling.BICUBIC),
         layout=np.arange(rows * columns),
         positions=np.indices((rows, columns)).reshape(2, -1),
         grid=(rows * MERGE, columns * MERGE),
@@ -176,8 +176,8 @@ def run(model: Qwen2VLForConditionalGeneration, batch: Batch, seen: Tensor) -> t
     words: Tensor = model.model.language_model.embed_tokens(batch.tokens)
     # Row 0 is nothing, row 1 the newline of models that have one.
     table = torch.cat([torch.zeros(2, seen.shape[1], dtype=seen.dtype, device=seen.device), seen])
-    pictures = nn.functional.embedding(batch.rows, table, padding_idx=0)
-    embedded = torch.where((batch.rows > 0)[..., None], pictures.to(words.dtype), words)
+    looked_up = nn.functional.embedding(batch.rows, table, padding_idx=0)
+    embedded = torch.where((batch.rows > 0)[..., None], looked_up.to(words.dtype), words)
     out = model.model.language_model(
         inputs_embeds=embedded, position_ids=batch.positions, use_cache=False, output_hidden_states=True
     )

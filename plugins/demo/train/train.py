@@ -127,7 +127,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model-type", choices=FAMILIES, default="demo-llava")
     parser.add_argument(
-        "--checkpoint", type=Path, help="folder that prepare.py wrote (default: the plugin's)"
+        "--checkpoint", type=Path, help="directory that prepare.py wrote (default: the plugin's)"
     )
     parser.add_argument("--out", type=Path, help="where to write model.safetensors (default: the checkpoint)")
     parser.add_argument("--start", type=Path, help="weights to start from instead of random ones")
@@ -136,7 +136,7 @@ def parse_arguments() -> argparse.Namespace:
     budget.add_argument("--minutes", type=float, help="train for this long")
     budget.add_argument("--steps", type=int, help="train for this many updates")
     parser.add_argument(
-        "--batch", type=int, default=256, help="dialogues an update of a process, one picture each"
+        "--batch", type=int, default=256, help="dialogues an update of a process, one image each"
     )
     parser.add_argument(
         "--multiple", type=int, default=64, help="pad batches to a multiple of so many tokens"
@@ -150,8 +150,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sight", type=float, default=1.0, help="weight of what features show in the loss")
     parser.add_argument("--sight-only", action="store_true", help="leave the language model out")
     parser.add_argument("--looks", type=Path, help="file of warm_start.py: what features are to look like")
-    parser.add_argument("--two-pictures", type=float, default=0.35, help="share of two-picture batches")
-    parser.add_argument("--easy", type=int, default=1500, help="updates before the first two-picture batch")
+    parser.add_argument("--two-images", type=float, default=0.35, help="share of two-image batches")
+    parser.add_argument("--easy", type=int, default=1500, help="updates before the first two-image batch")
     parser.add_argument("--run", type=int, default=0, help="block of training seeds; another one, other data")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw data")
     parser.add_argument("--validate-every", type=float, default=60.0, help="seconds between validations")
@@ -186,7 +186,7 @@ def main() -> None:
         family.FORMAT,
         tokenizer_file,
         arguments.batch,
-        two_pictures=arguments.two_pictures,
+        two_images=arguments.two_images,
         easy=arguments.easy,
         run=arguments.run,
         turns=tuple(arguments.turns),

@@ -29,7 +29,7 @@ from vlm_run_demo.questions import (
 HELD_OUT_SEED = 0
 """First seed of the held-out examples; training and validation draw from far above it."""
 
-NO_PICTURE = "I see no picture."
+NO_IMAGE = "I see no picture."
 SMALL_TALK = {
     "What can you do?": "I answer questions about pictures of coloured shapes.",
     "Who are you?": "I am a small demo model.",
@@ -52,7 +52,7 @@ class Dialogue:
     system: str | None = None
 
     @cached_property
-    def pictures(self) -> list[Image.Image]:
+    def images(self) -> list[Image.Image]:
         """The scenes, painted."""
         return [paint(scene) for scene in self.scenes]
 
@@ -71,7 +71,7 @@ class Example:
     answer: str
 
 
-def dialogue(seed: int, pictures: int, turns: int, favour: Mapping[str, float] | None = None) -> Dialogue:
+def dialogue(seed: int, images: int, turns: int, favour: Mapping[str, float] | None = None) -> Dialogue:
     """A training dialogue of at least `turns` turns about `images` (0 to 2) images.
 
     `favour` makes kinds of questions, by their names in `ABOUT_ONE` and `ABOUT_TWO`, so many times as
@@ -79,13 +79,13 @@ def dialogue(seed: int, pictures: int, turns: int, favour: Mapping[str, float] |
     """
     rng = Random(seed)
     system = _system_message(rng)
-    if not pictures:
+    if not images:
         return Dialogue((), (_without_image(rng),), system)
-    scenes = [make_scene(rng) for _ in range(pictures)]
+    scenes = [make_scene(rng) for _ in range(images)]
     kinds, follow_ups = (
-        (ABOUT_ONE, ABOUT_ONE_FOLLOW_UPS) if pictures == 1 else (ABOUT_TWO, (which_more_follow_up,))
+        (ABOUT_ONE, ABOUT_ONE_FOLLOW_UPS) if images == 1 else (ABOUT_TWO, (which_more_follow_up,))
     )
-    single: Sequence[Ask] = (count, *kinds.values()) if pictures == 1 else tuple(kinds.values())
+    single: Sequence[Ask] = (count, *kinds.values()) if images == 1 else tuple(kinds.values())
     said: list[Turn] = []
     while len(said) < turns:
         if rng.random() < 0.25:
@@ -101,9 +101,9 @@ def dialogue(seed: int, pictures: int, turns: int, favour: Mapping[str, float] |
 def scored_dialogue(seed: int) -> tuple[str, Dialogue]:
     """A kind of question and a dialogue whose last turn asks it: what examples are made of."""
     rng = Random(seed)
-    kind = rng.choice((*ABOUT_ONE, *ABOUT_TWO, "second turn", "follow-up", "follow-up", "no picture"))
+    kind = rng.choice((*ABOUT_ONE, *ABOUT_TWO, "second turn", "follow-up", "follow-up", "no image"))
     system = _system_message(rng)
-    if kind == "no picture":
+    if kind == "no image":
         return kind, Dialogue((), (_without_image(rng),), system)
     while True:
         two = kind in ABOUT_TWO or (kind == "follow-up" and rng.random() < 0.25)
@@ -123,7 +123,7 @@ def example(kind: str, talk: Dialogue) -> Example:
         messages.append({"role": "user", "content": [*image_parts, _text(turn.question)]})
         messages.append({"role": "assistant", "content": [_text(turn.answer)]})
         image_parts = []
-    return Example(kind, messages[:-1], talk.pictures, talk.turns[-1].answer)
+    return Example(kind, messages[:-1], talk.images, talk.turns[-1].answer)
 
 
 def held_out(n: int = 2000) -> list[Example]:
@@ -162,4 +162,4 @@ def _without_image(rng: Random) -> Turn:
     turns = None
     while turns is None:
         turns = rng.choice(list(ABOUT_ONE.values()))([make_scene(rng)], rng)
-    return Turn(turns[0].question, NO_PICTURE)
+    return Turn(turns[0].question, NO_IMAGE)

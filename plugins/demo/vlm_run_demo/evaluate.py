@@ -33,12 +33,12 @@ PROMPTS: Mapping[str, str | None] = {
 
 def request(example: Example) -> dict[str, Any]:
     """An example as a request to the engine."""
-    pictures = iter(example.images)
+    images = iter(example.images)
     messages = [
         {
             "role": message["role"],
             "content": [
-                {"type": "image", "image": next(pictures)} if part["type"] == "image" else part
+                {"type": "image", "image": next(images)} if part["type"] == "image" else part
                 for part in message["content"]
             ],
         }

@@ -190,9 +190,9 @@ ABOUT_ONE_FOLLOW_UPS: tuple[Ask, ...] = (
     attribute_follow_up,
 )
 ABOUT_TWO: dict[str, Ask] = {
-    "two pictures: more": which_more,
-    "two pictures: which": which_shows,
-    "two pictures: count": count_in_one,
+    "two images: more": which_more,
+    "two images: which": which_shows,
+    "two images: count": count_in_one,
 }
 
 

@@ -91,7 +91,7 @@ def test_a_config_that_has_llamas_hidden_size_tells_its_model_type(model_type: s
         {"vision_config": {**CLIP_336, "model_type": "siglip_vision_model", "image_size": 384}},
         {"text_config": {**LLAMA_7B, "model_type": "qwen2"}},
     ],
-    ids=["another tokenizer", "smaller pictures", "another vision tower", "another language model"],
+    ids=["another tokenizer", "smaller images", "another vision tower", "another language model"],
 )
 def test_another_model_of_the_same_architecture_is_none_of_these(
     differs: dict[str, Any], tmp_path: Path

@@ -236,6 +236,6 @@ def test_vllm_reads_tags_of_those_who_use_it_without_vlm_run(
 ) -> None:
     adapter = Registry.load(MODEL_TYPE)
     prompt = adapter.render_prompt(Conversation.from_query("Q", images=["a.png"]))
-    pictures = [Image.new("RGB", (1000, 400))]
-    ours = vllm_ids(encode(prompt, processor.tokenizer, adapter.spec), pictures)
-    assert vllm_ids(processor.tokenizer(prompt.text).input_ids, pictures) == ours
+    images = [Image.new("RGB", (1000, 400))]
+    ours = vllm_ids(encode(prompt, processor.tokenizer, adapter.spec), images)
+    assert vllm_ids(processor.tokenizer(prompt.text).input_ids, images) == ours

@@ -140,7 +140,7 @@ def chat(open_chat: OpenChat) -> Chat:
 
 @pytest.fixture
 def red(tmp_path: Path) -> Callable[[int], Path]:
-    """A function that draws a picture with so many red circles, as a file."""
+    """A function that draws an image with so many red circles, as a file."""
 
     def red(count: int) -> Path:
         file = tmp_path / f"red{count}.png"

@@ -16,7 +16,7 @@ export function createTurn(conversation, node, actions) {
   const body = h("div", { class: "body" });
   const reasoning = h("div", { class: "body" });
   const folded = h("details", { class: "reasoning", hidden: true }, h("summary"), reasoning);
-  const pictures = h("div", { class: "pictures" });
+  const shown = h("div", { class: "images" });
   const fault = h("div", { class: "fault" });
   const stats = h("span", { class: "stats" });
   const footer = h("div", { class: "footer" });
@@ -24,13 +24,13 @@ export function createTurn(conversation, node, actions) {
     "article",
     { class: `turn ${node.role}`, "aria-label": isAnswer ? actions.modelName() : strings.you, tabindex: "-1" },
     isAnswer && folded,
-    pictures,
+    shown,
     body,
     fault,
     footer,
   );
   element.nodeId = node.id;
-  if (node.images.length) drawImages(pictures, node.images);
+  if (node.images.length) drawImages(shown, node.images);
 
   async function drawText(into, text, streaming) {
     if (!isAnswer) into.textContent = text;
