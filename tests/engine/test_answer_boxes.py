@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,15 @@ def test_an_engines_answer_has_boxes_in_pixels_of_the_image(pointing: Engine) ->
     (no_box,) = pointing.infer([{**request, "sampling": {"choice": ["no"]}}])
     assert no_box.boxes == ()
     assert "boxes" not in no_box.to_dict()
+
+
+def test_boxes_are_in_pixels_of_a_jpeg_that_was_decoded_smaller(pointing: Engine) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (1600, 1200)).save(file, "JPEG")
+    assert pointing.adapter.allows_downscaled_decode((1600, 1200), (400, 300))
+    request = {
+        "query": "Where is it?",
+        "images": [file.getvalue()],
+        "sampling": {"choice": ["[100, 200, 300, 400]"]},
+    }
+    assert pointing.infer([request])[0].boxes == (Box("", 160, 240, 480, 480),)

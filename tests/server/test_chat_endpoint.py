@@ -350,6 +350,7 @@ def test_the_adapter_is_described_with_a_worked_example(server: Server) -> None:
         "max_image_pixels": 100_000_000,
         "pixel_bounds": False,
     }
+    assert info["box_coordinates"] is None
     (image,) = info["explain"]["images"]
     usage = server.chat("What is in the picture?", images=[TWO]).json()["usage"]
     assert image["tokens"] == 268

@@ -41,6 +41,7 @@ async def adapter_info(
     conversation = Conversation.from_query(_QUESTION, images=[f"{width}x{height}"])
     conversation = conversation.with_pixel_bounds(min_pixels, max_pixels)
     explained = await asyncio.to_thread(explain, adapter, conversation, policy=policy, **options)
+    described = explained.to_dict()
     return {
         "model_type": adapter.spec.model_type,
         "family": adapter.spec.family,
@@ -50,6 +51,7 @@ async def adapter_info(
         "placeholder": adapter.placeholder(1),
         "stop": list(adapter.spec.stop),
         "tasks": dict(adapter.spec.tasks),
+        "box_coordinates": described["box_coordinates"],
         "limits": {
             "max_model_len": config.max_model_len,
             "max_images": multimodal.get_limit_per_prompt("image") if multimodal else 0,
@@ -60,7 +62,7 @@ async def adapter_info(
         "explain": {
             "question": _QUESTION,
             "prompt": explained.prompt,
-            "images": explained.to_dict()["images"],
+            "images": described["images"],
             "text_tokens": explained.text_tokens,
             "image_tokens": explained.image_tokens,
             "total_tokens": explained.total_tokens,
