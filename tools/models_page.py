@@ -31,8 +31,9 @@ prompt and the token counts of your own request.
   which the engine starts, on the number of 80 GB GPUs in the last column.
 - **Prompts** are JSON strings, for one image and the question “Q”, as the checkpoint's own chat template
   renders them, before the tokenizer adds a BOS.
-- **Images** lists the facts of the image processor, the image tokens for three image sizes in pixels, and
-  the maximum number of images in one conversation.
+- **Images** lists the facts of the image processor, the image tokens for three image sizes in pixels, the
+  maximum number of images in one conversation, and the coordinates of [boxes](boxes.md) in answers, where
+  they are known.
 """
 
 
@@ -180,8 +181,9 @@ def _prompt(plugin: Plugin, directory: str, specs: Sequence[ModelSpec]) -> str:
 
 
 def _images(specs: Iterable[ModelSpec]) -> str:
-    header = ["Model types", "Facts", *(f"{width} × {height}" for width, height in SIZES), "Max. images"]
-    groups = _alike(specs, lambda spec: (repr(spec.vision), spec.max_images))
+    sizes = [f"{width} × {height}" for width, height in SIZES]
+    header = ["Model types", "Facts", *sizes, "Max. images", "Boxes"]
+    groups = _alike(specs, lambda spec: (repr(spec.vision), spec.max_images, repr(spec.box_coordinates)))
     return _table(header, [list(group) for group in groups], _image_row)
 
 
@@ -194,6 +196,7 @@ def _image_row(specs: Sequence[ModelSpec]) -> list[str]:
         _facts(specs[0].vision),
         *costs,
         "context length" if most is None else str(most),
+        specs[0].box_coordinates.description if specs[0].box_coordinates else "",
     ]
 
 

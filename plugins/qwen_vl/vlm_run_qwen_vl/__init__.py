@@ -52,7 +52,8 @@ def _qwen2_5_vl(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
         architecture="Qwen2_5_VLForConditionalGeneration",
         chat_template="templates/qwen2-vl.jinja",
         vision=_VISION_2,
-        # cookbooks/spatial_understanding.ipynb of QwenLM/Qwen2.5-VL scales by the processor's image grid.
+        # cookbooks/spatial_understanding.ipynb of QwenLM/Qwen2.5-VL scales by the processor's image grid. An
+        # author in issue 940 of QwenLM/Qwen3-VL: by the size of the image that the model gets.
         box_coordinates=BoxCoordinates(maximum=None),
         context_length=128000,  # max_position_embeddings
         control_tokens=CONTROL_TOKENS_2_5,
