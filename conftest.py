@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -80,6 +81,7 @@ def _starts_vllm(item: pytest.Item) -> bool:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Let vLLM start in no test without the marker: the directory of its sockets does not exist."""
+    _inspect_models_in_this_process()
     if _starts_vllm(item):
         return (yield)
     before = os.environ.get(_SOCKETS)
@@ -90,6 +92,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         os.environ.pop(_SOCKETS)
         if before is not None:
             os.environ[_SOCKETS] = before
+
+
+def _inspect_models_in_this_process() -> None:
+    """Spare vLLM a process that imports it anew for each model class that it has not seen before.
+
+    It inspects classes in another process so that CUDA is not initialized, and keeps what it finds on disk.
+    """
+    registry = sys.modules.get("vllm.model_executor.models.registry")
+    if registry is not None:
+        registry._run_in_subprocess = lambda inspect: inspect()  # type: ignore[attr-defined]
 
 
 _SOCKETS = "VLLM_RPC_BASE_PATH"

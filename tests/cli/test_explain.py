@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -378,15 +377,12 @@ def _adapter(spec: ModelSpec, module: Any, plugins: Plugins) -> Adapter:
 
 
 @pytest.mark.parametrize("words", [["demo-llava", "How many?", "-i", "640x480"], ["qwen3-vl-8b-instruct"]])
-def test_no_model_library_is_imported_and_it_is_quick(words: list[str]) -> None:
-    started = time.perf_counter()
+def test_no_model_library_is_imported(words: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", TINY, "explain", *words, "--json"], capture_output=True, text=True, check=True
     )
-    seconds = time.perf_counter() - started
     assert done.stderr.splitlines()[-1] == "[]"
     assert json.loads(done.stdout)["prompt"]
-    assert seconds < 5  # on a machine that does much else at once; alone it takes 0.4
 
 
 def test_an_image_whose_range_was_derived_has_a_note(tmp_path: Path) -> None:

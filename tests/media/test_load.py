@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -174,11 +175,10 @@ def test_links_in_a_circle(tmp_path: Path) -> None:
     assert "cannot be read: " in _refused(tmp_path / "a.png")
 
 
-def test_text_that_looks_like_base64_for_long_is_refused_at_once() -> None:
-    start = time.perf_counter()
+def test_long_text_that_looks_like_base64_is_refused() -> None:
+    # With a pattern that backtracks this would take hours.
     assert "is not a file, a URL or base64" in _refused("A" + " " * 1_000_000 + "!")
     assert "is not a file, a URL or base64" in _refused("A" * 1_000_000 + "!")
-    assert time.perf_counter() - start < 5
 
 
 @settings(max_examples=200)
@@ -258,16 +258,23 @@ def test_the_limit_on_pixels_holds_for_every_source(kind: str, png: bytes, file:
 
 
 def test_a_slow_host_holds_up_nothing_else(server: Any, png: bytes) -> None:
-    server.answers["/slow.png"] = lambda handler: time.sleep(1)
-    policy = MediaPolicy(allow_private_addresses=True, timeout_s=0.3)
+    asked, answered = threading.Event(), threading.Event()
 
-    async def both() -> tuple[Any, float]:
+    def wait(handler: BaseHTTPRequestHandler) -> None:
+        asked.set()
+        answered.wait()
+        handler.send_error(404)
+
+    server.answers["/slow.png"] = wait
+    policy = MediaPolicy(allow_private_addresses=True, timeout_s=3600)
+
+    async def both() -> None:
         slow = asyncio.create_task(load_image_async(server.url("/slow.png"), policy))
-        start = time.perf_counter()
+        await asyncio.to_thread(asked.wait)
         await load_image_async(png, policy)
-        quick = time.perf_counter() - start
-        return (await asyncio.gather(slow, return_exceptions=True))[0], quick
+        assert not slow.done()
+        answered.set()
+        with pytest.raises(MediaError, match="404"):
+            await slow
 
-    outcome, quick = asyncio.run(both())
-    assert isinstance(outcome, MediaError)
-    assert quick < 0.3
+    asyncio.run(both())
