@@ -339,6 +339,8 @@ def _memory(
     except ValueError as error:
         raise VlmRunError(f"the memory of {source} cannot be estimated: {error}") from error
     notes.extend(memory.notes)
+    if not memory.fits and source not in adapter.spec.quantized and adapter.spec.quantized:
+        notes.append(f"there are quantized weights: {', '.join(adapter.spec.quantized)}")
     return memory
 
 

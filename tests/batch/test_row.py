@@ -129,6 +129,18 @@ def test_what_a_row_does_not_say_is_as_the_command_says() -> None:
     assert silent.request == Request(Conversation.from_query("hi"))  # the batch gives it the command's
 
 
+@pytest.mark.parametrize(
+    ("lora", "text_only", "expected"),
+    [("ocr", False, "ocr"), ("", False, ""), (None, False, None), ("ocr", True, "ocr"), ("", True, None)],
+)
+def test_an_empty_adapter_is_the_base_model_and_an_empty_cell_is_none(
+    lora: str | None, text_only: bool, expected: str | None
+) -> None:
+    row = read({"query": "hi", "lora": lora}, text_only=text_only)
+    assert row.request is not None
+    assert row.request.lora == expected
+
+
 def test_columns_of_other_names_are_mapped() -> None:
     mapping = {"question": "query", "picture": "images", "answer": "response", "question_id": "id"}
     columns = {

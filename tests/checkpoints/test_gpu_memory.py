@@ -308,3 +308,14 @@ def test_a_checkpoint_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatc
     assert "config.json is neither on this machine nor available" in str(done.exception)
     wrong = CliRunner().invoke(app, ["explain", "demo-llava", "Q", "--gpu", "big"])
     assert wrong.exit_code == 2
+
+
+def test_a_model_that_does_not_fit_has_its_quantized_weights_named(checkpoints: dict[str, Path]) -> None:
+    directory = checkpoints["qwen2-vl-2b-instruct"]
+
+    def said(gib: int) -> str:
+        words = ["explain", "qwen2-vl-2b-instruct", "Q", "--model", str(directory), "--gpu", str(gib)]
+        return CliRunner().invoke(app, words, catch_exceptions=False).output
+
+    assert "there are quantized weights: Qwen/Qwen2-VL-2B-Instruct-AWQ, " in said(4)
+    assert "quantized weights" not in said(80)

@@ -89,7 +89,7 @@ def read_row(number: int, columns: Columns, row_format: RowFormat) -> Row:
     if isinstance(columns, VlmRunError):
         return replace(row, error=columns)
     try:
-        fields = _select(columns, row_format.mapping or {})
+        fields = _select(columns, row_format)
         row = replace(row, id=_read_id(fields))
         if not row_format.has_tasks and "task" not in (row_format.mapping or {}).values():
             fields.pop("task", None)
@@ -108,8 +108,9 @@ def read_row(number: int, columns: Columns, row_format: RowFormat) -> Row:
         return replace(row, record=row.record or to_record(columns), error=as_request_error(error))
 
 
-def _select(columns: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
+def _select(columns: Mapping[str, Any], row_format: RowFormat) -> dict[str, Any]:
     """Return the columns that are used, under the names in `COLUMNS`, without missing values."""
+    mapping = row_format.mapping or {}
     for column in mapping:
         if column not in columns:
             raise ConversationError(
@@ -118,10 +119,12 @@ def _select(columns: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str,
             )
     sources = {name: name for name in COLUMNS if name not in mapping}
     sources |= {name: column for column, name in mapping.items()}
+    # An empty name is the base model; in CSV it is an empty cell.
+    base_model = columns.get(sources["lora"]) == "" and not row_format.text_only
     return {
         name: _without_nulls(columns[column], column)
         for name, column in sources.items()
-        if not _is_missing(columns.get(column))
+        if not _is_missing(columns.get(column)) or (name == "lora" and base_model)
     }
 
 

@@ -295,7 +295,7 @@ def _describe_loras(paths: Mapping[str, Any]) -> dict[str, Any]:
     """Describe LoRA adapters by their files; nothing without any, as in result files of earlier versions."""
     if not paths:
         return {}
-    return {"loras": {name: [str(path), _weights(Path(path))] for name, path in paths.items()}}
+    return {"loras": {name: [str(path), _weights(Path(path).expanduser())] for name, path in paths.items()}}
 
 
 def _weights(directory: Path) -> str | None:

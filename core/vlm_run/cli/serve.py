@@ -151,7 +151,7 @@ def serve(
     given: dict[str, Any] = {
         "options": {
             **load.engine_options(),
-            **lora_engine_options(adapters, load.engine_options()),
+            **lora_engine_options(adapters, {**adapter.base_engine_kwargs, **load.engine_options()}),
             **{option: value for option, value in options.items() if value not in (None, [])},
         },
         "flags": [*lora_server_flags(adapters), *flags],
