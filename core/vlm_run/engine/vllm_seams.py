@@ -150,7 +150,7 @@ _ENGINE = (
     ),
     _seam("vllm.v1.metrics.stats:RequestStateStats", attributes="first_token_latency"),
     _seam("vllm:RequestOutput", attributes="outputs finished metrics"),
-    _seam("vllm:CompletionOutput", attributes="index text token_ids logprobs finish_reason"),
+    _seam("vllm:CompletionOutput", attributes="index text token_ids logprobs finish_reason stop_reason"),
     _seam("vllm.logprobs:Logprob", attributes="logprob"),
     _seam("vllm.third_party:pynvml"),
     _seam("vllm:LLM.generate", parameters="prompts sampling_params use_tqdm"),
