@@ -250,3 +250,55 @@ def test_twice_what_the_encoder_sees_is_kept(smaller: tuple[int, int], may: bool
     )
     assert facts.resized(8064, 6048) == (1148, 840)
     assert facts.allows_downscaled_decode((8064, 6048), smaller) is may
+
+
+PAGES = {
+    "fixed": (FixedResolution(image_size=336, patch_size=14, downscaled_decode=True), (336, 476)),
+    "any": (
+        AnyResolution(
+            image_size=336,
+            patch_size=14,
+            image_grid_pinpoints=((336, 672), (672, 336), (672, 672)),
+            downscaled_decode=True,
+        ),
+        (672, 951),
+    ),
+    "dynamic": (
+        DynamicResolution(
+            patch_size=14, merge_size=2, min_pixels=3136, max_pixels=1003520, downscaled_decode=True
+        ),
+        (840, 1176),
+    ),
+    "dynamic, enlarged": (
+        DynamicResolution(
+            patch_size=14, merge_size=2, min_pixels=4_000_000, max_pixels=8_000_000, downscaled_decode=True
+        ),
+        (1708, 2380),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_a_page_is_rendered_at_the_size_that_the_model_sees(kind: str) -> None:
+    facts, size = PAGES[kind]
+    assert facts.page_size(1239, 1754) == size  # A4 at 150 pixels per inch
+    assert facts.resized(*size) == facts.resized(1239, 1754)
+
+
+@given(SIDES, st.sampled_from([*PAGES]))
+def test_a_page_costs_what_it_costs_at_its_usual_size(usual: tuple[int, int], kind: str) -> None:
+    facts, _ = PAGES[kind]
+    if max(usual) > 200 * min(usual):
+        with pytest.raises(MediaError, match="too narrow"):
+            facts.page_size(*usual)
+        return
+    size = facts.page_size(*usual)
+    assert facts.resized(*size) == facts.resized(*usual)
+    assert facts.count_image_tokens(*size) == facts.count_image_tokens(*usual)
+    seen = facts.resized(*usual)
+    assert size == usual or all(side >= target for side, target in zip(size, seen or size, strict=True))
+
+
+def test_a_page_keeps_its_pixels_where_the_plugin_needs_them() -> None:
+    facts, _ = PAGES["fixed"]
+    assert facts.model_copy(update={"downscaled_decode": False}).page_size(1239, 1754) == (1239, 1754)

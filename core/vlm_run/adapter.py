@@ -218,6 +218,27 @@ class Adapter:
             answer = answer.rpartition(self.spec.reasoning_end)[2]
         return parse_boxes(answer, self.spec.box_coordinates, images)
 
+    def page_size(self, width: int, height: int, bounds: Image | None = None) -> tuple[int, int]:
+        """Width and height in pixels at which to render a page of a PDF for the model.
+
+        See `VisionFacts.page_size`.
+
+        Args:
+            width: Width of the page at the usual resolution, in pixels.
+            height: Height of the page at the usual resolution, in pixels.
+            bounds: The page's part of the conversation, which may bound its area in pixels.
+
+        Raises:
+            MediaError: The model does not accept an image of this size, or does not support `min_pixels`
+                and `max_pixels`.
+        """
+        vision = self.spec.vision
+        if vision is None:
+            return width, height
+        if bounds is not None and (bounds.min_pixels is not None or bounds.max_pixels is not None):
+            vision = vision.bounded(bounds.min_pixels, bounds.max_pixels)
+        return vision.page_size(width, height)
+
     def allows_downscaled_decode(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:
         """Whether a JPEG of `size` may be decoded at `smaller`, both (width, height) in pixels.
 

@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from vlm_run.checkpoints.files import read_json
 from vlm_run.checkpoints.hub_cache import configuration, snapshot
 from vlm_run.checkpoints.tokenizer_file import TokenizerFile
 from vlm_run.errors import MediaError, MediaWarning, UnknownTokenCountError, VlmRunError
-from vlm_run.media.source import ImageSource
+from vlm_run.media.source import ImageSource, Pages
 from vlm_run.plugins.gpu_throughput import gpu_engine_kwargs
 from vlm_run.prompts.conversation import Conversation, Image
 from vlm_run.prompts.prompt import Prompt
@@ -47,17 +48,19 @@ class ImageCost:
     """The size and the token count of one image.
 
     Attributes:
-        width: Image width in pixels, after EXIF rotation.
-        height: Image height in pixels, after EXIF rotation.
+        width: Image width in pixels, after EXIF rotation; for a page of a PDF, as it is rendered.
+        height: Image height in pixels, likewise.
         resized: Width and height in pixels to which the image processor resizes the whole image; None
             if the plugin does not tell.
         tokens: Image tokens in the prompt; None if the plugin does not tell.
+        page: The page of a document that the image is, counted from 1; None for any other image.
     """
 
     width: int
     height: int
     resized: tuple[int, int] | None
     tokens: int | None
+    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,7 @@ class Explanation:
                     "height": image.height,
                     "resized": list(image.resized) if image.resized else None,
                     "tokens": image.tokens,
+                    **({} if image.page is None else {"page": image.page}),
                 }
                 for image in self.images
             ],
@@ -212,7 +216,12 @@ def explain(
         )
     tokenizer = _tokenizer(adapter, notes)
     prompt = _render(adapter, conversation, tokenizer)
-    images = _images(adapter, conversation, policy, notes)
+    images: tuple[ImageCost, ...] = ()
+    if conversation.images:
+        paged = _with_pages(conversation, policy)
+        if len(paged.images) != len(conversation.images):
+            prompt = _render(adapter, paged, tokenizer)
+        images = _images(adapter, paged, policy, notes)
     explanation = Explanation(
         model_type=adapter.spec.model_type,
         family=adapter.spec.family,
@@ -264,44 +273,63 @@ def _text_tokens(adapter: Adapter, prompt: Prompt, tokenizer: TokenizerFile, ima
     return len(encode(prompt, tokenizer, adapter.spec)) - images
 
 
-def _images(
-    adapter: Adapter, conversation: Conversation, policy: MediaPolicy | None, notes: list[str]
-) -> tuple[ImageCost, ...]:
-    places = conversation.image_places()
-    if not places:
-        return ()
-    from vlm_run.media.decode import NOTE  # imports Pillow
+def _with_pages(conversation: Conversation, policy: MediaPolicy | None) -> Conversation:
+    """The conversation with an image for each page of its documents and for each size such as "640x480"."""
+    from vlm_run.media import MediaPolicy  # imports Pillow
     from vlm_run.media.load import locating_errors
-
-    costs = []
-    for index, (message, image) in enumerate(places):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MediaWarning)  # the note says it
-            loaded = _load(image.source, policy, message, index)
-        if note := loaded.info.get(NOTE):
-            notes.append(f"image {index + 1} may be too bright or too dark: {note}")
-        with locating_errors(message, index):
-            costs.append(_cost(adapter, loaded, image, notes))
-    return tuple(costs)
-
-
-def _load(source: ImageSource, policy: MediaPolicy | None, message: int, index: int) -> PILImage.Image:
-    from vlm_run.media import MediaPolicy, load_image
+    from vlm_run.prompts.documents import with_pages
 
     policy = policy or MediaPolicy()
+    places = iter(enumerate(conversation.image_places()))
+
+    def sized(image: Image) -> Image:
+        index, (message, _) = next(places)
+        with locating_errors(message, index):
+            return replace(image, source=_of_size(image.source, policy))
+
+    return with_pages(conversation.with_images(sized), policy)
+
+
+def _of_size(source: ImageSource, policy: MediaPolicy) -> ImageSource:
+    """An image of the size that the source is; any other source as it is."""
     size = _SIZE.fullmatch(source) if isinstance(source, str) and not os.path.isfile(source) else None
     if size is None:
-        return load_image(source, policy, message_index=message, image_index=index)
+        return source
     from PIL import Image as PILImage
 
     width, height = int(size[1]), int(size[2])
     if not 0 < width * height <= policy.max_pixels:
         raise MediaError(
-            f"an image cannot have {width} × {height} pixels: 1 to {policy.max_pixels:,} are allowed",
-            message_index=message,
-            image_index=index,
+            f"an image cannot have {width} × {height} pixels: 1 to {policy.max_pixels:,} are allowed"
         )
     return PILImage.new("RGB", (width, height))
+
+
+def _images(
+    adapter: Adapter, conversation: Conversation, policy: MediaPolicy | None, notes: list[str]
+) -> tuple[ImageCost, ...]:
+    from vlm_run.media import load_image  # imports Pillow
+    from vlm_run.media.decode import NOTE
+    from vlm_run.media.load import locating_errors
+
+    costs = []
+    for index, (message, image) in enumerate(conversation.image_places()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MediaWarning)  # the note says it
+            loaded = load_image(
+                image.source,
+                policy,
+                page_size=partial(adapter.page_size, bounds=image),
+                message_index=message,
+                image_index=index,
+            )
+        if note := loaded.info.get(NOTE):
+            notes.append(f"image {index + 1} may be too bright or too dark: {note}")
+        with locating_errors(message, index):
+            cost = _cost(adapter, loaded, image, notes)
+        page = image.source.first if isinstance(image.source, Pages) else None
+        costs.append(replace(cost, page=page))
+    return tuple(costs)
 
 
 def _cost(adapter: Adapter, loaded: PILImage.Image, image: Image, notes: list[str]) -> ImageCost:

@@ -22,6 +22,8 @@ from vlm_run.errors import MediaError
 
 # As Pillow's `reducing_gap`: its documentation calls the result for 2 hard to distinguish from none.
 _SPARE = 2
+# Ratio of aspect ratios up to which a page is rendered at exactly the size that the model resizes it to.
+_NEARLY = 1.05
 
 
 class VisionFacts(BaseModel, ABC):
@@ -101,6 +103,35 @@ class VisionFacts(BaseModel, ABC):
             and self.count_image_tokens(*smaller) == self.count_image_tokens(*size)
             and all(side >= _SPARE * seen for side, seen in zip(smaller, target, strict=True))
         )
+
+    def page_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in pixels at which to render a page of a PDF.
+
+        It is the size to which the model resizes the page or, if that has another aspect ratio, the smallest
+        one that covers it: more pixels would be averaged away, and fewer would blur the text. The page
+        keeps its usual size where the model's is unknown, where the model would resize the other one
+        differently, and where it would become smaller without `downscaled_decode`.
+
+        Args:
+            width: Width of the page at the usual resolution, in pixels.
+            height: Height of the page at the usual resolution, in pixels.
+
+        Raises:
+            MediaError: The model does not accept an image of this size.
+        """
+        self.check_size(width, height)
+        target = self.resized(width, height)
+        if target is None:
+            return width, height
+        scales = target[0] / width, target[1] / height
+        if max(scales) < 1 and not self.downscaled_decode:
+            return width, height
+        covering = max(1, round(width * max(scales))), max(1, round(height * max(scales)))
+        tokens = self.count_image_tokens(width, height)
+        for size in (target, covering) if max(scales) < _NEARLY * min(scales) else (covering,):
+            if self.resized(*size) == target and self.count_image_tokens(*size) == tokens:
+                return size
+        return width, height
 
     def with_processor_kwargs(self, kwargs: Mapping[str, Any]) -> Self:
         """The facts under `mm_processor_kwargs`; keys that are not fields are ignored."""

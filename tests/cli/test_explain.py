@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from vlm_run.cli import app
 from vlm_run.errors import MediaError, VlmRunError
 from vlm_run.explain import explain
 from vlm_run.plugins.discovery import Plugin, Plugins, discover
+
+from ..media.pdfs import pdf_of
 
 DEMO = Path(Registry.load("demo-llava").source)
 
@@ -73,6 +76,29 @@ def test_the_whole_explanation() -> None:
         "limit_mm_per_prompt": {"video": 0},
     }
     assert any("no tokenizer.json was found" in note for note in said["notes"])
+
+
+def test_pages_of_a_document_are_images_at_the_size_they_are_rendered_at(tmp_path: Path) -> None:
+    (tmp_path / "doc.pdf").write_bytes(pdf_of(*[Image.new("RGB", (1239, 1754))] * 3))
+    small = ("--max-pixels", "1003520")
+    said = _json("qwen2-vl-7b-instruct", "Q", "--image", f"{tmp_path}/doc.pdf#page=2-3", *small)
+    assert [image["page"] for image in said["images"]] == [2, 3]
+    assert said["prompt"].count("<|image_pad|>") == len(said["placeholders"]) == 2
+    rendered = {key: said["images"][0][key] for key in ("width", "height", "resized", "tokens")}
+    assert rendered == {"width": 840, "height": 1176, "resized": [840, 1176], "tokens": 1260}
+    assert "  1: page 2, 840 x 1176 -> 840 x 1176 -> 1,260 tokens" in _run(
+        "qwen2-vl-7b-instruct", "Q", "--image", f"{tmp_path}/doc.pdf#page=2", *small
+    )
+
+
+def test_documents_and_images_keep_their_order(tmp_path: Path) -> None:
+    (tmp_path / "doc.pdf").write_bytes(pdf_of(*[Image.new("RGB", (168, 168))] * 2))
+    conversation = Conversation.from_query(
+        "<image>first, <image>then", images=[f"{tmp_path}/doc.pdf", "280x168"]
+    )
+    explanation = explain(Registry.load("qwen2-vl-7b-instruct"), conversation)
+    assert [(image.page, image.width) for image in explanation.images] == [(1, 168), (2, 168), (None, 280)]
+    assert re.sub(r"<\|\w+\|>", "*", explanation.prompt).count("******first, ***then") == 1
 
 
 @pytest.mark.parametrize("model_type", Registry.model_types())

@@ -21,6 +21,8 @@ from vlm_run.batch.row import RowFormat, read_row
 from vlm_run.cli import terminal
 from vlm_run_demo.showcase import draw
 
+from ..media.pdfs import pdf_of
+
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
 # The line editor writes the blank behind a prompt as a move of the cursor.
 PROMPT = r"\n(?:\x1b\[[\x20-\x3f]*[A-Za-z])*<<<"
@@ -31,6 +33,7 @@ MEDIA = "media path or URL <<<"
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("my images")
     draw(7)[0].save(directory / "p.png")
+    (directory / "doc.pdf").write_bytes(pdf_of(draw(7)[0], draw(8)[0]))
     return directory
 
 
@@ -106,6 +109,22 @@ def test_images_are_added_at_any_point_and_belong_to_their_turn(session: Any, di
     row = read_row(0, saved, RowFormat())  # as `--val_dataset` does
     assert row.request is not None, row.error
     assert row.request.conversation.images == (str(directory / "p.png"),)
+
+
+def test_pages_of_a_document_are_images(session: Any, directory: Path) -> None:
+    session.sendline("/image doc.pdf#page=3")
+    session.expect("error: there is no page 3: the document has 2 pages")
+    session.expect(PROMPT)
+    session.sendline("/image doc.pdf")
+    session.expect(r"doc\.pdf#page=1: .*? tokens")
+    session.expect(r"doc\.pdf#page=2: .*? tokens")
+    session.sendline("Who are you?")
+    session.expect(r"[1-9]\d* of them image")
+    session.expect(PROMPT)
+    session.sendline("/save pages.jsonl")
+    session.expect("Saved")
+    saved = json.loads((directory / "pages.jsonl").read_text())
+    assert saved["images"] == [f"{directory}/doc.pdf#page=1", f"{directory}/doc.pdf#page=2"]
 
 
 @pytest.mark.parametrize("how", ["quoted", "escaped", "url"])

@@ -32,6 +32,8 @@ from vlm_run.errors import EngineError, MediaError, PluginError, RequestError
 from vlm_run.plugins.discovery import Plugins, installed_plugins
 from vlm_run_demo.drawing import COLOURS, Scene, Shape, paint
 
+from ..media.pdfs import pdf_of
+
 QUESTION = "How many red circles are there?"
 
 
@@ -94,6 +96,19 @@ def test_the_engine_gets_the_same_token_ids_and_pixels(pool: RendererPool, engin
         for each in (there, here)
     )
     assert from_pool == in_process
+
+
+def test_pages_are_rendered_there_as_in_process(pool: RendererPool, engine: Engine) -> None:
+    document = pdf_of(draw_image(5001)[0], draw_image(5002)[0])
+    there = render(pool, document)
+    conversation = Conversation.from_query(QUESTION, images=[document])
+    here = asyncio.run(engine._generator.front._renderer.render(conversation))
+    assert len(there.image_tokens) == 2
+    for name in ("prompt_token_ids", "mm_hashes"):
+        assert there.engine_input[name] == here.engine_input[name]  # type: ignore[literal-required]
+    broken = Conversation.from_query(QUESTION, images=[b"%PDF-1.7"])
+    with pytest.raises(MediaError, match="message 1, image 1: the PDF is damaged"):
+        asyncio.run(pool.render(broken))
 
 
 def test_hundreds_of_images_each_get_their_own_answer(pooled: Engine) -> None:

@@ -30,8 +30,6 @@ def box(brand: bytes, *compatible: bytes) -> bytes:
 
 
 UNSUPPORTED_IMAGES = {
-    "HEIC of a phone": (box(b"heic", b"mif1", b"heic"), "HEIC"),
-    "HEIF with a general brand": (box(b"mif1", b"heix"), "HEIC"),
     "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
     "SVG behind an XML declaration and a comment": (
         b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- Created with a tool -->\n<!DOCTYPE svg>\n<svg/>',
@@ -107,6 +105,16 @@ def test_an_error_body_is_not_repeated() -> None:
 
 def test_an_empty_image_is_called_empty() -> None:
     assert refused(b"") == "the image is empty: it has 0 bytes. Check the file or the URL."
+
+
+@pytest.mark.parametrize("content", [box(b"heic", b"mif1", b"heic"), box(b"mif1", b"heix")])
+def test_a_server_names_heic_and_what_would_accept_it(content: bytes) -> None:
+    assert image_format(content) == "HEIF"
+    assert refused(content, MediaPolicy.for_server()) == (
+        "HEIC images are not accepted here. Convert it to PNG or JPEG. A server accepts it with "
+        "--allow-documents (in Python: MediaPolicy(allow_documents=True))."
+    )
+    assert refused(content).startswith("the HEIC image is damaged or truncated: ")
 
 
 def test_anything_else_is_not_an_image() -> None:

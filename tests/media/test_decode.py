@@ -41,7 +41,9 @@ def test_each_format(form: str, encode: Encode) -> None:
 
 @pytest.mark.parametrize("form", ["PPM", "ICO", "TGA", "PCX", "PDF", "EPS"])
 def test_other_formats_are_not_tried(form: str, encode: Encode) -> None:
-    with pytest.raises(MediaError, match=r"Supported formats: JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF\.$"):
+    with pytest.raises(
+        MediaError, match=r"Supported formats: JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIC\.$"
+    ):
         decode(encode(Image.new("RGB", (48, 32), RED), form), POLICY)
 
 

@@ -181,7 +181,8 @@ def server(start_server: StartServer, opened_urls: Path) -> Server:
     script.chmod(0o755)
     names = [flag for name in (MODEL, *SEED_MODELS) for flag in ("--served-model-name", name)]
     tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-    flags = ("--allow-private-media", "--max_model_len", "2048", *names, "--", *tools)
+    allowed = ("--allow-private-media", "--allow-documents")
+    flags = (*allowed, "--max_model_len", "2048", *names, "--", *tools)
     return start_server(*flags, command="app", BROWSER=str(script))
 
 

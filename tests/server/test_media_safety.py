@@ -19,6 +19,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from ..media.pdfs import pdf_of, tiff_of_colours
 from .conftest import MODEL, QUESTION, ImageServer, Server, StartServer, base64_of, draw, png
 
 KEY = "correct horse"
@@ -196,9 +197,19 @@ def large() -> bytes:
     return b"\x89PNG" + b"\0" * (1024 * 1024)
 
 
+def scan() -> bytes:
+    return pdf_of(draw(2))
+
+
+def photo() -> bytes:
+    return b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+
+
 CONTENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a bomb": (bomb, "the image has 4000 × 4000 pixels, more than the 1,000,000 allowed"),
     "an SVG": (svg, "SVG images are not supported"),
+    "a PDF": (scan, "the data is a PDF, and documents are not accepted here. A server accepts it with"),
+    "a HEIC": (photo, "HEIC images are not accepted here"),
     "too many bytes": (large, "is larger than 1 MiB"),
 }
 
@@ -209,6 +220,12 @@ def test_what_is_fetched_is_limited(
 ) -> None:
     image_server.at("/p", content())
     assert message in server.refusal(images=[image_server.url("/p", "public.test")])
+
+
+def test_pages_may_not_be_named(server: Server, image_server: ImageServer) -> None:
+    url = image_server.at("/scan.tif", tiff_of_colours("red", "lime")).replace("127.0.0.1", "public.test")
+    assert server.chat(images=[url]).status_code == 200
+    assert "pages of documents are not accepted here" in server.refusal(images=[f"{url}#page=2"])
 
 
 def test_the_first_frame_of_an_animation_is_used(server: Server, image_server: ImageServer) -> None:

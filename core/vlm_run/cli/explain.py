@@ -82,9 +82,10 @@ def print_explanation(explanation: Explanation) -> None:
     if explanation.images:
         _print_title("Images")
         for number, image in enumerate(explanation.images, 1):
+            page = "" if image.page is None else f"page {image.page}, "
             resized = f" -> {image.resized[0]} x {image.resized[1]}" if image.resized else ""
             typer.echo(
-                f"  {number}: {image.width} x {image.height}{resized} -> {_format(image.tokens)} tokens"
+                f"  {number}: {page}{image.width} x {image.height}{resized} -> {_format(image.tokens)} tokens"
             )
     if explanation.box_coordinates is not None:
         _print_title("Boxes")

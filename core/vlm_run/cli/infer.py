@@ -144,7 +144,12 @@ def infer(
         ),
     ] = None,
     image: Annotated[
-        list[str] | None, typer.Option("--image", "-i", help="URL, path, base64 or data URI; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--image",
+            "-i",
+            help="URL, path, base64 or data URI, also of a PDF (doc.pdf#page=3-5); repeatable.",
+        ),
     ] = None,
     lora: Annotated[
         list[str] | None,

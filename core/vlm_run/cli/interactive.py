@@ -15,7 +15,7 @@ from vlm_run.cli.answer_log import AnswerLog
 from vlm_run.cli.output import RULE
 from vlm_run.cli.terminal import DROPPED_FILE, InterruptHandler, LineReader, unquote_dropped
 from vlm_run.errors import EngineError, PluginError, RequestError, VlmRunError
-from vlm_run.media.source import IMAGE_SUFFIXES
+from vlm_run.media.source import IMAGE_SUFFIXES, PAGE_MARK, PDF_SUFFIX, Pages, page_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 HELP = """\
 Type a question, then an image path or URL (empty for none).
-  /image PATH_OR_URL  add an image to the next question; dropping a file on the window does too
+  /image PATH_OR_URL  add an image to the next question, or pages of a PDF (doc.pdf#page=3-5);
+                      dropping a file on the window does too
   /explain            show what would be sent to the model
   /lora NAME          use a LoRA adapter from here on; without a name, the base model
   /save FILE          write the conversation as a line of JSON, which --val_dataset reads
@@ -37,7 +38,7 @@ Type a question, then an image path or URL (empty for none).
 
 @dataclass(frozen=True, slots=True)
 class NamedImage:
-    """A loaded image and the source that the user typed."""
+    """A loaded image and the source that the user typed, of a document with the one page."""
 
     source: str
     image: Image.Image
@@ -199,22 +200,31 @@ class Session:
     def _add_image(self, line: str) -> None:
         """Load the image that a line names, with or without `/image`, for the next question."""
         command, _, rest = line.strip().partition(" ")
-        self._next.append(self._load(rest if command == "/image" else line))
+        self._next += self._load(rest if command == "/image" else line)
 
-    def _load(self, source: str) -> NamedImage:
-        """Load an image, and print its size and its cost in tokens."""
-        from vlm_run.media import load_image
+    def _load(self, source: str) -> list[NamedImage]:
+        """Load an image or the pages of a document, and print the size of each and its cost in tokens."""
+        from vlm_run.media import MediaPolicy, load_image
+        from vlm_run.prompts.conversation import Conversation
+        from vlm_run.prompts.documents import with_pages
 
         source = unquote_dropped(source)
         if not source:
             raise VlmRunError("/image needs an image", hint="Write /image PATH_OR_URL.")
+        policy = self._policy or MediaPolicy()
+        loaded = []
         try:
-            image = load_image(source, self._policy)
+            for single in with_pages(Conversation.from_query("", images=[source]), policy).images:
+                name = source
+                if isinstance(single, Pages):
+                    name = page_name(source.partition(PAGE_MARK)[0], single.first)
+                image = load_image(single, policy, page_size=self._engine.adapter.page_size)
+                short = name if len(name) <= 60 else f"{name[:57]}..."
+                typer.secho(f"{short}: {image.width} × {image.height} pixels{self._cost(image)}", dim=True)
+                loaded.append(NamedImage(name, image))
         except RequestError as error:
             raise VlmRunError(error.cause, hint=error.hint) from None
-        short = source if len(source) <= 60 else f"{source[:57]}..."
-        typer.secho(f"{short}: {image.width} × {image.height} pixels{self._cost(image)}", dim=True)
-        return NamedImage(source, image)
+        return loaded
 
     def _cost(self, image: Image.Image) -> str:
         try:
@@ -229,9 +239,9 @@ class Session:
 
         def take(match: re.Match[str]) -> str:
             source = unquote_dropped(match[0])
-            if not source.lower().endswith(IMAGE_SUFFIXES) or not os.path.isfile(source):
+            if not source.lower().endswith((*IMAGE_SUFFIXES, PDF_SUFFIX)) or not os.path.isfile(source):
                 return match[0]
-            dropped.append(self._load(source))
+            dropped.extend(self._load(source))
             return ""
 
         question = DROPPED_FILE.sub(take, line).strip()
@@ -272,4 +282,7 @@ def _print_error(error: Exception) -> None:
 
 
 def _absolute(source: str) -> str:
+    path, mark, page = source.rpartition(PAGE_MARK)
+    if mark and not os.path.exists(source):
+        return f"{_absolute(path)}{mark}{page}"
     return str(Path(source).resolve()) if os.path.exists(source) else source

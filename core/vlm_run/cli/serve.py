@@ -105,6 +105,14 @@ def serve(
         Path | None,
         typer.Option(help="Let requests name files below this directory.", rich_help_panel=_IMAGES),
     ] = None,
+    allow_documents: Annotated[
+        bool,
+        typer.Option(
+            "--allow-documents",
+            help="Accept PDFs, pages of TIFFs (#page=2) and HEIC images.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = False,
     media_timeout: Annotated[
         float, typer.Option(help="Timeout for fetching one image, in seconds.", rich_help_panel=_IMAGES)
     ] = 20.0,
@@ -141,6 +149,7 @@ def serve(
     }
     media: dict[str, Any] = {
         "allow_private_addresses": allow_private_media,
+        "allow_documents": allow_documents,
         "timeout_s": media_timeout,
         "max_bytes": max_image_mib * MIB,
         "max_pixels": max_image_pixels,

@@ -12,7 +12,8 @@ from vlm_run.engine.loop_thread import all_or_none
 from vlm_run.media import MediaPolicy
 from vlm_run.media.fetch import fetch
 from vlm_run.media.load import is_remote, locating_errors
-from vlm_run.media.source import ImageSource
+from vlm_run.media.pages import split_pages
+from vlm_run.media.source import ImageSource, Pages
 from vlm_run.prompts.conversation import Conversation
 
 _BATCH_BYTES = 256 * 1024 * 1024
@@ -63,7 +64,9 @@ class Fetcher:
         if not is_remote(source):
             return source
         with locating_errors(message, image):
-            return await self._fetch(str(source))
+            url, pages = split_pages(str(source))
+            content = await self._fetch(url)
+            return content if pages is None else Pages(content, *pages)
 
     async def _fetch(self, url: str) -> bytes:
         if url in self._kept:

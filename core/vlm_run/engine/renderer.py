@@ -10,7 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, cast
 
 from PIL import Image as PILImage
 
@@ -21,7 +22,10 @@ from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.media.decode import check_image, decode
 from vlm_run.media.load import encoded, locating_errors
+from vlm_run.media.pages import Document, Tiff, open_document
+from vlm_run.media.source import Pages
 from vlm_run.prompts.conversation import Conversation, Image
+from vlm_run.prompts.documents import with_pages
 from vlm_run.prompts.prompt import Prompt
 from vlm_run.prompts.tokenize import control_tokens, encode
 from vlm_run.response import Stages
@@ -117,6 +121,12 @@ class Renderer:
         tokenized = clock.lap()
         conversation = await (fetcher or Fetcher(self._policy)).with_content(conversation)
         fetched = clock.lap()
+        if not all(isinstance(source, PILImage.Image) for source in conversation.images):
+            paged = await asyncio.to_thread(with_pages, conversation, self._policy)
+            if len(paged.images) != len(conversation.images):  # each page has a placeholder of its own
+                self.check_image_count(paged)
+                ids = await self._encode(self._adapter.render_prompt(paged, self._control))
+            conversation = paged
         images = await self._load(conversation)
         decoded = clock.lap()
         try:
@@ -154,21 +164,64 @@ class Renderer:
         return await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
 
     async def _load(self, conversation: Conversation, *, force: bool = False) -> list[_Loaded]:
-        return await asyncio.gather(
-            *(
-                asyncio.to_thread(self._load_one, image, message, index, force)
-                for index, (message, image) in enumerate(conversation.image_places())
-            )
+        # Pages that follow each other are loaded together, so that their document is opened once.
+        runs = groupby(enumerate(conversation.image_places()), key=_document_or_index)
+        loaded = await asyncio.gather(
+            *(asyncio.to_thread(self._load_run, list(run), force) for _, run in runs)
         )
+        return [image for run in loaded for image in run]
+
+    def _load_run(self, run: Sequence[tuple[int, tuple[int, Image]]], force: bool) -> list[_Loaded]:
+        """Load an image, or pages of one document."""
+        index, (message, image) = run[0]
+        if not isinstance(image.source, Pages):
+            return [self._load_one(image, message, index, force)]
+        content = image.source.content
+        with locating_errors(message, index):
+            document = open_document(content, self._policy)
+        with document:
+            digest = _digest(content)
+            return [
+                self._load_page(document, digest, page, message, index, force)
+                for index, (message, page) in run
+            ]
+
+    def _load_page(
+        self, document: Document, digest: bytes, image: Image, message: int, index: int, force: bool
+    ) -> _Loaded:
+        with locating_errors(message, index):
+            number = cast(Pages, image.source).first
+            usual = document.size(number)
+            rendered_at, tokens = self._page_size(document, usual, image)
+            key = self._cache_key(image, b"page %d %d %d " % (number, *rendered_at), digest)
+            size = self._sizes.get(key)
+            if not force and self._is_processed(key, size):
+                return _Loaded(key, None, size)
+            pixels = self._adapter.preprocess_image(document.render(number, rendered_at), image)
+            return _Loaded(key, pixels, self._size(usual, pixels), tokens)
+
+    def _page_size(
+        self, document: Document, usual: tuple[int, int], image: Image
+    ) -> tuple[tuple[int, int], int | None]:
+        """Return the size at which a page is loaded, and its expected image tokens if that is not the usual
+        one."""
+        if self._full_resolution_only or isinstance(document, Tiff):
+            return usual, None
+        size = self._adapter.page_size(*usual, image)
+        if size == usual or image.min_pixels is not None or image.max_pixels is not None:
+            return size, None
+        return size, self._adapter.count_image_tokens(*usual)
 
     def _load_one(self, image: Image, message: int, index: int, force: bool) -> _Loaded:
         with locating_errors(message, index):
             content: bytes | PILImage.Image
             if isinstance(image.source, PILImage.Image):
                 content = check_image(image.source, self._policy)
+                kind = f"picture {content.mode} {content.width} {content.height} ".encode()
+                key = self._cache_key(image, kind, content.tobytes())
             else:
                 content = encoded(image.source, self._policy)
-            key = self._cache_key(content, image)
+                key = self._cache_key(image, b"file ", content)
             size = self._sizes.get(key)
             if not force and self._is_processed(key, size):
                 return _Loaded(key, None, size)
@@ -212,19 +265,21 @@ class Renderer:
         while len(self._sizes) > _MAX_SIZES:
             del self._sizes[next(iter(self._sizes))]
 
-    def _cache_key(self, content: bytes | PILImage.Image, image: Image) -> str:
-        """Return a key that is the same in every process for the same content and bounds."""
+    def _cache_key(self, image: Image, kind: bytes, content: bytes) -> str:
+        """Return a key that is the same in every process for the same content and bounds.
+
+        Args:
+            image: The image's part of the conversation, for its bounds.
+            kind: What the content is.
+            content: The encoded image, the decoded pixels, or the digest of a document.
+        """
         from blake3 import blake3  # which vLLM brings
 
         digest = blake3(self._salt)
         digest.update(f"{image.min_pixels} {image.max_pixels} ".encode())
         digest.update(b"whole " if self._full_resolution_only else b"")
-        if isinstance(content, bytes):
-            digest.update(b"file ")
-            digest.update(content)
-        else:
-            digest.update(f"picture {content.mode} {content.width} {content.height} ".encode())
-            digest.update(content.tobytes())
+        digest.update(kind)
+        digest.update(content)
         return str(digest.hexdigest())
 
     async def _process(self, ids: list[int], images: Sequence[_Loaded]) -> Any:
@@ -254,6 +309,20 @@ class Renderer:
             f"no room for an answer in max_model_len, {self._max_model_len}",
             hint="Use fewer or smaller images, a shorter text, or a larger --max-model-len.",
         )
+
+
+def _document_or_index(place: tuple[int, tuple[int, Image]]) -> tuple[str, int]:
+    """Return what pages of one document have in common, and no other two images."""
+    index, (_, image) = place
+    if isinstance(image.source, Pages):
+        return "document", id(image.source.content)
+    return "image", index
+
+
+def _digest(content: bytes) -> bytes:
+    from blake3 import blake3
+
+    return bytes(blake3(content).digest())
 
 
 @dataclass(frozen=True, slots=True)

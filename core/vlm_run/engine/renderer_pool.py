@@ -29,6 +29,7 @@ from vlm_run.errors import EngineError, RequestError, as_request_error
 from vlm_run.media import MediaPolicy
 from vlm_run.media.decode import load_opened_image
 from vlm_run.media.load import locating_errors
+from vlm_run.media.source import Pages
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -170,7 +171,9 @@ class ImageAffinity:
 
     def choose(self, images: Sequence[ImageSource]) -> int:
         """The least busy of those that have processed all of the images, or of all if none has."""
-        keys = [hash(image) if isinstance(image, (str, bytes, Path)) else id(image) for image in images]
+        keys = [
+            hash(image) if isinstance(image, (str, bytes, Path, Pages)) else id(image) for image in images
+        ]
         knowing = set.intersection(*(self._workers_of.get(key, set()) for key in keys))
         chosen = min(knowing or range(len(self._busy_with)), key=self._busy_with.__getitem__)
         for key in keys:

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from vlm_run.media.load import load_image as load_image
     from vlm_run.media.load import load_image_async as load_image_async
     from vlm_run.media.policy import MediaPolicy as MediaPolicy
+    from vlm_run.media.source import Pages as Pages
 
 _MODULES = {
     "MediaPolicy": "policy",
+    "Pages": "source",
     "convert_to_base64": "encode",
     "load_image": "load",
     "load_image_async": "load",

@@ -63,17 +63,22 @@ _MARKUP = re.compile(rb"<[?!a-z]", re.I)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{32,}=*\s*|[A-Za-z0-9+/_\s-]{256,}")
 
 _CONVERT = "Convert it to PNG or JPEG."
+ALLOW_DOCUMENTS = "A server accepts it with --allow-documents (in Python: MediaPolicy(allow_documents=True))."
+"""The hint for what `MediaPolicy.allow_documents` forbids."""
 
 
 def refusal(content: bytes, policy: MediaPolicy) -> MediaError:
     """The error for data that does not begin like an image of an allowed format."""
-    known = f"Supported formats: {', '.join(policy.formats)}."
+    known = f"Supported formats: {', '.join(map(display_name, _accepted(policy)))}."
     if not content:
         return MediaError("the image is empty: it has 0 bytes", hint="Check the file or the URL.")
     if form := image_format(content):
-        if form in policy.formats:  # the build of Pillow lacks the decoder
+        if form in _accepted(policy):  # the build of Pillow lacks the decoder
             return MediaError(f"the installed Pillow cannot decode {form} images", hint=_CONVERT)
-        return MediaError(f"{form} images are not allowed", hint=known)
+        name = display_name(form)
+        if form in policy.formats:
+            return MediaError(f"{name} images are not accepted here", hint=f"{_CONVERT} {ALLOW_DOCUMENTS}")
+        return MediaError(f"{name} images are not allowed", hint=known)
     head = content[:_LOOKED_AT]
     if form := _unsupported_image(head):
         return MediaError(f"{form} images are not supported", hint=f"{_CONVERT} {known}")
@@ -83,10 +88,25 @@ def refusal(content: bytes, policy: MediaPolicy) -> MediaError:
     return MediaError("the data is not an image", hint=known)
 
 
+def display_name(form: str) -> str:
+    """What people call a format that Pillow names otherwise."""
+    return "HEIC" if form == "HEIF" else form
+
+
+def _accepted(policy: MediaPolicy) -> list[str]:
+    return [form for form in policy.formats if form != "HEIF" or policy.allow_documents]
+
+
+def is_pdf(content: bytes) -> bool:
+    """Whether the data begins like a PDF; what precedes its header may be junk, as PDFium accepts it."""
+    return b"%PDF-" in content[:1024] and image_format(content) is None
+
+
 def image_format(content: bytes) -> str | None:
     """Pillow's name of the format that the data begins like, if `MediaPolicy` knows the format."""
     if content[4:8] == b"ftyp":
-        return "AVIF" if set(_brands(content)) & set(_AVIF) else None
+        brands = set(_brands(content))
+        return "AVIF" if brands & set(_AVIF) else "HEIF" if brands & set(_HEIF) else None
     return next((name for name, pattern in _SUPPORTED if pattern.match(content)), None)
 
 
@@ -97,8 +117,6 @@ def _brands(content: bytes) -> list[bytes]:
 
 
 def _unsupported_image(head: bytes) -> str | None:
-    if head[4:8] == b"ftyp" and set(_brands(head)) & set(_HEIF):
-        return "HEIC"
     if _is_svg(head):
         return "SVG"
     return next((name for name, pattern in _IMAGES if pattern.match(head)), None)
@@ -120,7 +138,7 @@ def _other(head: bytes) -> tuple[str, str] | None:
         return "a video", "Extract a frame as an image."
     if _AUDIO.match(head):
         return "an audio file", ""
-    if b"%PDF-" in head[:1024]:
+    if is_pdf(head):
         return "a PDF", "Render its pages to images."
     for kind, pattern in _ARCHIVES:
         if pattern.match(head):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from vlm_run.errors import MediaError, MediaWarning, printable
-from vlm_run.media.content_type import image_format, refusal
+from vlm_run.media.content_type import display_name, image_format, refusal
 from vlm_run.media.depth import Depth, depth_of, scale_colour, to_eight_bits
 from vlm_run.media.metadata import exif_orientation, without_metadata
 from vlm_run.media.policy import MediaPolicy
@@ -42,12 +43,17 @@ _WITH_ORIENTATION = ("exif", "Raw profile type exif", "Raw profile type APP1", "
 _LONGEST_REASON = 200  # characters
 # Formats that a build of Pillow may lack.
 _OPTIONAL = ("AVIF", "WEBP")
+_MOST_FRAMES = 10_000
 
 
 def decode(
-    content: bytes, policy: MediaPolicy, allows_downscaled_decode: AllowsDownscaledDecode | None = None
+    content: bytes,
+    policy: MediaPolicy,
+    allows_downscaled_decode: AllowsDownscaledDecode | None = None,
+    *,
+    frame: int = 0,
 ) -> Image.Image:
-    """The first frame of an encoded image, upright, in RGB.
+    """A frame of an encoded image, the first unless told, upright, in RGB.
 
     Damaged metadata does not matter. Images with 10, 12 or 14 bits per channel stored in 16 are scaled by
     their true range; if that has to be derived from the largest value, a `MediaWarning` is issued, and
@@ -58,12 +64,13 @@ def decode(
         policy: The allowed formats and the pixel limit.
         allows_downscaled_decode: Whether a JPEG of the first (width, height), upright and in pixels, may
             be decoded at the second, which takes a fraction of the time.
+        frame: Zero-based index of the frame.
 
     Raises:
         MediaError: The data is not an image of an allowed format, is too large, or is damaged.
     """
     try:
-        return _decode(content, policy, allows_downscaled_decode)
+        return _decode(content, policy, allows_downscaled_decode, frame)
     except MediaError:
         raise
     except Exception as error:  # decoders raise arbitrary exceptions on damaged data
@@ -73,17 +80,41 @@ def decode(
         if bare == content:
             raise _damaged(content, error) from None
     try:
-        return _decode(bare, policy, allows_downscaled_decode)
+        return _decode(bare, policy, allows_downscaled_decode, frame)
     except MediaError:
         raise
     except Exception as error:
         raise _damaged(bare, error) from None
 
 
+def frame_sizes(content: bytes, policy: MediaPolicy) -> list[tuple[int, int]]:
+    """Width and height in pixels of each frame of an encoded image, none of which is decoded.
+
+    Raises:
+        MediaError: The data is not an image of an allowed format, is damaged, or has too many frames.
+    """
+    try:
+        image = _open(content, policy)
+        sizes = [image.size]
+        with suppress(EOFError):
+            while len(sizes) <= _MOST_FRAMES:
+                image.seek(len(sizes))
+                sizes.append(image.size)
+    except MediaError:
+        raise
+    except Exception as error:
+        raise _damaged(content, error) from None
+    if len(sizes) > _MOST_FRAMES:
+        raise MediaError(f"the {image.format} image has more than {_MOST_FRAMES:,} pages")
+    return sizes
+
+
 def _decode(
-    content: bytes, policy: MediaPolicy, allows_downscaled_decode: AllowsDownscaledDecode | None
+    content: bytes, policy: MediaPolicy, allows_downscaled_decode: AllowsDownscaledDecode | None, frame: int
 ) -> Image.Image:
     image = _open(content, policy)
+    if frame:
+        image.seek(frame)
     _check_pixels(image, policy)
     if allows_downscaled_decode is not None and image.format == "JPEG":
         _shrink_while_decoding(image, allows_downscaled_decode)
@@ -96,13 +127,33 @@ def _decode(
 
 
 def _open(content: bytes, policy: MediaPolicy) -> Image.Image:
+    heif = image_format(content) == "HEIF" and policy.allow_documents and "HEIF" in policy.formats
+    if heif:
+        _register_heif()
+    formats = ("HEIF",) if heif else tuple(form for form in policy.formats if form != "HEIF")
     try:
         with warnings.catch_warnings():
             # The policy's limit is checked before Pillow decodes anything.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(content), formats=policy.formats)
+            return Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError as error:
         raise MediaError(f"the image is too large: {error}") from None
+
+
+def _register_heif() -> None:
+    """Register the decoder of HEIC images with Pillow; doing it again changes nothing.
+
+    Raises:
+        MediaError: It is not installed.
+    """
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise MediaError(
+            "HEIC images need the library pillow-heif, which is not installed",
+            hint="pip install 'vlm-run[heic]', or convert the image to PNG or JPEG.",
+        ) from None
+    register_heif_opener(thumbnails=False)
 
 
 def _is_allowed(content: bytes, policy: MediaPolicy) -> bool:
@@ -110,12 +161,14 @@ def _is_allowed(content: bytes, policy: MediaPolicy) -> bool:
     form = image_format(content)
     if form is None or form not in policy.formats:
         return False
+    if form == "HEIF":
+        return policy.allow_documents
     return form not in _OPTIONAL or bool(features.check(form.lower()))
 
 
 def _damaged(content: bytes, error: Exception) -> MediaError:
     form = image_format(content)
-    kind = f"{form} image" if form else "image"
+    kind = f"{display_name(form)} image" if form else "image"
     if isinstance(error, UnidentifiedImageError) and form in Image.OPEN:
         error = _open_error(content, form) or error
     reason = printable(str(error), _LONGEST_REASON) or type(error).__name__

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vlm_run.media.source import PAGE_MARK
+
 
 def convert_to_base64(*, images: Sequence[str | Path | bytes | None]) -> dict[str, Any]:
     """The images as base64 text, in the form of ms-swift's function of the same name.
 
-    URLs, data URIs and None are returned unchanged.
+    URLs, data URIs and None are returned unchanged, and `#page=` behind the path of a document is kept.
 
     >>> convert_to_base64(images=[b"pixels", None])
     {'images': ['cGl4ZWxz', None]}
@@ -31,4 +33,8 @@ def _convert(image: str | Path | bytes | None) -> str | None:
         image = image.strip()
         if image.startswith(("http://", "https://", "data:")):
             return image
-    return base64.b64encode(Path(image).expanduser().read_bytes()).decode("ascii")
+    path = Path(image).expanduser()
+    place, mark, pages = str(path).rpartition(PAGE_MARK)
+    if mark and not path.exists():
+        return f"{_convert(place)}{mark}{pages}"
+    return base64.b64encode(path.read_bytes()).decode("ascii")

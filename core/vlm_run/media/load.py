@@ -15,8 +15,9 @@ from PIL import Image
 
 from vlm_run.errors import MediaError, as_request_error, printable
 from vlm_run.media.decode import check_image, decode
+from vlm_run.media.pages import PageRange, PageSize, open_document, single_pages, split_pages
 from vlm_run.media.policy import MIB, MediaPolicy
-from vlm_run.media.source import ImageSource, trimmed
+from vlm_run.media.source import PAGE_MARK, ImageSource, Pages, trimmed
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*")
@@ -28,38 +29,60 @@ def load_image(
     source: ImageSource,
     policy: MediaPolicy | None = None,
     *,
+    page_size: PageSize | None = None,
     message_index: int | None = None,
     image_index: int | None = None,
 ) -> Image.Image:
     """Load an image from its source, upright, in RGB.
 
     Args:
-        source: A URL, a path, base64 text, a data URI, encoded bytes, or a decoded image.
+        source: A URL, a path, base64 text, a data URI, encoded bytes, a decoded image, or one page of a
+            document.
         policy: Which sources are allowed; `MediaPolicy()` by default.
+        page_size: Gives the size at which a page of a PDF is rendered from its size at the policy's
+            resolution, as `Adapter.page_size` does; None for the latter.
         message_index: Index of the message, for errors.
         image_index: Index of the image in the conversation, for errors.
 
     Raises:
-        MediaError: The source is refused or cannot be read, or is not a complete image.
+        MediaError: The source is refused or cannot be read, is not a complete image, or names several
+            pages.
     """
-    return asyncio.run(load_image_async(source, policy, message_index=message_index, image_index=image_index))
+    return asyncio.run(
+        load_image_async(
+            source, policy, page_size=page_size, message_index=message_index, image_index=image_index
+        )
+    )
 
 
 async def load_image_async(
     source: ImageSource,
     policy: MediaPolicy | None = None,
     *,
+    page_size: PageSize | None = None,
     message_index: int | None = None,
     image_index: int | None = None,
 ) -> Image.Image:
     """As `load_image`, for an event loop: slow hosts and decoding do not block it."""
-    policy, source = policy or MediaPolicy(), trimmed(source)
+    policy = policy or MediaPolicy()
     with locating_errors(message_index, image_index):
-        if is_remote(source):
-            from vlm_run.media.fetch import fetch
+        source = await fetch_source(source, policy)
+        return await asyncio.to_thread(_load, source, policy, page_size)
 
-            source = await fetch(str(source), policy)
-        return await asyncio.to_thread(_load, source, policy)
+
+async def fetch_source(source: ImageSource, policy: MediaPolicy) -> ImageSource:
+    """The content, or the pages, behind an http or https URL; any other source as it is.
+
+    Raises:
+        MediaError: The policy forbids it, or it cannot be fetched.
+    """
+    if not is_remote(source):
+        return source
+    from vlm_run.media.fetch import fetch
+
+    url, pages = split_pages(str(trimmed(source)))
+    content = await fetch(url, policy)
+    return content if pages is None else Pages(content, *pages)
 
 
 @contextmanager
@@ -87,14 +110,46 @@ def is_remote(source: ImageSource) -> bool:
     return scheme is not None and scheme[1].lower() in ("http", "https")
 
 
-def _load(source: ImageSource, policy: MediaPolicy) -> Image.Image:
+def _load(source: ImageSource, policy: MediaPolicy, page_size: PageSize | None) -> Image.Image:
+    first, *others = single_images(source, policy)
+    if others:
+        raise MediaError(f"the document has {1 + len(others)} pages", hint="Choose one, as #page=1.")
+    if isinstance(first, Image.Image):
+        return check_image(first, policy)
+    if not isinstance(first, Pages):
+        return decode(first, policy)
+    with open_document(first.content, policy) as document:
+        size = document.size(first.first)
+        return document.render(first.first, page_size(*size) if page_size else size)
+
+
+def single_images(source: ImageSource, policy: MediaPolicy) -> list[bytes] | list[Pages] | list[Image.Image]:
+    """The images of a source that is not remote: each page of a document, or the one image.
+
+    Files are read, and text is decoded. Pages of a document share its content.
+
+    Raises:
+        MediaError: The source is refused or cannot be read, or the document cannot be opened.
+    """
     if isinstance(source, Image.Image):
-        return check_image(source, policy)
-    return decode(encoded(source, policy), policy)
+        return [source]
+    if isinstance(source, Pages):
+        return single_pages(source.content, (source.first, source.last), policy) or []
+    pages: PageRange | None = None
+    if isinstance(source, (str, Path)) and PAGE_MARK in str(source) and not _is_file(source, policy):
+        place, pages = split_pages(str(trimmed(source)))
+        source = Path(place) if isinstance(source, Path) else place
+    content = encoded(source, policy)
+    return single_pages(content, pages, policy) or [content]
+
+
+def _is_file(source: str | Path, policy: MediaPolicy) -> bool:
+    """Whether a source is a file of that very name, which may contain `#page=`."""
+    return policy.allow_local_files and _exists(str(trimmed(source)), policy.allowed_local_path)
 
 
 def encoded(source: ImageSource, policy: MediaPolicy) -> bytes:
-    """The encoded image of a source that is neither remote nor a decoded image.
+    """The encoded image of a source that is neither remote nor a decoded image, and names no pages.
 
     Raises:
         MediaError: The source is refused or cannot be read.

@@ -30,15 +30,22 @@ class MediaPolicy(BaseModel):
     """Maximum width times height, read from the header before anything is decoded."""
     max_redirects: int = Field(default=5, ge=0)
     timeout_s: float = Field(default=20.0, gt=0)
-    """Time limit for fetching one image, in seconds, from the DNS lookup to the last byte."""
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+    """Time limit for fetching one image, in seconds, from the DNS lookup to the last byte, and for rendering
+    one page of a PDF."""
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
     """Pillow's names of the allowed formats, in capitals; no other decoder is tried. JPEG includes the MPO
-    files of phone cameras."""
+    files of phone cameras. HEIF (HEIC) also needs `allow_documents`."""
+    allow_documents: bool = True
+    """Whether PDFs, pages of TIFFs (`scan.tif#page=2`) and HEIC images are accepted."""
+    max_pages: int = Field(default=100, ge=1)
+    """Maximum number of pages that one document may add to a request."""
+    document_dpi: int = Field(default=150, ge=1)
+    """Resolution of a PDF's pages, in pixels per inch, for a model that does not resize images."""
 
     @classmethod
     def for_server(cls) -> Self:
-        """The policy for requests from a network: no local files."""
-        return cls(allow_local_files=False)
+        """The policy for requests from a network: no local files and no documents."""
+        return cls(allow_local_files=False, allow_documents=False)
 
     def allows_address(self, host: str, address: str) -> bool:
         """Whether a connection to `address`, to which `host` resolved, is allowed."""

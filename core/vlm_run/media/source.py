@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from PIL import Image
 
-ImageSource: TypeAlias = "str | bytes | Path | Image.Image"
-"""A URL, a path, base64 text, a data URI, encoded bytes, or a decoded image."""
+ImageSource: TypeAlias = "str | bytes | Path | Image.Image | Pages"
+"""A URL, a path, base64 text, a data URI, encoded bytes, a decoded image, or pages of a document."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
+    *(".heic", ".heif"),
+)
 """Suffixes of file names that are taken for images."""
+
+PDF_SUFFIX = ".pdf"
+
+PAGE_MARK = "#page="
+"""What stands between a document and the pages that are meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Pages of a document, each of which is an image.
+
+    Attributes:
+        content: The encoded document: a PDF or a TIFF.
+        first: The first page, counted from 1.
+        last: The last page; None for the document's last.
+    """
+
+    content: bytes
+    first: int = 1
+    last: int | None = None
+
+
+def page_name(document: str, number: int) -> str:
+    """The source that is one page of a document.
+
+    >>> page_name("doc.pdf", 3)
+    'doc.pdf#page=3'
+    """
+    return f"{document}{PAGE_MARK}{number}"
+
 
 _INVISIBLE = "\ufeff\u200b\u2060"  # byte order mark, zero-width space, word joiner
 
@@ -22,4 +56,13 @@ def trimmed(source: ImageSource) -> ImageSource:
     return source.strip().strip(_INVISIBLE).strip() if isinstance(source, str) else source
 
 
-__all__ = ["IMAGE_SUFFIXES", "ImageSource", "Path", "trimmed"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "PAGE_MARK",
+    "PDF_SUFFIX",
+    "ImageSource",
+    "Pages",
+    "Path",
+    "page_name",
+    "trimmed",
+]

@@ -129,12 +129,20 @@ class Conversation:
 
     def with_images(self, change: Callable[[Image], Image]) -> Conversation:
         """The conversation with `change` applied to each image, in order."""
+        return self.with_each_image(lambda image: [change(image)])
+
+    def with_each_image(self, change: Callable[[Image], Iterable[Image]]) -> Conversation:
+        """The conversation with each image, in order, replaced by the images that `change` gives for it."""
         return replace(
             self,
             messages=tuple(
                 replace(
                     message,
-                    parts=tuple(change(part) if isinstance(part, Image) else part for part in message.parts),
+                    parts=tuple(
+                        new
+                        for part in message.parts
+                        for new in (change(part) if isinstance(part, Image) else (part,))
+                    ),
                 )
                 for message in self.messages
             ),

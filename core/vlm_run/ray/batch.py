@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vlm_run.media import MediaPolicy
+from vlm_run.media.source import PAGE_MARK
 from vlm_run.ray.cluster import check_nodes, check_room, installed, joined, nodes, part_of_node, share_of
 from vlm_run.ray.replica import EngineRecipe
 
@@ -68,6 +69,5 @@ def started_replicas(
 def _local_images(request: Request | None) -> list[str]:
     """The images of a request that are files here."""
     sources = () if request is None else request.conversation.images
-    return [
-        str(source) for source in sources if isinstance(source, (str, os.PathLike)) and os.path.isfile(source)
-    ]
+    paths = [str(source) for source in sources if isinstance(source, (str, os.PathLike))]
+    return [path for each in paths for path in (each, each.rpartition(PAGE_MARK)[0]) if os.path.isfile(path)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy, load_image
+from vlm_run.prompts.documents import with_pages
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
@@ -102,10 +104,18 @@ class Reference:
         )
 
     def _inputs(self, conversation: Conversation) -> Any:
+        conversation = with_pages(conversation, self._policy)
         text = self._adapter.render_prompt(conversation).text
         images = [
             self._adapter.preprocess_image(
-                load_image(image.source, self._policy, message_index=message, image_index=index), image
+                load_image(
+                    image.source,
+                    self._policy,
+                    page_size=partial(self._adapter.page_size, bounds=image),
+                    message_index=message,
+                    image_index=index,
+                ),
+                image,
             )
             for index, (message, image) in enumerate(conversation.image_places())
         ]
