@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -39,6 +39,7 @@ class Row:
         request: The request; None if the row is malformed.
         reference: The right answer, or several.
         error: Why the row is malformed; None if it is not.
+        kept: Columns that are copied to the result.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Row:
     request: Request | None = None
     reference: str | list[str] | None = None
     error: VlmRunError | None = None
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class RowFormat:
         task: The task of rows that have none.
         has_tasks: Whether the model has tasks. If not, a column `task` is the dataset's own and not used.
         text_only: Whether the file format has text cells only, as CSV, where a list is written as JSON.
+        kept: Columns that are copied to the result.
     """
 
     directory: Path | None = None
@@ -72,6 +75,7 @@ class RowFormat:
     task: str | None = None
     has_tasks: bool = False
     text_only: bool = False
+    kept: tuple[str, ...] = ()
 
 
 def read_row(number: int, columns: Columns, row_format: RowFormat) -> Row:
@@ -88,6 +92,7 @@ def read_row(number: int, columns: Columns, row_format: RowFormat) -> Row:
     row = Row(number, None, {})
     if isinstance(columns, VlmRunError):
         return replace(row, error=columns)
+    row = replace(row, kept={name: columns[name] for name in row_format.kept if name in columns})
     try:
         fields = _select(columns, row_format)
         row = replace(row, id=_read_id(fields))

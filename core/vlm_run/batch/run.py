@@ -250,7 +250,7 @@ def run_batch(
 
 def result_line(row: Row, response: Response | None) -> dict[str, Any]:
     """Return the line of a row; `response` is None if the row is malformed."""
-    line: dict[str, Any] = {"row": row.number, "id": row.id, "request": row.record}
+    line: dict[str, Any] = {"row": row.number, "id": row.id, **row.kept, "request": row.record}
     if row.reference is not None:
         line["reference"] = row.reference
     error = row.error if response is None else response.error

@@ -47,8 +47,8 @@ class BatchOptions:
         str | None,
         typer.Option(
             metavar="DATA[#N]",
-            help="JSONL, JSON, CSV or Parquet file, directory of images, or Hugging Face dataset; "
-            "#N takes N rows.",
+            help="JSONL, JSON, CSV or Parquet file, PDF, directory of images and PDFs, or Hugging Face "
+            "dataset; #N takes N rows.",
             rich_help_panel=_DATASET,
         ),
     ] = None
@@ -149,6 +149,7 @@ def answer_dataset(
         task,
         has_tasks=bool(adapter.spec.tasks),
         text_only=dataset.text_only,
+        kept=dataset.kept,
     )
     path = options.result_path or default_result_path(options.val_dataset, adapter.spec.model_type)
     run = describe_run(adapter, dataset, row_format, sampling, engine_options)
@@ -199,7 +200,7 @@ def default_result_path(dataset: str, model_type: str) -> Path:
     PosixPath('questions-100.qwen2-vl-7b-instruct.jsonl')
     """
     stem = Path(dataset.rstrip("/")).name
-    for suffix in (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"):
+    for suffix in (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pdf", ".tiff", ".tif"):
         stem = stem.replace(suffix, "")
     return Path(f"{re.sub(r'[^A-Za-z0-9._-]+', '-', stem) or 'data'}.{model_type}.jsonl")
 

@@ -13,8 +13,11 @@ from typing import Any
 from vlm_run.batch.row import Columns
 from vlm_run.batch.sources.source import Source
 from vlm_run.errors import VlmRunError
+from vlm_run.media.source import PAGE_MARK, PDF_SUFFIX
 
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
+DOCUMENT_SUFFIXES = (PDF_SUFFIX, ".tif", ".tiff")
+"""Suffixes of files whose pages are rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Dataset:
         directory: Directory of relative image paths; None if rows may not name local files.
         text_only: Whether cells are always text, as in CSV.
         notes: What the user should know about the source.
+        kept: Columns that are copied to the result.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Dataset:
     directory: Path | None = None
     text_only: bool = False
     notes: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def open_dataset(
@@ -51,8 +56,9 @@ def open_dataset(
     """Open a dataset.
 
     Args:
-        name: A JSONL, JSON, CSV or Parquet file, a directory of images, a directory with a dataset, or
-            the name of a dataset on the Hugging Face hub; `#N` behind it takes N rows.
+        name: A JSONL, JSON, CSV or Parquet file, a PDF or a TIFF (`#page=3-5` behind it takes some of its
+            pages), a directory of images and PDFs, a directory with a dataset, or the name of a dataset on
+            the Hugging Face hub; `#N` behind it takes N rows.
         subset: Subset of a dataset that has several.
         split: Split of a dataset that has several.
         seed: With `#N`, the rows are drawn at random; those of a dataset on the hub from a moving
@@ -76,6 +82,7 @@ def open_dataset(
         source.directory,
         source.text_only,
         source.notes,
+        source.kept,
     )
 
 
@@ -106,7 +113,7 @@ def _take(rows: Iterator[Columns], numbers: Iterable[int]) -> Iterator[tuple[int
 
 def _split_count(name: str) -> tuple[str, int | None]:
     place, hash_sign, count = name.rpartition("#")
-    if not hash_sign or os.path.exists(name):
+    if not hash_sign or count.startswith("page=") or os.path.exists(name):
         return name, None
     if not count.isdecimal() or int(count) < 1:
         raise VlmRunError(f"'#{count}' behind {place} is not a number of rows", hint="Write DATA#100.")
@@ -115,6 +122,8 @@ def _split_count(name: str) -> tuple[str, int | None]:
 
 def _open_source(place: str, subset: str | None, split: str | None, encoding: str | None) -> Source:
     path = Path(place).expanduser()
+    if PAGE_MARK in place and not os.path.exists(path):
+        return _open_pages(place)
     suffix = path.suffix.lower()
     if os.path.isdir(path):
         return _open_directory(path, subset, split)
@@ -136,9 +145,22 @@ def _open_source(place: str, subset: str | None, split: str | None, encoding: st
         from vlm_run.batch.sources.json_file import json_file
 
         return json_file(path, encoding)
+    if suffix in DOCUMENT_SUFFIXES:
+        from vlm_run.batch.sources.document import document_file
+
+        return document_file(path)
     raise VlmRunError(
-        f"{place} has an unknown format", hint="Known: .jsonl, .json, .csv, .tsv, .parquet, a directory."
+        f"{place} has an unknown format",
+        hint="Known: .jsonl, .json, .csv, .tsv, .parquet, .pdf, .tiff, a directory.",
     )
+
+
+def _open_pages(place: str) -> Source:
+    from vlm_run.batch.sources.document import document_file
+    from vlm_run.media.pages import split_pages
+
+    document, pages = split_pages(place)
+    return document_file(Path(document).expanduser(), pages)
 
 
 def _open_directory(directory: Path, subset: str | None, split: str | None) -> Source:

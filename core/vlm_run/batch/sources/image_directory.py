@@ -1,19 +1,21 @@
-"""Directories of images, each of which is a row."""
+"""Directories of images and PDFs: each image and each page is a row."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlm_run.batch.row import Columns
-from vlm_run.batch.sources.source import Source
-from vlm_run.errors import VlmRunError
-from vlm_run.media.source import IMAGE_SUFFIXES
+from vlm_run.batch.sources.document import KEPT, page_row
+from vlm_run.batch.sources.source import Source, import_library
+from vlm_run.errors import MediaError, VlmRunError
+from vlm_run.media.source import IMAGE_SUFFIXES, PDF_SUFFIX
 
 # What archives and file servers add beside the files.
 _HIDDEN = ("__MACOSX", "@eaDir")
+_SINCE_DOCUMENTS = (".heic", ".heif")
 
 
 def list_files(directory: Path) -> tuple[list[Path], int]:
@@ -41,7 +43,9 @@ def is_image(file: Path) -> bool:
 
 
 def image_directory(directory: Path, files: list[Path], hidden_images: int) -> Source:
-    """Return a row for each image in a directory.
+    """Return a row for each image in a directory, and for each page of its PDFs.
+
+    A PDF that cannot be opened has one row, which fails.
 
     Args:
         directory: The directory.
@@ -49,21 +53,55 @@ def image_directory(directory: Path, files: list[Path], hidden_images: int) -> S
         hidden_images: Number of images that are left out.
 
     Raises:
-        VlmRunError: There is no image.
+        VlmRunError: There is no image and no PDF, or a PDF but not pypdfium2.
     """
-    images = [file for file in files if is_image(file)]
+    images = [file for file in files if is_image(file) or _is_pdf(file)]
     if not images:
         raise VlmRunError(f"{directory} has neither images nor a dataset")
+    pages = _count_pages([file for file in images if _is_pdf(file)])
 
     def rows() -> Iterator[Columns]:
         for image in images:
-            yield {"id": image.relative_to(directory).as_posix(), "images": [str(image.resolve())]}
+            name = image.relative_to(directory).as_posix()
+            row: dict[str, Any] = {"id": name, "images": [str(image.resolve())]}
+            if pages:
+                row["file"] = name
+            if not pages.get(image):
+                yield row
+            for number in pages.get(image, ()):
+                yield page_row(name, image, number)
 
     notes: tuple[str, ...] = ()
     if hidden_images:
         plural = "files are" if hidden_images > 1 else "file is"
         notes = (f"{hidden_images} hidden image {plural} skipped in {directory}",)
-    return Source(identify_files(directory, files), rows, len(images), directory.resolve(), notes=notes)
+    total = len(images) - len(pages) + sum(max(1, len(numbers)) for numbers in pages.values())
+    identity = identify_files(directory, files)
+    if pages or any(file.suffix.lower() in _SINCE_DOCUMENTS for file in images):
+        identity["rows_of_files"] = total  # not the rows of an earlier version, which left out such files
+    kept = KEPT if pages else ()
+    return Source(identity, rows, total, directory.resolve(), notes=notes, kept=kept)
+
+
+def _is_pdf(file: Path) -> bool:
+    return file.suffix.lower() == PDF_SUFFIX
+
+
+def _count_pages(documents: list[Path]) -> dict[Path, Sequence[int]]:
+    """Return the page numbers of each document; none for one that cannot be opened."""
+    if not documents:
+        return {}
+    import_library("pypdfium2", extra="documents")
+    from vlm_run.media import MediaPolicy
+    from vlm_run.media.pages import page_numbers
+
+    pages: dict[Path, Sequence[int]] = {}
+    for document in documents:
+        try:
+            pages[document] = page_numbers(document, None, MediaPolicy())
+        except MediaError:  # its row tells why
+            pages[document] = ()
+    return pages
 
 
 def identify_files(directory: Path, files: Iterable[Path]) -> dict[str, Any]:

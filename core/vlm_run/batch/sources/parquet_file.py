@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vlm_run.batch.row import Columns
-from vlm_run.batch.sources.source import Source, import_library
+from vlm_run.batch.sources.source import Source, hash_file, import_library
 from vlm_run.errors import ConversationError, VlmRunError
 
 # Small, since a row may hold images.
@@ -26,11 +25,7 @@ def parquet_file(path: Path) -> Source:
         total = parquet.read_metadata(path).num_rows
     except Exception as error:
         raise VlmRunError(f"{path} cannot be read: {first_line(error)}") from error
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    identity = {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
+    identity = {"bytes": path.stat().st_size, "blake2b": hash_file(path)}
     return Source(identity, lambda: _read(path), total, path.resolve().parent)
 
 

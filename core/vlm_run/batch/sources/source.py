@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,6 +25,7 @@ class Source:
         shuffled: Returns the rows in a random order for a seed; None to draw from `rows`.
         text_only: Whether cells are always text, as in CSV.
         notes: What the user should know about the source.
+        kept: Columns that are copied to the result.
     """
 
     identity: dict[str, Any]
@@ -33,10 +35,20 @@ class Source:
     shuffled: Callable[[int], Iterator[Columns]] | None = None
     text_only: bool = False
     notes: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
-def import_library(name: str) -> Any:
-    """Import a library of the extra `batch`.
+def hash_file(path: Path) -> str:
+    """Return the hash of a file's content."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def import_library(name: str, extra: str = "batch") -> Any:
+    """Import a library of an extra.
 
     Raises:
         VlmRunError: It is not installed.
@@ -46,5 +58,5 @@ def import_library(name: str) -> Any:
     except ImportError as error:
         raise VlmRunError(
             f"this dataset needs the library {name}, which is not installed",
-            hint="pip install 'vlm-run[batch]'",
+            hint=f"pip install 'vlm-run[{extra}]'",
         ) from error
