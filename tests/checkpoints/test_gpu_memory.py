@@ -303,7 +303,7 @@ def test_explain_says_whether_a_model_fits_and_leaves_out_what_this_machine_need
 
 def test_a_checkpoint_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("vlm_run.explain.configuration", lambda repository: None)
+    monkeypatch.setattr("vlm_run.explain.memory.configuration", lambda repository: None)
     done = CliRunner().invoke(app, ["explain", "qwen2-vl-7b-instruct", "--gpu", "24"])
     assert "config.json is neither on this machine nor available" in str(done.exception)
     wrong = CliRunner().invoke(app, ["explain", "demo-llava", "Q", "--gpu", "big"])
