@@ -32,7 +32,7 @@ NORMALISED = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0
 
 @pytest.fixture(scope="session")
 def vlm_run_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    directory = tmp_path_factory.mktemp("internvl3-1b-hf")
+    directory = tmp_path_factory.mktemp("example-internvl3-1b")
     ids = write_byte_tokenizer(
         directory,
         ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *NAMED.values()],
@@ -75,4 +75,4 @@ def vlm_run_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     }
     for name, content in files.items():
         (directory / name).write_text(json.dumps(content))
-    return {"internvl3-1b-hf": directory}
+    return {"example-internvl3-1b": directory}

@@ -7,7 +7,7 @@ from vlm_run import ModelSpec, hookimpl
 vlm_run_contract = ">=1,<2"
 GRIDS = [(x, y) for x in range(1, 13) for y in range(1, 13) if x * y <= 12]  # max_patches
 SPEC = ModelSpec(
-    model_type="internvl3-1b-hf",
+    model_type="example-internvl3-1b",
     hf_id="OpenGVLab/InternVL3-1B-hf",
     architecture="InternVLForConditionalGeneration",
     chat_template="internvl.jinja",
