@@ -139,6 +139,13 @@ def test_the_repository_of_a_model_type_is_another_name_of_it(repository: str, m
     assert Registry.load(repository, checkpoint="mine/finetuned").source == "mine/finetuned"
 
 
+def test_a_variable_that_the_chat_template_lacks_is_named_with_the_nearest() -> None:
+    with pytest.raises(
+        TemplateError, match=r"has no variable 'enable_thinkin'\. Did you mean 'enable_thinking'"
+    ):
+        Registry.load("qwen3_5-9b", template_kwargs={"enable_thinkin": False})
+
+
 @pytest.mark.parametrize(
     ("name", "model_type", "source", "gpus"),
     [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os.path
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlm_run.adapter import Adapter
+from vlm_run.checkpoints.chat_template_file import template_source
 from vlm_run.checkpoints.download import download
 from vlm_run.checkpoints.hub_cache import Hub, configuration, is_repository
 from vlm_run.errors import TemplateError, UnknownModelError, did_you_mean
@@ -30,6 +32,7 @@ class Registry:
         *,
         checkpoint: str | Path | None = None,
         chat_template: str | Path | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
         config: Mapping[str, Any] | None = None,
         plugins: Plugins | None = None,
@@ -45,6 +48,8 @@ class Registry:
             checkpoint: Where to load the weights from instead of the spec's own source: a directory
                 or a repository on the hub.
             chat_template: A Jinja file to render prompts with instead of the spec's own.
+            template_kwargs: Variables of the chat template in addition to the spec's, for example
+                `{"enable_thinking": False}`.
             limits: Limits on one request.
             config: Engine options from a configuration file, which take precedence over the plugin's;
                 `model` in it is a checkpoint.
@@ -56,7 +61,7 @@ class Registry:
             DownloadError: The weights cannot be downloaded from ModelScope.
             UnknownModelError: No plugin serves the model, a checkpoint fits several model types, or
                 a directory does not exist.
-            TemplateError: The chat template does not exist.
+            TemplateError: The chat template does not exist, or does not use one of `template_kwargs`.
         """
         plugins = plugins or installed_plugins()
         checkpoint = checkpoint or (config or {}).get("model")
@@ -89,6 +94,8 @@ class Registry:
                 f"the checkpoint {checkpoint} has no chat template",
                 hint="Give one with --chat-template (in Python: chat_template=).",
             )
+        if template_kwargs:
+            spec = _with_template_kwargs(spec, template_kwargs)
         return Adapter.create(
             spec,
             plugin,
@@ -180,6 +187,18 @@ def _of_directory(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]
         f"{', '.join(architectures)}",
         hint="`vlm-run models` lists what is installed; the plugin vlm-run-auto serves other checkpoints.",
     )
+
+
+def _with_template_kwargs(spec: ModelSpec, variables: Mapping[str, Any]) -> ModelSpec:
+    """The spec with further variables of its chat template, all of which the template must use."""
+    words = sorted(set(re.findall(r"[A-Za-z_]\w*", template_source(Path(spec.chat_template)))))
+    for name in variables:
+        if name not in words:
+            raise TemplateError(
+                f"the chat template of '{spec.model_type}' has no variable '{name}'",
+                hint=did_you_mean(name, words),
+            )
+    return spec.model_copy(update={"template_kwargs": {**spec.template_kwargs, **variables}})
 
 
 def _is_missing_directory(source: str) -> bool:

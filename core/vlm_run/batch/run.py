@@ -129,6 +129,7 @@ def describe_run(
             "options": {name: kwargs[name] for name in _ANSWER_OPTIONS if kwargs.get(name) is not None},
             **_describe_loras(options.get("loras") or {}),
             **({"tasks": dict(adapter.spec.tasks)} if adapter.spec.tasks else {}),
+            **({"template_kwargs": dict(variables)} if (variables := adapter.spec.template_kwargs) else {}),
         },
         "data": {
             **dataset.identity,

@@ -51,6 +51,7 @@ class LoadOptions:
         model_type: The model type, in place of the command's first argument.
         model: Where the weights come from instead of the plugin's own source.
         chat_template: A Jinja file in place of the model's own template.
+        template_kwargs: Variables of the chat template, each as NAME=VALUE.
         infer_backend: ms-swift's option; only `vllm` is accepted.
         trust_remote_code: Whether code that comes with the weights may run.
         config: A YAML file with engine options.
@@ -77,6 +78,14 @@ class LoadOptions:
     chat_template: Annotated[
         Path | None,
         typer.Option(help="Jinja file to use in place of the model's template.", rich_help_panel=MODEL),
+    ] = None
+    template_kwargs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Variable of the chat template, such as enable_thinking=false; repeatable.",
+            rich_help_panel=MODEL,
+        ),
     ] = None
     infer_backend: Annotated[
         str, typer.Option(help="Accepted for ms-swift; only vllm.", rich_help_panel=MODEL)
@@ -182,6 +191,7 @@ class LoadOptions:
             name,
             checkpoint=self.model,
             chat_template=self.chat_template,
+            template_kwargs=_parse_assignments(self.template_kwargs or [], "--template-kwargs"),
             limits=limits,
             config=_read_config(self.config) if self.config else None,
             hub=hub,
@@ -194,7 +204,7 @@ class LoadOptions:
             "trust_remote_code": self.trust_remote_code or None,
         }
         return {
-            **_parse_assignments(self.engine or []),
+            **_engine_options(self.engine or []),
             **{name: value for name, value in flags.items() if value is not None},
         }
 
@@ -231,17 +241,22 @@ def expand_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _parse_assignments(assignments: list[str]) -> dict[str, Any]:
+def _engine_options(assignments: list[str]) -> dict[str, Any]:
+    options = _parse_assignments(assignments, "--engine")
+    return {name.replace("-", "_"): value for name, value in options.items()}
+
+
+def _parse_assignments(assignments: list[str], option: str) -> dict[str, Any]:
     """Parse NAME=VALUE pairs; a value that is valid JSON is read as JSON, any other as text."""
     options: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
-            raise VlmRunError(f"--engine {assignment} has no value", hint="Write --engine NAME=VALUE.")
+            raise VlmRunError(f"{option} {assignment} has no value", hint=f"Write {option} NAME=VALUE.")
         try:
-            options[name.replace("-", "_")] = json.loads(value)
+            options[name] = json.loads(value)
         except (ValueError, RecursionError):
-            options[name.replace("-", "_")] = value
+            options[name] = value
     return options
 
 

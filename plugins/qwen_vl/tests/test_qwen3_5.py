@@ -66,6 +66,14 @@ def test_the_prompt_is_that_of_the_published_template(model_type: str, situation
     assert prompt.text == expected + OPENINGS[model_type]
 
 
+@pytest.mark.parametrize("model_type", OPENINGS)
+@pytest.mark.parametrize("thinking", [True, False])
+def test_reasoning_is_switched_on_and_off(model_type: str, thinking: bool) -> None:
+    adapter = Registry.load(model_type, template_kwargs={"enable_thinking": thinking})
+    text = adapter.render_prompt(Conversation.from_query("Q")).text
+    assert text.endswith(OPENINGS[(THINKING if thinking else DIRECT)[0]])
+
+
 def test_tools_precede_the_system_message() -> None:
     conversation = Conversation.from_messages([system("S"), user("Q")], tools=[TOOL])
     text = Registry.load("qwen3_5-9b").render_prompt(conversation).text
