@@ -28,6 +28,8 @@ def directory(tmp_path: Path) -> Path:
     (directory / "b" / "secret.PDF").write_bytes(encrypted_pdf())
     (directory / "c.tif").write_bytes(tiff_of_colours("red", "lime"))
     Image.new("RGB", (8, 8)).save(directory / "d.png")
+    (tmp_path / "error.pdf").write_text("<html>404</html>")
+    (tmp_path / "empty.pdf").touch()
     return directory
 
 
@@ -114,6 +116,8 @@ def test_a_directory_of_images_has_the_rows_that_it_always_had(tmp_path: Path) -
         ("a.pdf#page=9", "there is no page 9: the document has 3 pages"),
         ("a.pdf#page=x", "'#page=x' names no pages"),
         ("b/secret.PDF", "the PDF is encrypted and needs a password"),
+        ("../error.pdf", "the data is an HTML page, not an image"),
+        ("../empty.pdf", "the image is empty: it has 0 bytes"),
         ("none.pdf", "there is no file"),
         ("none.pdf#page=1", "there is no file"),
         ("d.png#page=1", "PNG images have no pages"),

@@ -23,7 +23,7 @@ from vlm_run.errors import MediaError, VlmRunError
 from vlm_run.explain import explain
 from vlm_run.plugins.discovery import Plugin, Plugins, discover
 
-from ..media.pdfs import pdf_of
+from ..media.pdfs import pdf_of, tiff_of_colours
 
 DEMO = Path(Registry.load("demo-llava").source)
 
@@ -89,6 +89,19 @@ def test_pages_of_a_document_are_images_at_the_size_they_are_rendered_at(tmp_pat
     assert "  1: page 2, 840 x 1176 -> 840 x 1176 -> 1,260 tokens" in _run(
         "qwen2-vl-7b-instruct", "Q", "--image", f"{tmp_path}/doc.pdf#page=2", *small
     )
+
+
+def test_the_other_pages_of_a_tiff_are_pointed_out(tmp_path: Path) -> None:
+    (tmp_path / "scan.tif").write_bytes(tiff_of_colours("red", "lime", "blue"))
+    first, all_pages = (
+        explain(
+            Registry.load("demo-llava"), Conversation.from_query("Q", images=[f"{tmp_path}/scan.tif{pages}"])
+        )
+        for pages in ("", "#page=1-")
+    )
+    assert (len(first.images), len(all_pages.images)) == (1, 3)
+    assert "image 1 is the first of 3 pages; #page=1- takes all" in first.notes
+    assert not any("the first of" in note for note in all_pages.notes)
 
 
 def test_documents_and_images_keep_their_order(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_pages_of_an_image_are_refused(png: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png)
     message = "PNG images have no pages. Leave out #page=, or give a PDF or a TIFF."
     assert refused(f"{tmp_path}/a.png#page=1") == message
-    assert refused(Pages(b"no image")).startswith("pages are named, but the data is not a document")
+    assert refused(Pages(b"<html>")).startswith("the data is an HTML page, not an image")
 
 
 def test_a_server_takes_no_documents_unless_asked(document: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vlm_run.errors import MediaError, MediaWarning, UnknownTokenCountError
 from vlm_run.explain.explanation import ImageCost
-from vlm_run.media.source import ImageSource, Pages
+from vlm_run.media.source import PAGE_MARK, ImageSource, Pages
 from vlm_run.prompts.conversation import Conversation, Image
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def image_costs(
     adapter: Adapter, conversation: Conversation, policy: MediaPolicy | None, notes: list[str]
 ) -> tuple[ImageCost, ...]:
     from vlm_run.media import load_image  # imports Pillow
-    from vlm_run.media.decode import NOTE
     from vlm_run.media.load import locating_errors
 
     costs = []
@@ -73,13 +72,27 @@ def image_costs(
                 message_index=message,
                 image_index=index,
             )
-        if note := loaded.info.get(NOTE):
-            notes.append(f"image {index + 1} may be too bright or too dark: {note}")
+        notes += _image_notes(index + 1, loaded, image.source)
         with locating_errors(message, index):
             cost = _cost(adapter, loaded, image, notes)
         page = image.source.first if isinstance(image.source, Pages) else None
         costs.append(replace(cost, page=page))
     return tuple(costs)
+
+
+def _image_notes(number: int, loaded: PILImage.Image, source: ImageSource) -> list[str]:
+    from vlm_run.media import MediaPolicy
+    from vlm_run.media.content_type import image_format
+    from vlm_run.media.decode import NOTE, frame_sizes
+
+    notes = []
+    if note := loaded.info.get(NOTE):
+        notes.append(f"image {number} may be too bright or too dark: {note}")
+    if isinstance(source, bytes) and image_format(source) == "TIFF":
+        pages = len(frame_sizes(source, MediaPolicy()))
+        if pages > 1:
+            notes.append(f"image {number} is the first of {pages} pages; {PAGE_MARK}1- takes all")
+    return notes
 
 
 def _cost(adapter: Adapter, loaded: PILImage.Image, image: Image, notes: list[str]) -> ImageCost:

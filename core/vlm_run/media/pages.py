@@ -15,7 +15,13 @@ from typing import Self, TypeAlias
 from PIL import Image
 
 from vlm_run.errors import MediaError, printable
-from vlm_run.media.content_type import ALLOW_DOCUMENTS, display_name, image_format, is_pdf
+from vlm_run.media.content_type import (
+    ALLOW_DOCUMENTS,
+    display_name,
+    image_format,
+    is_pdf,
+    refusal,
+)
 from vlm_run.media.decode import decode, frame_sizes
 from vlm_run.media.pdf import Pdf
 from vlm_run.media.policy import MIB, MediaPolicy
@@ -153,13 +159,12 @@ def open_document(source: bytes | Path, policy: MediaPolicy) -> Document:
     """
     if isinstance(source, Path) or is_pdf(source):
         return Pdf(source, policy)
-    if image_format(source) != "TIFF":
-        kind = image_format(source)
+    kind = image_format(source)
+    if kind is None:
+        raise refusal(source, policy)
+    if kind != "TIFF":
         raise MediaError(
-            f"{display_name(kind)} images have no pages"
-            if kind
-            else "pages are named, but the data is not a document",
-            hint="Leave out #page=, or give a PDF or a TIFF.",
+            f"{display_name(kind)} images have no pages", hint="Leave out #page=, or give a PDF or a TIFF."
         )
     return Tiff(source, policy)
 
