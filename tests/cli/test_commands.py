@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -143,14 +146,25 @@ def test_infer_prints_every_answer_that_was_asked_for(run_on_engine: Run, image_
 
 
 @pytest.mark.engine
-def test_infer_prints_the_answer_and_nothing_else(image_file: Path) -> None:
+def test_infer_prints_the_answer_and_nothing_else_and_leaves_no_process(
+    image_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (turn, *_) = draw(7)[1]
+    monkeypatch.setenv("STARTED_BY", mark := uuid.uuid4().hex)
     done = run(
         *["infer", "--model_type", "demo_llava", "--infer_backend", "vllm", "--image", str(image_file)],
         turn.question,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{turn.answer}\n"
+    _, alive = psutil.wait_procs([each for each in psutil.process_iter() if started_by(each, mark)], 120)
+    assert alive == []
+
+
+def started_by(process: psutil.Process, mark: str) -> bool:
+    with suppress(psutil.Error):
+        return process.environ().get("STARTED_BY") == mark
+    return False
 
 
 def test_infer_with_a_task_needs_no_question(run_on_engine: Run, image_file: Path) -> None:
