@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from vlm_run import Box, MediaPolicy, Registry
+from vlm_run import Box, MediaPolicy, Registry, VlmRunError
 from vlm_run.cli import app
 from vlm_run.cli.draw import Drawing
 
@@ -45,6 +45,16 @@ def test_without_boxes_nothing_is_written(
     Drawing.prepare(tmp_path / "out.png", QWEN, question, [], MediaPolicy()).write([])
     assert not (tmp_path / "out.png").exists()
     assert "no boxes in the answer" in capsys.readouterr().err
+
+
+def test_boxes_are_drawn_on_a_page_of_a_document(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", size, GREY) for size in ((90, 60), (60, 90))]
+    pages[0].save(tmp_path / "doc.pdf", save_all=True, append_images=pages[1:], resolution=150)
+    document, policy = str(tmp_path / "doc.pdf"), MediaPolicy(document_dpi=150)
+    with pytest.raises(VlmRunError, match="the question has 2"):
+        Drawing.prepare(tmp_path / "out.png", QWEN, "Where is it?", [document], policy)
+    drawing = Drawing.prepare(tmp_path / "out.png", QWEN, "Where is it?", [f"{document}#page=2"], policy)
+    assert drawing.image.size == (60, 90)
 
 
 @pytest.mark.parametrize(

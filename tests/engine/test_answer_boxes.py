@@ -16,6 +16,7 @@ from vlm_run.adapter import Adapter
 from vlm_run.engine.answer_boxes import answer_boxes
 from vlm_run.engine.other_adapter import with_adapter
 from vlm_run.engine.renderer import Rendered
+from vlm_run.media import load_image
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 TAGGED = "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(10,20),(30,40)<|box_end|>"
@@ -125,3 +126,17 @@ def test_boxes_are_in_pixels_of_a_jpeg_that_was_decoded_smaller(pointing: Engine
         "sampling": {"choice": ["[100, 200, 300, 400]"]},
     }
     assert pointing.infer([request])[0].boxes == (Box("", 160, 240, 480, 480),)
+
+
+def test_boxes_on_a_page_of_a_pdf_are_in_pixels_of_the_page_as_load_image_renders_it(
+    pointing: Engine,
+) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (600, 300)).save(file, "PDF", resolution=100)  # 6 × 3 inches
+    assert load_image(file.getvalue()).size == (900, 450)
+    request = {
+        "query": "Where is it?",
+        "images": [file.getvalue()],
+        "sampling": {"choice": ["[100, 200, 300, 400]"]},
+    }
+    assert pointing.infer([request])[0].boxes == (Box("", 90, 90, 270, 180),)

@@ -51,16 +51,23 @@ class Drawing:
         """
         from vlm_run.media import load_image
         from vlm_run.prompts.conversation import Conversation
+        from vlm_run.prompts.documents import with_pages
 
         if adapter.spec.box_coordinates is None:
             raise VlmRunError(
                 f"--draw: the box coordinates of '{adapter.spec.model_type}' are not known",
                 hint="`vlm-run explain MODEL` shows those of a model type.",
             )
-        sources = Conversation.from_query(question, images=list(images)).images
-        if len(sources) != 1:
-            raise VlmRunError(f"--draw needs exactly one image, but the question has {len(sources)}")
         _check_writable(path)
+        conversation = Conversation.from_query(question, images=list(images))
+        if len(conversation.images) == 1:
+            conversation = with_pages(conversation, policy)
+        sources = conversation.images
+        if len(sources) != 1:
+            raise VlmRunError(
+                f"--draw needs exactly one image, but the question has {len(sources)}",
+                hint="Of a document, give one page, such as doc.pdf#page=2.",
+            )
         return cls(path, load_image(sources[0], policy, message_index=0, image_index=0))
 
     def write(self, boxes: Sequence[Box]) -> None:
