@@ -94,3 +94,11 @@ def test_weights_and_a_context_fit_the_gpus(model_type: str) -> None:
     needed = 2 * WEIGHTS[model_type] + 9  # GB; a context of 32,768 tokens takes 8.6 in 38B
     assert needed < 0.9 * 80 * gpus
     assert gpus == 1 or needed > 0.9 * 80 * gpus / 2
+
+
+def test_boxes_of_the_example_in_internvls_documentation() -> None:
+    adapter = Registry.load("internvl3-8b-hf")
+    answer = "<ref>the lady with the blue shirt</ref><box>[[243, 469, 558, 746]]</box>"
+    (box,) = adapter.parse_boxes(answer, [adapter.image_size(427, 640)])
+    assert box.label == "the lady with the blue shirt"
+    assert box.edges == (103.76, 300.16, 238.27, 477.44)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlm_run import ModelSpec, hookimpl
+from vlm_run import BoxCoordinates, ModelSpec, hookimpl
 from vlm_run_internvl_hf.vision import Tiles
 
 vlm_run_contract = ">=1.1,<2"
@@ -51,6 +51,8 @@ def _spec(name: str, language_model: dict[str, Any], gpus: int = 1) -> ModelSpec
         chat_template="templates/internvl.jinja",
         image_placeholder="<IMG_CONTEXT>",
         vision=_VISION,
+        # InternVL's documentation: Chat Data Format, Grounding / Detection Data.
+        box_coordinates=BoxCoordinates(maximum=1000),
         context_length=32768 if language_model["model_type"] == "qwen2" else 40960,  # max_position_embeddings
         engine_kwargs={
             "max_model_len": 32768,
