@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -88,7 +89,9 @@ def _image_notes(number: int, loaded: PILImage.Image, source: ImageSource) -> li
     notes = []
     if note := loaded.info.get(NOTE):
         notes.append(f"image {number} may be too bright or too dark: {note}")
-    if isinstance(source, bytes) and image_format(source) == "TIFF":
+    if not isinstance(source, bytes) or image_format(source) != "TIFF":
+        return notes
+    with suppress(MediaError):  # a later page may be damaged
         pages = len(frame_sizes(source, MediaPolicy()))
         if pages > 1:
             notes.append(f"image {number} is the first of {pages} pages; {PAGE_MARK}1- takes all")
