@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ray.serve import Application
 
     from vlm_run.adapter import Adapter
-    from vlm_run.server.api_process import Setup
+    from vlm_run.server.setup import Setup
 
 APPLICATION = "vlm-run"
 """The application's name in Ray Serve."""
@@ -171,8 +171,8 @@ def deployment(
         VlmRunError: The model is unknown.
     """
     least = _least_replicas(replicas, min_replicas, max_replicas)
-    from vlm_run.server.api_process import Setup
     from vlm_run.server.arguments import api_keys, server_arguments, take_media_policy
+    from vlm_run.server.setup import Setup
 
     adapter = Registry.load(model) if isinstance(model, (str, Path)) else model
     args = server_arguments(adapter, options or {}, flags)

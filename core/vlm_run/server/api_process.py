@@ -9,9 +9,8 @@ import signal
 import socket
 from argparse import Namespace
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 import uvicorn
@@ -20,42 +19,13 @@ from uvicorn.config import LOGGING_CONFIG
 
 from vlm_run.engine import vllm_seams
 from vlm_run.engine.vllm_internals import has_died, locate
-from vlm_run.media import MediaPolicy
 from vlm_run.server.listening import address_of, open_in_browser, ready_message
 from vlm_run.server.request_logs import access_log, logger, name_requests_in_logs
-
-if TYPE_CHECKING:
-    from vlm_run.adapter import Adapter
+from vlm_run.server.setup import Setup
 
 # How often the engine's state is checked, and how long /health reports a dead engine before the server ends.
 _WATCH_SECONDS = 0.5
 _DEATH_NOTICE_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What an API process needs to know; picklable, since there may be several.
-
-    Attributes:
-        adapter: The model.
-        args: vLLM's server arguments.
-        policy: Which images may be fetched, and how large they may be.
-        renderers: Processes that prepare requests with images, over all API processes; None for a
-            default by the number of CPU cores, 0 for none.
-        shutdown_seconds: How long running requests may take to finish after SIGTERM.
-        max_body_bytes: Largest request body.
-        page: Whether the chat page is served at `/`.
-        open_browser: Whether the page is opened in a browser once the server is ready.
-    """
-
-    adapter: Adapter
-    args: Namespace
-    policy: MediaPolicy
-    renderers: int | None
-    shutdown_seconds: float
-    max_body_bytes: int
-    page: bool = False
-    open_browser: bool = False
 
 
 def serve_at(listener: socket.socket, setup: Setup, client: Mapping[str, Any] | None = None) -> int:

@@ -32,7 +32,7 @@ from vlm_run.server.request_body import check_json_body
 from vlm_run.server.serving_engine import ServingEngine
 
 if TYPE_CHECKING:
-    from vlm_run.server.api_process import Setup
+    from vlm_run.server.setup import Setup
 
 
 async def build(setup: Setup, engine: ServingEngine) -> FastAPI:

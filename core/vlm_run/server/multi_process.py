@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlm_run.engine.vllm_internals import run_api_processes
-from vlm_run.server.api_process import Setup, serve_at
+from vlm_run.server.api_process import serve_at
 from vlm_run.server.arguments import import_parsers
 from vlm_run.server.request_logs import logger
+from vlm_run.server.setup import Setup
 
 
 def serve_in_several(setup: Setup) -> int:

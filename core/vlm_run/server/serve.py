@@ -13,10 +13,11 @@ import typer
 
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.plugins.cpu_dtype import DTYPE
-from vlm_run.server.api_process import Setup, serve_at
+from vlm_run.server.api_process import serve_at
 from vlm_run.server.arguments import server_arguments, take_media_policy
 from vlm_run.server.listening import listen, warn_if_open
 from vlm_run.server.multi_process import serve_in_several
+from vlm_run.server.setup import Setup
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
