@@ -302,7 +302,7 @@ class Adapter:
             return False
 
     def start_notes(self, **overrides: Any) -> list[str]:
-        """What a user should know before an engine starts with these engine options."""
+        """Notes for the user before an engine starts with these engine options."""
         notes = (self.dtype_note(**overrides), self.context_note(**overrides))
         return [note for note in notes if note is not None]
 
@@ -320,7 +320,7 @@ class Adapter:
         )
 
     def advice(self, option: str) -> str:
-        """What to do if the largest image takes more tokens than an engine option allows."""
+        """Advice for an engine option that allows fewer tokens than the largest image takes."""
         shrink = ", or let --max-pixels shrink images" if self.takes_pixel_bounds else ""
         return f"Raise {option}{shrink}."
 

@@ -139,7 +139,7 @@ def as_request_error(error: Exception) -> VlmRunError:
     """Return an exception that one request caused as an error of that request.
 
     This is the boundary around each request: whatever a library raises while the request is read,
-    rendered or submitted fails that request alone, with the cause in words.
+    rendered or submitted fails that request alone, with the cause.
 
     >>> as_request_error(UnicodeError("no such codec")).cause
     'the request cannot be served (UnicodeError: no such codec)'

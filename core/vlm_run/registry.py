@@ -1,4 +1,4 @@
-"""From a model type, a repository or a checkpoint directory to an adapter."""
+"""Resolves a model type, a repository or a checkpoint directory to an adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The right answers that a row brings, which metrics compare with."""
+"""The reference answers of a row, which metrics compare with."""
 
 from __future__ import annotations
 

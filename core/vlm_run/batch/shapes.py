@@ -34,7 +34,7 @@ _SOURCE_KEYS = ("bytes", "path", "url", "image", "base64")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a row asks.
+    """The question of a row.
 
     Attributes:
         request: The request, as `Request.parse` takes it.

@@ -12,7 +12,7 @@ from vlm_run.batch.row import Columns
 from vlm_run.batch.shapes import COLUMNS
 from vlm_run.errors import VlmRunError
 
-# What datasets call the columns that are known here by another name.
+# Names that datasets use for columns that are known here by another name.
 _SYNONYMS = {
     "query": ("question", "prompt", "instruction", "input", "text", "problem"),
     "response": ("answer", "answers", "label", "output", "completion", "target", "groundtruth", "solution"),

@@ -83,7 +83,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was measured on one side.
+    """The measurements of one side.
 
     Attributes:
         side: Its name.

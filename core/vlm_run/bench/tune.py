@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a candidate was measured to do.
+    """The measurements of a candidate.
 
     Attributes:
         name: The candidate's name.
@@ -121,7 +121,7 @@ class TrialFile:
 
 
 def describe(adapter: Adapter, requests: Sequence[Request], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What identifies a run: the model, the options and the requests."""
+    """The description that identifies a run: the model, the options and the requests."""
     digest = hashlib.sha256(pickle.dumps([each.conversation.messages for each in requests])).hexdigest()
     return {
         "model_type": adapter.spec.model_type,

@@ -39,7 +39,7 @@ _TAG = re.compile(f"({'|'.join(map(re.escape, TAGS))})")
 _NUMBER = r"\s*+(-?[0-9]++(?:\.[0-9]++)?)\s*+"
 _LIST = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 _CORNERS = re.compile(rf"\({_NUMBER},{_NUMBER}\)\s*+,?\s*+\({_NUMBER},{_NUMBER}\)")
-# What a JSON object has between its braces, without other objects; braces in strings do not count.
+# The inside of a JSON object that contains no other objects; braces in strings do not count.
 _INSIDE = r'[^{}"]++|"(?:[^"\\]++|\\.)*+"'
 # A JSON object whose objects have no objects themselves.
 _OBJECT = re.compile(rf"\{{(?:{_INSIDE}|\{{(?:{_INSIDE})*+\}})*+\}}", re.DOTALL)

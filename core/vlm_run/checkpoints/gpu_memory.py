@@ -87,20 +87,20 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """What a model takes of each GPU, in bytes.
+    """The memory that a model takes on each GPU, in bytes.
 
     Attributes:
         gpu: The GPUs.
         budget: What vLLM may use: `gpu_memory_utilization` of the memory.
         weights: The weights.
-        weights_from: Where the size of the weights comes from, in words.
+        weights_from: The source of the size of the weights, for display.
         activations: The largest step, text or images, and the logits.
         overhead: CUDA context, libraries and workspaces.
         kv_cache: What is left; negative if the rest does not fit.
         request: KV cache of one request of `max_model_len` tokens.
         max_model_len: The context length that was assumed.
         kv_cache_tokens: Tokens that the KV cache holds, in requests of that length.
-        options: Changes of which each alone makes it fit, in words; empty if it fits.
+        options: Options each of which alone makes the model fit, for display; empty if it fits.
         notes: What could not be determined.
     """
 
@@ -262,7 +262,7 @@ def _activations(config: Mapping[str, Any], gpu: Gpu, options: Mapping[str, Any]
     intermediate = int(text.get("moe_intermediate_size") or text.get("intermediate_size") or 4 * hidden)
     # Residual stream and attention; gate and up projection.
     decoder = tokens * (4 * hidden + 2 * intermediate // parallel) * value
-    # Of each request, in float32 and sorted.
+    # The logits of each request, in float32 and sorted.
     logits = min(requests, tokens) * vocabulary * 4 * 2
     vision = vision_config(config)
     vision_hidden, vision_intermediate, _ = vision_sizes(vision)
@@ -294,7 +294,7 @@ def _batched_tokens(gpu: Gpu, options: Mapping[str, Any], served: bool) -> int:
 def _changes(
     model: _Model, gpu: Gpu, given: Mapping[str, Any], served: bool
 ) -> Iterator[tuple[str, _Model, dict[str, Any]]]:
-    """Options to try, in words, with the model and the options that they lead to."""
+    """Options to try, each with its description and the model and options that result from it."""
     lengths = range(_SHORTEST_CONTEXT, int(given["max_model_len"]), _STEP)
 
     def too_long(length: int) -> bool:

@@ -20,7 +20,7 @@ BYTES_OF = {
 _TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")
 _FLOATS = {"F64": 8, "F32": 4}  # what vLLM converts to the engine's dtype, by the names of safetensors
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-# What config.json leaves out, by its model_type: the defaults of transformers' configuration classes
+# Values that config.json leaves out, by its model_type: the defaults of transformers' configuration classes
 # (configuration_gemma2.py, configuration_gemma3.py, configuration_cohere2.py).
 _GEMMA3 = {
     "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208,
@@ -34,7 +34,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 _FULL = {"full_attention", "attention"}
 _WINDOWED = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 _STATE = {"linear_attention", "mamba", "mamba2", "recurrent", "conv"}
-# Of openai/clip-vit-large-patch14-336, which Phi-3-vision's config.json names in place of dimensions.
+# Dimensions of openai/clip-vit-large-patch14-336, which Phi-3-vision's config.json names instead of them.
 _CLIP_LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "patch_size": 14}
 
 
@@ -44,7 +44,7 @@ class Weights:
 
     Attributes:
         size: Bytes of all weights in the dtype in which the engine holds them.
-        source: Where the number comes from, in words.
+        source: The source of the number, for display.
     """
 
     size: int

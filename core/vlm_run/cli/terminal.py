@@ -1,4 +1,4 @@
-"""What an interactive session needs of a terminal: lines, interrupts and dropped files."""
+"""The terminal of an interactive session: lines, interrupts and dropped files."""
 
 from __future__ import annotations
 

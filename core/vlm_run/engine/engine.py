@@ -162,7 +162,7 @@ class Engine:
 
         Args:
             request: In any shape that `Request.parse` takes.
-            sampling: For a request that brings no sampling parameters of its own.
+            sampling: Sampling parameters of requests that have none of their own.
             fetcher: Shared with the other requests of a batch, so that each URL is fetched once.
 
         Raises:

@@ -195,7 +195,7 @@ class Generator:
 
 
 def _first_token_seconds(output: RequestOutput) -> float:
-    """From vLLM's receipt of a request to its first token, by vLLM's own metrics; 0 before it."""
+    """Seconds from vLLM's receipt of a request to its first token, by vLLM's own metrics; 0 before it."""
     return output.metrics.first_token_latency if output.metrics is not None else 0.0
 
 

@@ -73,7 +73,7 @@ class LoopThread:
                 future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
                 running[number] = future
                 future.add_done_callback(partial(_report, finished, number))
-                # What has finished meanwhile is handed out first, however slowly coroutines come.
+                # Finished results are handed out first, however slowly coroutines arrive.
                 while not finished.empty() or len(running) >= at_once or _span(running) >= (window or inf):
                     yield _take(finished, running)
             while running:
@@ -132,7 +132,7 @@ def _take(finished: SimpleQueue[tuple[int, Future[T]]], running: dict[int, Futur
 
 
 def _span(running: dict[int, Future[T]]) -> int:
-    """From the oldest that runs to the newest, both included."""
+    """The number of coroutines from the oldest that runs to the newest, both included."""
     return next(reversed(running)) - next(iter(running)) + 1 if running else 0
 
 

@@ -92,7 +92,7 @@ class LoraAdapters:
             )
 
     async def load(self, llm: AsyncLLM) -> None:
-        """Load all adapters, so that one that vLLM cannot apply is told before the first request.
+        """Load all adapters, so that one that vLLM cannot apply is reported before the first request.
 
         Raises:
             EngineError: An adapter cannot be loaded.

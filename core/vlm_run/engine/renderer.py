@@ -89,7 +89,7 @@ class Renderer:
         )
         self._full_resolution_only = False
         self._processed = processed_image_cache(vllm_renderer)
-        # Of images whose processed form is in the cache, which are not decoded again.
+        # Sizes of images whose processed form is in the cache; these images are not decoded again.
         self._sizes: dict[str, ImageSize] = {}
         # Two adapters may share an engine. What the engine itself does to images is fixed.
         self._salt = f"{adapter.plugin.name} {adapter.plugin.version} {adapter.spec!r} ".encode()
@@ -273,7 +273,7 @@ class Renderer:
             kind: What the content is.
             content: The encoded image, the decoded pixels, or the digest of a document.
         """
-        from blake3 import blake3  # which vLLM brings
+        from blake3 import blake3  # a dependency of vLLM
 
         digest = blake3(self._salt)
         digest.update(f"{image.min_pixels} {image.max_pixels} ".encode())

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # For the engine's core, vLLM's front end, the caller and the operating system.
 _CORES_FOR_OTHERS = 4
-# What keeps one H200 busy with the smallest models.
+# Enough to keep one H200 busy with the smallest models.
 _MAX_WORKERS = 12
 # More do not make one image faster (Qwen2-VL, 672 × 672: 7.0 ms with 1, 6.7 with 4, 5.4 with 16).
 _MAX_THREADS = 16
@@ -117,7 +117,7 @@ class RendererPool:
         # One import of vLLM for all workers, of which each is a fork of the process that did it.
         context = get_context("forkserver")
         context.set_forkserver_preload(_IMPORTED_ONCE)
-        # Of one process, since pebble gives no say in which of several takes a task.
+        # Pools of one process each, since pebble does not let the caller choose the process for a task.
         pool = ProcessPool(1, initializer=_prepare, initargs=self._given, context=context)
         # It starts with its first task; this one lets it load while the engine does.
         pool.schedule(_warm_up)

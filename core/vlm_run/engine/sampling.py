@@ -36,7 +36,7 @@ def sampling_params(
 
     structured = None
     if sampling.json_schema is not None:
-        # As text, since vLLM could not send integers of more than 64 bits to its engine otherwise.
+        # As text, since vLLM cannot send integers of more than 64 bits to its engine.
         structured = StructuredOutputsParams(json=json.dumps(sampling.json_schema))
     elif sampling.choice is not None:
         structured = StructuredOutputsParams(choice=list(sampling.choice))

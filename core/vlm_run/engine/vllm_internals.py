@@ -1,4 +1,4 @@
-"""What vlm-run does with parts of vLLM that are not public, one function each.
+"""Uses of parts of vLLM that are not public, one function each.
 
 Everything used here is listed in `vllm_seams`, against which each release of vLLM is checked. vLLM's
 public interface is imported where it is needed, in `engine/` and `server/`.
@@ -152,7 +152,7 @@ def with_own_field_names(request: Request) -> Request:
 
 
 def client_addresses(client: Mapping[str, Any]) -> dict[str, Any]:
-    """What vLLM's launcher tells an API process about the engine, without what it says about the process."""
+    """The part of vLLM's launch arguments for an API process that describes the engine."""
     return {name: value for name, value in client.items() if name not in _CLIENT_COUNTS}
 
 

@@ -1,4 +1,4 @@
-"""What vLLM calls in each of its processes: the entry point in the group `vllm.general_plugins`.
+"""The entry point in the group `vllm.general_plugins`, which vLLM calls in each of its processes.
 
 Kept out of `vlm_run.engine`'s own imports: vLLM calls it in the middle of its own.
 """

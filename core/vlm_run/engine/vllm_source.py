@@ -18,7 +18,7 @@ _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def broken_seams(package: Traversable, seams: Sequence[Seam] = SEAMS) -> list[str]:
-    """What has changed in a vLLM's source code against what vlm-run uses, one line for each change.
+    """The changes in a vLLM's source code that affect vlm-run, one line for each.
 
     Args:
         package: The directory `vllm`, on disk or in a wheel (`zipfile.Path`).
@@ -44,7 +44,7 @@ class _Source:
         self.tree = cache(self._tree)
 
     def failures(self, seam: Seam) -> Iterator[str]:
-        """What of a seam is not as vlm-run expects."""
+        """The differences between a seam and what vlm-run expects."""
         place, found = self._locate(seam)
         if found is None:
             yield f"{' or '.join(seam.places)}: not found"
@@ -107,7 +107,7 @@ class _Source:
         return [*(name for base in self._bases(found) for name in self._fields(base)), *own]
 
     def _name(self, module: str, name: str) -> _Found | None:
-        """What a name of a module stands for, imports followed."""
+        """The definition of a name in a module; imports are followed."""
         tree = self.tree(module)
         if tree is None:
             return None

@@ -40,7 +40,7 @@ def explain(
     gpu: Gpu | None = None,
     **overrides: Any,
 ) -> Explanation:
-    """What would be sent to the model for a conversation, and what it costs.
+    """Show the prompt that would be sent to the model for a conversation, and its cost.
 
     Args:
         adapter: The model, from `Registry.load`.

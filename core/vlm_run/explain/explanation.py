@@ -1,4 +1,4 @@
-"""What a request becomes and what it costs, as data."""
+"""The result of `explain`: a request's prompt, images, tokens and engine options."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Placeholder:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What would be sent to the model, and what it costs.
+    """The prompt that would be sent to the model, and its cost.
 
     Attributes:
         model_type: The model type.

@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = (
 PDF_SUFFIX = ".pdf"
 
 PAGE_MARK = "#page="
-"""What stands between a document and the pages that are meant."""
+"""The mark between a document and its page numbers in a source, as in `doc.pdf#page=2`."""
 
 
 @dataclass(frozen=True, slots=True)

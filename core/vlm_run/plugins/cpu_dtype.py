@@ -30,7 +30,7 @@ def cpu_engine_kwargs(source: str, options: Mapping[str, Any]) -> dict[str, Any]
     """The engine options that vlm-run sets for this machine, below those of the plugin.
 
     Args:
-        source: The checkpoint. A quantized one brings the dtype that its kernels need.
+        source: The checkpoint. A quantized one names the dtype that its kernels need.
         options: The engine options that are set anyway.
     """
     if "dtype" in options or options.get("quantization") or not vllm_is_for_cpu():
@@ -41,7 +41,7 @@ def cpu_engine_kwargs(source: str, options: Mapping[str, Any]) -> dict[str, Any]
 
 
 def dtype_note(source: str, options: Mapping[str, Any]) -> str | None:
-    """What to tell the user where `cpu_engine_kwargs` sets the dtype; else None."""
+    """A note for the user where `cpu_engine_kwargs` sets the dtype; else None."""
     return NOTE if cpu_engine_kwargs(source, options) else None
 
 

@@ -1,1 +1,1 @@
-"""From messages to token ids: conversations, chat templates, and the prompt they render to."""
+"""Conversations, chat templates, and the tokenization of the prompts that they render to."""

@@ -22,7 +22,7 @@ GIB = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one replica takes of its node.
+    """The resources that one replica takes on its node.
 
     Attributes:
         cpus: CPU cores.
@@ -35,7 +35,7 @@ class Share:
     memory: int = 0
 
     def options(self) -> dict[str, Any]:
-        """As the options of an actor."""
+        """The resources as options of an actor."""
         memory = {"memory": self.memory} if self.memory else {}
         return {"num_cpus": self.cpus, "num_gpus": self.gpus, **memory}
 
@@ -152,7 +152,7 @@ def nodes() -> list[Node]:
 
 
 def share_of(options: Mapping[str, Any], replicas: int, cluster: Sequence[Node]) -> Share:
-    """What each of `replicas` needs, by the engine options and the vLLM that is installed.
+    """The resources of each of `replicas`, by the engine options and the vLLM that is installed.
 
     Args:
         options: Engine options with the plugin's among them.
@@ -275,7 +275,7 @@ def installed() -> dict[str, str]:
 
 
 def version_differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> str:
-    """What differs, in words; empty if nothing does. Plugins that only the node has do no harm."""
+    """Describe the differences; empty if there are none. Plugins that only the node has do no harm."""
     differences = [
         f"{name} {found[name]} in place of {version}" if name in found else f"{name} {version} is missing"
         for name, version in wanted.items()

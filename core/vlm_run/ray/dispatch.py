@@ -1,6 +1,6 @@
 """Which replica answers which row, and what happens to the rows of a replica that dies.
 
-No Ray in here: the pool reports what replicas do, and is told what to send them.
+This module does not use Ray: the pool reports what replicas do, and asks what to send to them.
 
 A replica that dies leaves rows unanswered, and any of them may have killed it. They are retried on a
 replica that has nothing else to do, in small groups; the rows of a group that dies, too, are retried one
@@ -68,7 +68,7 @@ class Dispatch:
         self._replicas[name] = _Replica(capacity)
 
     def hand_out(self, most: int) -> dict[str, list[tuple[int, Request]]]:
-        """What to send to which replica now: the rows of dead ones, then up to `most` fresh ones."""
+        """Choose rows for each replica: first those of dead replicas, then up to `most` fresh ones."""
         sent: dict[str, list[tuple[int, Request]]] = {}
         for name, replica in self._replicas.items():
             if self._left_behind and not replica.in_flight:
@@ -112,7 +112,7 @@ class Dispatch:
         return []
 
     def _span(self) -> int:
-        """From the oldest row that is not answered to the newest, both included."""
+        """The number of rows from the oldest without an answer to the newest, both included."""
         return self._taken - next(iter(self._open)) if self._open else 0
 
     def _receiver(self) -> str | None:

@@ -107,7 +107,7 @@ class Replicas:
                     replica.actor.drop.remote()
 
     def process_ids(self) -> list[int]:
-        """Of the replicas that answer now, each on its node."""
+        """The process ids of the replicas that answer now, each on its node."""
         found = []
         for replica in list(self._running.values()):
             with suppress(ray.exceptions.RayError):

@@ -1,4 +1,4 @@
-"""What stands in front of Ray Serve's proxies: image affinity, and Ray Serve's own answers as errors.
+"""Middleware of Ray Serve's proxies: image affinity, and Ray Serve's own answers as errors.
 
 Ray Serve calls `middlewares` in each proxy, by the variable that `ENVIRONMENT` sets.
 """
@@ -30,7 +30,7 @@ _SERVES_OWN_STATUS = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAIL
 
 
 def middlewares() -> list[Middleware]:
-    """What each of Ray Serve's proxies puts in front of itself, the innermost first."""
+    """The middleware of each of Ray Serve's proxies, the innermost first."""
     return [Middleware(ImageAffinity), Middleware(RetryHints)]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Answerer(Protocol):
-    """What a replica answers with.
+    """Answers the requests of a replica.
 
     Attributes:
         capacity: Requests that it takes at a time.
@@ -134,7 +134,7 @@ class Replica:
             task.add_done_callback(self._tasks.discard)
 
     async def take(self) -> list[Answer]:
-        """What is answered, at least one response; waits for it, and a moment for more."""
+        """The finished responses, at least one; waits for the first, and a moment for more."""
         await self._answered.wait()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._enough.wait(), _LINGER_S)
@@ -155,7 +155,7 @@ class Replica:
             await asyncio.to_thread(self._answerer.shutdown)
 
     def process_id(self) -> int:
-        """Of this replica, on its node."""
+        """The process id of this replica on its node."""
         return os.getpid()
 
     async def _answer(self, run: int, number: int, request: Request, sampling: Sampling) -> None:

@@ -46,7 +46,7 @@ APPLICATION = "vlm-run"
 _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 _WATCH_SECONDS = 0.5
 _HEALTH_SECONDS = 5.0
-# What vLLM runs at a time where its options do not say; the rest waits in its queue, not in Ray's.
+# Requests that vLLM runs at a time by default; the others wait in its queue, not in Ray's.
 _USUAL_MAX_NUM_SEQS = 128
 _UNSUPPORTED = {
     "uds": "Ray Serve listens at --host and --port.",

@@ -42,7 +42,7 @@ TASK = "vlm_run_task"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What this process serves.
+    """The model and limits that this process serves.
 
     Attributes:
         adapter: The model.

@@ -20,7 +20,7 @@ from vlm_run.media.load import load_image_async
 DIRECTORY = Path(__file__).with_name("page")
 _STATIC = "/page"
 _THUMBNAIL_SIDE = 512
-# What the page may load and connect to: this server. Nothing inline runs, whatever a model answers.
+# The page may load from and connect to this server only. Nothing inline runs, whatever a model answers.
 _HEADERS = {
     "Content-Security-Policy": "; ".join(
         [

@@ -76,7 +76,7 @@ def _check(place: str, value: Any, *, field: str | None = None, message_index: i
 
 
 def _fault(value: Any) -> str | None:
-    """What is wrong with a value's numbers or its depth."""
+    """Describe a fault of a value's numbers or depth; None if both are fine."""
     level, depth = [value], 0
     while level:
         depth += 1

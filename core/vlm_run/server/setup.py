@@ -1,4 +1,4 @@
-"""What the processes of a server need to know."""
+"""The settings that all processes of a server share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What an API process needs to know; picklable, since there may be several.
+    """The settings of an API process; picklable, since there may be several processes.
 
     Attributes:
         adapter: The model.

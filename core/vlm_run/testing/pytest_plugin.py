@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
 
 ImageTokens: TypeAlias = "Callable[[Adapter, list[tuple[int, int]]], list[int]]"
-"""From an adapter and the (width, height) in pixels of each image of a prompt to their token counts."""
+"""Returns the token counts of a prompt's images from an adapter and their (width, height) in pixels."""
 
 _OPTION = "--vlm-run-checkpoint"
 _SUITE = "vlm_run.testing.conformance"

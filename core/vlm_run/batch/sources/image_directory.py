@@ -13,7 +13,7 @@ from vlm_run.batch.sources.source import Source, import_library
 from vlm_run.errors import MediaError, VlmRunError
 from vlm_run.media.source import IMAGE_SUFFIXES, PDF_SUFFIX
 
-# What archives and file servers add beside the files.
+# Names of files that archives and file servers add.
 _HIDDEN = ("__MACOSX", "@eaDir")
 _SINCE_DOCUMENTS = (".heic", ".heif")
 

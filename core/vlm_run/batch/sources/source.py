@@ -1,4 +1,4 @@
-"""What every kind of source gives."""
+"""The interface of all kinds of sources."""
 
 from __future__ import annotations
 
