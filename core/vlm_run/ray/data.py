@@ -27,8 +27,8 @@ class Infer:
 
     Columns are those of data files (docs/batch.md): `query` and `images`, `messages`, and so on. A row's
     columns stay, beside `response`, `boxes` if there are any, `finish_reason`, `usage`, `timings` and
-    `error`. A row that fails has `error` (`type`, `message`) and no `response`; the others are not affected. The
-    `response` of an input row becomes `reference` in the output.
+    `error`. A row that fails has `error` (`type`, `message`) and no `response`; other rows are not
+    affected. The `response` of an input row becomes `reference` in the output.
 
     >>> dataset.map_batches(  # doctest: +SKIP
     ...     vlm_run.ray.Infer,
