@@ -8,7 +8,7 @@ from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from vlm_run.boxes import Box, ImageSize, parse_boxes
-from vlm_run.errors import ConversationError, PluginError, VlmRunError, printable
+from vlm_run.errors import ConversationError, PluginError, TemplateError, VlmRunError, printable
 from vlm_run.plugins.cpu_dtype import cpu_engine_kwargs, dtype_note
 from vlm_run.plugins.discovery import Plugin, Plugins
 from vlm_run.plugins.gpu_throughput import gpu_engine_kwargs
@@ -100,7 +100,7 @@ class Adapter:
             masked = with_end_mark(masked)
         text = self._call("render_prompt", str, model=self.spec, conversation=masked)
         prompt = guard.unmask(cut_at_end_mark(text) if conversation.continued else text)
-        self._check_tool_images(conversation, prompt)
+        self._check_images(conversation, prompt)
         return prompt
 
     def with_task_text(self, conversation: Conversation) -> Conversation:
@@ -128,19 +128,28 @@ class Adapter:
             )
         return text
 
-    def _check_tool_images(self, conversation: Conversation, prompt: Prompt) -> None:
-        """Raise unless the prompt has a placeholder for each image, if a tool's message has images.
+    def _check_images(self, conversation: Conversation, prompt: Prompt) -> None:
+        """Raise unless the prompt has a placeholder for each image, where the request may be the cause.
 
-        Few chat templates render those; the others leave them out.
+        Few chat templates render images of tool messages; the others leave them out. Variables of the
+        request may be of those that the template writes as the placeholder.
         """
         places = [index for index, _ in conversation.image_places()]
         of_tools = [index for index in places if conversation.messages[index].role == "tool"]
-        if of_tools and len(prompt.split(self.spec.image_placeholder)) != len(places) + 1:
+        if not (of_tools or conversation.template_kwargs):
+            return
+        if len(prompt.split(self.spec.image_placeholder)) == len(places) + 1:
+            return
+        if of_tools:
             raise ConversationError(
                 f"the chat template of '{self.spec.model_type}' does not render images of tool messages",
                 hint="Give the image in a user message.",
                 message_index=of_tools[0],
             )
+        raise TemplateError(
+            f"the chat template of '{self.spec.model_type}' does not render each image once with "
+            "the variables of this request"
+        )
 
     def render(self, conversation: Conversation, control: Iterable[str] = ()) -> Prompt:
         """The former name of `render_prompt`, which is kept for existing scripts."""

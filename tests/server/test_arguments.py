@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ def test_options_go_before_the_plugin_and_flags_before_both() -> None:
     assert (args.max_num_seqs, args.max_model_len, args.port) == (3, 999, 9)
     assert arguments("--max_model_len=512", "--no-enforce-eager").enforce_eager is False
     assert arguments("--api-key", "a", "b").api_key == ["a", "b"]
+
+
+def test_parsers_of_reasoning_know_the_templates_variables() -> None:
+    adapter = Registry.load("demo-llava")
+    assert not server_arguments(adapter, {}, []).default_chat_template_kwargs
+    variables = {"enable_thinking": False, "image_token": "<image>"}
+    adapter = replace(adapter, spec=adapter.spec.model_copy(update={"template_kwargs": variables}))
+    assert server_arguments(adapter, {}, []).default_chat_template_kwargs == {"enable_thinking": False}
 
 
 def test_lora_adapters_reach_vllm_by_name_with_the_rank_they_need(

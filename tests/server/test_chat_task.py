@@ -39,6 +39,12 @@ def test_a_value_in_the_templates_variables_is_a_name_or_nothing(task: Any) -> N
     assert rendered(chat_template_kwargs={"vlm_run_task": task}).task is None
 
 
+def test_variables_of_the_template_are_those_that_the_client_gave() -> None:
+    assert rendered().template_kwargs == {}
+    assert rendered(tools=None, chat_template_kwargs={"a": 1}, task="ocr").template_kwargs == {"a": 1}
+    assert rendered(reasoning_effort="none").template_kwargs["enable_thinking"] is False
+
+
 def test_the_server_answers_a_task_as_its_text(server: Server) -> None:
     """`draw` paints four shapes."""
     assert (
@@ -46,6 +52,11 @@ def test_the_server_answers_a_task_as_its_text(server: Server) -> None:
         == server.ask("<image>How many shapes are there?", images=[base64_of(draw(1))])
         == "4"
     )
+
+
+def test_variables_that_the_template_does_not_use_have_no_effect(server: Server) -> None:
+    variables = {"enable_thinking": False, "messages": [], "bos_token": "</s>"}
+    assert server.ask([IMAGE], task="count", chat_template_kwargs=variables) == "4"
 
 
 def test_the_server_names_the_models_tasks(server: Server) -> None:

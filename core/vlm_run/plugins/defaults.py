@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_run.errors import UnknownTokenCountError
+from vlm_run.errors import PluginError, TemplateError, UnknownTokenCountError
 from vlm_run.hookspecs import hookimpl
 from vlm_run.specs import Limits, ModelSpec
 
@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 def render_prompt(model: ModelSpec, conversation: Conversation) -> str:
     from vlm_run.prompts import chat_template
 
-    return chat_template.render(
-        Path(model.chat_template),
-        _messages(model, conversation),
-        bos_token=model.bos_token,
-        eos_token=model.eos_token,
-        tools=conversation.tools,
-        variables=model.template_kwargs,
-    )
+    try:
+        return chat_template.render(
+            Path(model.chat_template),
+            _messages(model, conversation),
+            bos_token=model.bos_token,
+            eos_token=model.eos_token,
+            tools=conversation.tools,
+            variables={**model.template_kwargs, **conversation.template_kwargs},
+        )
+    except PluginError as error:
+        if conversation.template_kwargs:  # a template may fail on any value that it does not expect
+            raise TemplateError(f"with the variables of this request, {error}") from error
+        raise
 
 
 def _messages(model: ModelSpec, conversation: Conversation) -> list[dict[str, Any]]:

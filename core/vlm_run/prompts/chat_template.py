@@ -55,7 +55,7 @@ def render(
         bos_token: The template's `bos_token`.
         eos_token: The template's `eos_token`.
         tools: The template's `tools`.
-        variables: Further variables of the template.
+        variables: Further variables of the template; one with the name of another argument has no effect.
 
     Raises:
         TemplateError: The template refused the messages through `raise_exception`.
@@ -63,11 +63,15 @@ def render(
     """
     try:
         return _compiled(template).render(
-            messages=messages,
-            tools=list(tools) or None,  # None, not undefined: templates distinguish the two
-            documents=None,
-            add_generation_prompt=True,
-            **{**(variables or {}), "bos_token": bos_token, "eos_token": eos_token},
+            {
+                **(variables or {}),
+                "messages": messages,
+                "tools": list(tools) or None,  # None, not undefined: templates distinguish the two
+                "documents": None,
+                "add_generation_prompt": True,
+                "bos_token": bos_token,
+                "eos_token": eos_token,
+            }
         )
     except _Refusal as refusal:
         raise TemplateError(f"the chat template refuses the conversation: {refusal}") from None

@@ -17,7 +17,7 @@ their turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from vlm_run.errors import ConversationError
@@ -46,12 +46,14 @@ class Conversation:
         tools: Tools that the model may call, as in OpenAI's `tools`, for templates that support them.
         continued: Whether the last message is the beginning of the model's own answer.
         task: Name of a task of the model, whose text precedes the question; None for none.
+        template_kwargs: Variables of the chat template, which override the spec's.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     continued: bool = False
     task: str | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_messages(

@@ -52,6 +52,9 @@ class Guard:
             conversation,
             messages=tuple(map(self._mask_message, conversation.messages)),
             tools=tuple(self._mask_inside(tool) for tool in conversation.tools),
+            template_kwargs={
+                name: self._mask_inside(value) for name, value in conversation.template_kwargs.items()
+            },
         )
 
     def unmask(self, rendered: str) -> Prompt:

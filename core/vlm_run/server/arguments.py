@@ -53,6 +53,7 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
     defaults = {
         "host": "127.0.0.1",
         "served_model_name": [adapter.spec.model_type],
+        **_template_variables(adapter),
         **adapter.engine_kwargs(served=True, **options),
     }
     _check_names(defaults, {action.dest for action in parser._actions})
@@ -116,6 +117,17 @@ def api_keys(args: Namespace) -> list[str]:
     from vllm import envs
 
     return [key for key in (args.api_key or [envs.VLLM_API_KEY]) if key]
+
+
+def _template_variables(adapter: Adapter) -> dict[str, Any]:
+    """The option that tells vLLM's parsers of reasoning the spec's variables, such as `enable_thinking`.
+
+    Strings are left out: those of a derived spec are the names of its tokens.
+    """
+    variables = {
+        name: value for name, value in adapter.spec.template_kwargs.items() if not isinstance(value, str)
+    }
+    return {"default_chat_template_kwargs": variables} if variables else {}
 
 
 def _check_names(options: Mapping[str, Any], known: set[str]) -> None:

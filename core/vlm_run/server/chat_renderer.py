@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 TASK = "vlm_run_task"
 """The key of `chat_template_kwargs` under which the chat endpoint passes on a request's task."""
+# What vLLM adds to `chat_template_kwargs` and the adapter decides itself.
+_OWN_VARIABLES = ("tools", "documents", "add_generation_prompt", "continue_final_message", TASK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,11 @@ def _conversation(messages: Sequence[Mapping[str, Any]], params: Any) -> Convers
         continued=bool(options.get("continue_final_message")),
     )
     task = options.get(TASK)
-    return replace(conversation, task=task) if isinstance(task, str) else conversation
+    return replace(
+        conversation,
+        task=task if isinstance(task, str) else None,
+        template_kwargs={name: value for name, value in options.items() if name not in _OWN_VARIABLES},
+    )
 
 
 def _without_tags(index: int, message: Any) -> Any:
