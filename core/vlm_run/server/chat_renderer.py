@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TASK = "vlm_run_task"
 """The key of `chat_template_kwargs` under which the chat endpoint passes on a request's task."""
-# What vLLM adds to `chat_template_kwargs` and the adapter decides itself.
+# Variables that vLLM adds to `chat_template_kwargs`, and that the adapter sets itself.
 _OWN_VARIABLES = ("tools", "documents", "add_generation_prompt", "continue_final_message", TASK)
 
 
