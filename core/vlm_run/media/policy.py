@@ -41,6 +41,16 @@ class MediaPolicy(BaseModel):
     """Maximum number of pages that one document may add to a request."""
     document_dpi: int = Field(default=150, ge=1)
     """Resolution of a PDF's pages, in pixels per inch, for a model that does not resize images."""
+    max_video_bytes: int = Field(default=200 * MIB, ge=1)
+    """Maximum size of an encoded video, in bytes."""
+    max_video_seconds: float = Field(default=3600.0, gt=0)
+    """Maximum duration of a video, in seconds, as its header states it."""
+    max_video_frames: int = Field(default=216_000, ge=1)
+    """Maximum number of frames in a video; by default, an hour of 60 a second."""
+    max_video_pixels: int = Field(default=500_000_000, ge=1)
+    """Maximum number of pixels in all frames of a video that a model sees, after they are scaled."""
+    video_timeout_s: float = Field(default=60.0, gt=0)
+    """Time limit for decoding one video, in seconds."""
 
     @classmethod
     def for_server(cls) -> Self:
