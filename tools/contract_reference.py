@@ -8,10 +8,12 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
-from vlm_run import BoxCoordinates, hookspecs, specs, vision
+from pydantic import BaseModel
+
+from vlm_run import BoxCoordinates, hookspecs, specs, video, vision
 from vlm_run.testing import suite
 
 TARGET = Path(__file__).parents[1] / "docs/contract.md"
@@ -41,7 +43,12 @@ def reference() -> str:
     sections += ["## Hooks", *(_hook(name, function) for name, function in hooks())]
     sections += ["## Model types", *(_model(each) for each in (specs.ModelSpec, specs.Limits))]
     sections += ["## Images", _markdown((inspect.getdoc(vision) or "").partition("\n\n")[2])]
-    sections += [_model(each) for each in _vision_facts()]
+    sections += [_model(each) for each in _facts(vision)]
+    sections += [
+        "## Videos",
+        _markdown((inspect.getdoc(video) or "").partition("\n\n")[2]),
+        *map(_model, _facts(video)),
+    ]
     sections += ["## Boxes", _model(BoxCoordinates)]
     sections += ["## Checks", CHECKS, _checks()]
     return "\n\n".join(sections) + "\n"
@@ -119,9 +126,12 @@ def _checks() -> str:
     return "\n".join(["| Check | Passes if |", "|---|---|", *rows])
 
 
-def _vision_facts() -> list[type]:
+def _facts(module: ModuleType) -> list[type]:
+    """The pydantic models of a module, in the order of their definition."""
     own = [
-        each for _, each in inspect.getmembers(vision, inspect.isclass) if each.__module__ == vision.__name__
+        each
+        for _, each in inspect.getmembers(module, inspect.isclass)
+        if each.__module__ == module.__name__ and issubclass(each, BaseModel)
     ]
     return sorted(own, key=lambda each: inspect.getsourcelines(each)[1])
 

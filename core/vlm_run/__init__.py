@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from vlm_run.response import Usage as Usage
     from vlm_run.specs import Limits as Limits
     from vlm_run.specs import ModelSpec as ModelSpec
+    from vlm_run.video import DynamicVideo as DynamicVideo
+    from vlm_run.video import FrameSelection as FrameSelection
+    from vlm_run.video import VideoFacts as VideoFacts
     from vlm_run.vision import AnyResolution as AnyResolution
     from vlm_run.vision import DynamicResolution as DynamicResolution
     from vlm_run.vision import FixedResolution as FixedResolution
@@ -64,10 +67,12 @@ _HOME = {
     "ConversationError": "errors",
     "Delta": "response",
     "DynamicResolution": "vision",
+    "DynamicVideo": "video",
     "Engine": "engine",
     "DownloadError": "errors",
     "EngineError": "errors",
     "FixedResolution": "vision",
+    "FrameSelection": "video",
     "Image": "prompts.conversation",
     "ImageSize": "boxes",
     "ImageSource": "media.source",
@@ -91,6 +96,7 @@ _HOME = {
     "UnknownModelError": "errors",
     "UnknownTokenCountError": "errors",
     "Usage": "response",
+    "VideoFacts": "video",
     "VisionFacts": "vision",
     "VlmRunError": "errors",
     "convert_to_base64": "media",

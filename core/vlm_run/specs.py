@@ -10,6 +10,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from vlm_run.boxes.coordinates import BoxCoordinates
+from vlm_run.video import VideoFacts
 from vlm_run.vision import VisionFacts
 
 _MODEL_TYPE = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
@@ -74,6 +75,8 @@ class ModelSpec(BaseModel):
     image_placeholder: str
     """The string that represents an image in the prompt; `{index}` becomes its number, counted from 1."""
 
+    video_placeholder: str | None = None
+    """The string that represents a video in the prompt; needed with `video`."""
     image_token: str | None = None
     """The token that replaces the placeholder in the token ids, if the placeholder is plain text to the
     tokenizer. The text between images is then tokenized piece by piece, each piece with its own BOS,
@@ -117,6 +120,8 @@ class ModelSpec(BaseModel):
 
     vision: SerializeAsAny[VisionFacts] | None = None
     """How images become image tokens; None if the plugin implements `count_image_tokens`."""
+    video: SerializeAsAny[VideoFacts] | None = None
+    """Which frames of a video the model sees, and how they become tokens; None if it takes no videos."""
     box_coordinates: BoxCoordinates | None = None
     """How the model writes the coordinates of boxes in its answers; None if that is not documented."""
     control_tokens: tuple[str, ...] = ()
@@ -139,6 +144,12 @@ class ModelSpec(BaseModel):
     derived_from: Mapping[str, str] = Field(default_factory=dict)
     """For a spec that was derived from a checkpoint: the source of each field. Empty for a listed model
     type."""
+
+    @model_validator(mode="after")
+    def _check_video(self) -> Self:
+        if (self.video is None) != (self.video_placeholder is None):
+            raise ValueError("needs both video and video_placeholder, or neither")
+        return self
 
     def quantized_as(self, name: str) -> str | None:
         """The repository in `quantized` that a name refers to, with or without its owner; None if none.
@@ -171,6 +182,9 @@ class Limits(BaseModel):
 
     max_images: int | None = Field(default=None, ge=0)
     """Maximum number of images in one conversation."""
+    max_videos: int | None = Field(default=None, ge=0)
+    """Maximum number of videos in one conversation. The plugins' default is 0, since an engine that takes
+    videos reserves memory for them."""
     max_model_len: int | None = Field(default=None, ge=1)
     """Maximum length of prompt and answer together, in tokens."""
     min_pixels: int | None = Field(default=None, ge=1)
@@ -187,11 +201,9 @@ class Limits(BaseModel):
     def apply_to(self, engine_kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Engine options with these limits applied."""
         kwargs = dict(engine_kwargs)
-        if self.max_images is not None:
-            kwargs["limit_mm_per_prompt"] = {
-                **(kwargs.get("limit_mm_per_prompt") or {}),
-                "image": self.max_images,
-            }
+        most = {"image": self.max_images, "video": self.max_videos}
+        if given := {kind: count for kind, count in most.items() if count is not None}:
+            kwargs["limit_mm_per_prompt"] = {**(kwargs.get("limit_mm_per_prompt") or {}), **given}
         if self.max_model_len is not None:
             kwargs["max_model_len"] = self.max_model_len
         if bounds := self.pixel_bounds:

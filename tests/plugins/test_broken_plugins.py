@@ -82,7 +82,7 @@ LEFT_OUT: dict[str, tuple[str, str]] = {
     # Contracts.
     "contract_newer": (
         f"vlm_run_contract = '>=2'\n{HEAD}{SPECS}",
-        "contract >=2, but this vlm-run has contract 1.1",
+        "contract >=2, but this vlm-run has contract 1.2",
     ),
     "contract_older": (f"vlm_run_contract = '<1'\n{HEAD}{SPECS}", "Upgrade the plugin"),
     "contract_nonsense": (f"vlm_run_contract = 'yes'\n{HEAD}{SPECS}", "not a version range"),

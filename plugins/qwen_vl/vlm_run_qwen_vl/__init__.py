@@ -5,15 +5,24 @@ This plugin contains only data: vLLM and transformers implement the architecture
 
 from __future__ import annotations
 
-from vlm_run import BoxCoordinates, DynamicResolution, ModelSpec, hookimpl
+from vlm_run import BoxCoordinates, DynamicResolution, DynamicVideo, ModelSpec, hookimpl
 from vlm_run_qwen_vl import first_generation, qwen3_5, qwen3_vl
 from vlm_run_qwen_vl.common import CONTROL_TOKENS_2, CONTROL_TOKENS_2_5, quantized, spec
 
-vlm_run_contract = ">=1.1,<2"
+vlm_run_contract = ">=1.2,<2"
 
 # preprocessor_config.json of Qwen/Qwen2-VL-7B-Instruct; Qwen2.5-VL's has the same values.
 _VISION_2 = DynamicResolution(
     patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12845056, downscaled_decode=True
+)
+# vision_process.py of qwen-vl-utils 0.0.14: VIDEO_MIN_TOKEN_NUM, VIDEO_MAX_TOKEN_NUM and 90 % of MODEL_SEQ_LEN,
+# in tokens of 28 × 28 pixels. The number of frames is as the class has it by default.
+_VIDEO_2 = DynamicVideo(
+    patch_size=14,
+    merge_size=2,
+    min_pixels=128 * 28 * 28,
+    max_pixels=768 * 28 * 28,
+    total_pixels=int(128000 * 28 * 28 * 0.9),
 )
 
 
@@ -34,6 +43,8 @@ def _qwen2_vl(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
         architecture="Qwen2VLForConditionalGeneration",
         chat_template="templates/qwen2-vl.jinja",
         vision=_VISION_2,
+        video=_VIDEO_2,
+        video_placeholder="<|vision_start|><|video_pad|><|vision_end|>",
         # Coordinates in [0, 1000): Qwen2-VL's technical report (arXiv 2409.12191), on visual grounding.
         box_coordinates=BoxCoordinates(maximum=1000),
         context_length=32768,  # max_position_embeddings
@@ -52,6 +63,8 @@ def _qwen2_5_vl(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
         architecture="Qwen2_5_VLForConditionalGeneration",
         chat_template="templates/qwen2-vl.jinja",
         vision=_VISION_2,
+        video=_VIDEO_2,
+        video_placeholder="<|vision_start|><|video_pad|><|vision_end|>",
         # cookbooks/spatial_understanding.ipynb of QwenLM/Qwen2.5-VL scales by the processor's image grid. An
         # author in issue 940 of QwenLM/Qwen3-VL: by the size of the image that the model gets.
         box_coordinates=BoxCoordinates(maximum=None),

@@ -74,7 +74,7 @@ def spec(name: str, hidden_size: int, gpus: int = 1, **differs: Any) -> ModelSpe
             # Qwen2-VL's full context, enough for the largest image's 16,384 tokens. Later generations
             # support more, which costs memory: set `max_model_len`.
             "max_model_len": 32768,
-            # Otherwise vLLM profiles its memory use with a video.
+            # Otherwise vLLM profiles its memory use with a video; --max-videos allows some.
             "limit_mm_per_prompt": {"video": 0},
             **({"tensor_parallel_size": gpus} if gpus > 1 else {}),
         },
