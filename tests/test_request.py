@@ -93,12 +93,12 @@ def test_a_value_that_is_not_a_request_is_refused(value: Any, message: str) -> N
         ({"query": "Q", "image": "a.png"}, "unknown request field 'image'. Did you mean 'images'?"),
         (
             {"query": "Q", "messages": MESSAGES},
-            "unknown request field 'query'. Known: messages, images, sampling, lora, task.",
+            "unknown request field 'query'. Known: messages, images, videos, sampling, lora, task.",
         ),
         ({"messages": MESSAGES, "system": "S"}, "unknown request field 'system'. "),
         (
             {"query": "Q", 7: "?"},
-            "unknown request field '7'. Known: query, history, images, system, sampling, lora, task.",
+            "unknown request field '7'. Known: query, history, images, videos, system, sampling, lora, task.",
         ),
         (
             {"query": "Q", "sampling": {"temprature": 1}},

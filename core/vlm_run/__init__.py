@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from vlm_run.prompts.conversation import Image as Image
     from vlm_run.prompts.conversation import Message as Message
     from vlm_run.prompts.conversation import Text as Text
+    from vlm_run.prompts.conversation import Video as Video
     from vlm_run.prompts.prompt import Prompt as Prompt
     from vlm_run.registry import Registry as Registry
     from vlm_run.request import Request as Request
@@ -96,6 +97,7 @@ _HOME = {
     "UnknownModelError": "errors",
     "UnknownTokenCountError": "errors",
     "Usage": "response",
+    "Video": "prompts.conversation",
     "VideoFacts": "video",
     "VisionFacts": "vision",
     "VlmRunError": "errors",

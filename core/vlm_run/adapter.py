@@ -8,7 +8,14 @@ from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from vlm_run.boxes import Box, ImageSize, parse_boxes
-from vlm_run.errors import ConversationError, PluginError, TemplateError, VlmRunError, printable
+from vlm_run.errors import (
+    ConversationError,
+    MediaError,
+    PluginError,
+    TemplateError,
+    VlmRunError,
+    printable,
+)
 from vlm_run.plugins.cpu_dtype import cpu_engine_kwargs, dtype_note
 from vlm_run.plugins.discovery import Plugin, Plugins
 from vlm_run.plugins.gpu_throughput import gpu_engine_kwargs
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
 
     from vlm_run.engine import Engine
     from vlm_run.prompts.conversation import Conversation, Image
+    from vlm_run.video import FrameSelection, VideoFacts
 
 T = TypeVar("T")
 
@@ -89,8 +97,9 @@ class Adapter:
 
         Raises:
             TemplateError: The chat template refuses the conversation.
-            ConversationError: The model has no such task.
+            ConversationError: The model has no such task, or takes no videos.
         """
+        self._check_takes_videos(conversation)
         if self.spec.reasoning_end is not None:
             conversation = conversation.without_reasoning(self.spec.reasoning_end)
         guard = Guard({*control_tokens(self.spec), *control})
@@ -127,6 +136,16 @@ class Adapter:
                 hint=f"Its tasks: {known}." if known else "It has no tasks. Ask a question instead.",
             )
         return text
+
+    def _check_takes_videos(self, conversation: Conversation) -> None:
+        places = conversation.video_places()
+        if places and self.spec.video is None:
+            raise ConversationError(
+                f"'{self.spec.model_type}' takes no videos",
+                hint="Give frames as images, or use another model.",
+                message_index=places[0][0],
+                video_index=0,
+            )
 
     def _check_images(self, conversation: Conversation, prompt: Prompt) -> None:
         """Raise unless the prompt has a placeholder for each image, where the request may be the cause.
@@ -267,6 +286,16 @@ class Adapter:
         """
         return self._call("count_image_tokens", int, model=self.spec, width=width, height=height)
 
+    def video_facts(self, selection: FrameSelection | None = None) -> VideoFacts:
+        """How the model sees a video, with the bound on the area of frames that a request gives.
+
+        Raises:
+            MediaError: The model takes no videos, or does not support `max_pixels` of a video.
+        """
+        if self.spec.video is None:
+            raise MediaError(f"'{self.spec.model_type}' takes no videos")
+        return self.spec.video if selection is None else self.spec.video.bounded(selection.max_pixels)
+
     def engine_kwargs(self, *, served: bool = False, **overrides: Any) -> dict[str, Any]:
         """Engine options in `vllm.EngineArgs`' names.
 
@@ -345,6 +374,8 @@ class Adapter:
         spec = self.spec
         if spec.vision is not None:
             spec = spec.model_copy(update={"vision": spec.vision.with_processor_kwargs(options)})
+        if spec.video is not None:
+            spec = spec.model_copy(update={"video": spec.video.with_processor_kwargs(options)})
         kwargs = {**self.base_engine_kwargs, "mm_processor_kwargs": options}
         return replace(self, spec=spec, base_engine_kwargs=kwargs)
 

@@ -83,6 +83,7 @@ class RequestError(VlmRunError):
         message_index: Zero-based index of the message at fault; None if it is no single message.
         image_index: Zero-based index of the image at fault, counted over the whole
             conversation; None if it is no single image.
+        video_index: Likewise, of the video at fault.
     """
 
     def __init__(
@@ -92,10 +93,12 @@ class RequestError(VlmRunError):
         hint: str | None = None,
         message_index: int | None = None,
         image_index: int | None = None,
+        video_index: int | None = None,
     ) -> None:
         super().__init__(cause, hint=hint)
         self.message_index = message_index
         self.image_index = image_index
+        self.video_index = video_index
 
     def __str__(self) -> str:
         place = []
@@ -103,6 +106,8 @@ class RequestError(VlmRunError):
             place.append(f"message {self.message_index + 1}")
         if self.image_index is not None:
             place.append(f"image {self.image_index + 1}")
+        if self.video_index is not None:
+            place.append(f"video {self.video_index + 1}")
         where = f"{', '.join(place)}: " if place else ""
         return where + super().__str__()
 

@@ -19,6 +19,7 @@ from pydantic import (
 
 from vlm_run.errors import ConversationError, RequestError, did_you_mean, printable
 from vlm_run.prompts.conversation import Conversation
+from vlm_run.prompts.frames import FRAME_FIELDS, read_selection
 from vlm_run.prompts.text import check_encodable
 
 PIXEL_BOUNDS = ("min_pixels", "max_pixels")
@@ -30,8 +31,8 @@ _FLOAT32 = 1e38  # beyond it, infinity on the GPU
 _MAX_ANSWERS = 16384  # vLLM's VLLM_MAX_N_SEQUENCES
 _MAX_SCHEMA_DEPTH = 64  # vLLM's MAX_STRUCTURED_OUTPUT_JSON_NESTING
 _NonEmptyText = Annotated[str, Field(min_length=1)]
-_MESSAGE_KEYS = ("messages", "images", "sampling", "lora", "task")
-_QUERY_KEYS = ("query", "history", "images", "system", "sampling", "lora", "task")
+_MESSAGE_KEYS = ("messages", "images", "videos", "sampling", "lora", "task")
+_QUERY_KEYS = ("query", "history", "images", "videos", "system", "sampling", "lora", "task")
 
 
 class Sampling(BaseModel):
@@ -158,9 +159,10 @@ class Request:
 
         Args:
             value: A request, a conversation, a question, or a mapping with either `messages`
-                (and `images`) or `query` (and `history`, `images`, `system`); `sampling`, `lora`,
-                `task`, `min_pixels` and `max_pixels` beside them apply to this request only. With
-                `task`, `query` may be left out.
+                (and `images`, `videos`) or `query` (and `history`, `images`, `videos`, `system`);
+                `sampling`, `lora`, `task`, `min_pixels`, `max_pixels` and, for its videos, `fps`,
+                `num_frames`, `max_frames`, `start` and `end` beside them apply to this request only.
+                With `task`, `query` may be left out.
 
         Raises:
             ConversationError: The mapping has neither `query` nor `messages`, or is malformed.
@@ -189,6 +191,7 @@ class Request:
         if task is not None and "messages" not in fields:
             fields.setdefault("query", "")
         bounds = {name: fields.pop(name, None) for name in PIXEL_BOUNDS}
+        frames = {name: fields.pop(name, None) for name in FRAME_FIELDS if name not in PIXEL_BOUNDS}
         if "messages" in fields:
             _check_keys(fields, _MESSAGE_KEYS, "request field")
             conversation = Conversation.from_messages(**fields)
@@ -197,7 +200,12 @@ class Request:
             conversation = Conversation.from_query(**fields)
         else:
             raise ConversationError("the request has neither 'query' nor 'messages'")
-        return cls(replace(conversation.with_pixel_bounds(**bounds), task=task), sampling, lora)
+        conversation = conversation.with_pixel_bounds(**bounds)
+        selection = read_selection({**frames, "max_pixels": bounds["max_pixels"]}, "the request")
+        if any(value is not None for value in frames.values()) and not conversation.videos:
+            named = next(name for name, value in frames.items() if value is not None)
+            raise RequestError(f"'{named}' is given, but the request has no video")
+        return cls(replace(conversation.with_frame_selection(selection), task=task), sampling, lora)
 
 
 def _check_keys(fields: Mapping[str, Any], known: list[str] | tuple[str, ...], what: str) -> None:

@@ -320,8 +320,8 @@ MISTAKES: dict[str, tuple[Any, str, int | None]] = {
     "bytes as content": ([_user(b"Q")], "'content' must be a string or a list of parts", 0),
     "one part alone": ([_user(PNG)], "'content' must be a string or a list of parts", 0),
     "an unknown part": (
-        [_user(["Q", {"type": "video", "video": "a.mp4"}])],
-        "part 2 has the unknown type 'video'. Known: text, image_url, image.",
+        [_user(["Q", {"type": "audio", "audio": "a.mp3"}])],
+        "part 2 has the unknown type 'audio'. Known: text, image_url, image, video_url, video.",
         0,
     ),
     "a part without type": ([_user([{"text": "Q"}])], "part 1 has no type", 0),

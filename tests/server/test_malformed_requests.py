@@ -55,12 +55,13 @@ def test_no_mutated_request_gets_a_server_error(server: Server) -> None:
         (
             "/v1/chat/completions",
             {"messages": [{"role": "user", "content": [{"type": {}}]}]},
-            "message 1: part 1 has no type. Known: text, image_url, image.",
+            "message 1: part 1 has no type. Known: text, image_url, image, video_url, video.",
         ),
         (
             "/v1/chat/completions",
             {"messages": [{"role": "user", "content": [{"type": "sound"}]}]},
-            "message 1: part 1 has the unknown type 'sound'. Known: text, image_url, image.",
+            "message 1: part 1 has the unknown type 'sound'. Known: text, image_url, image, video_url, "
+            "video.",
         ),
         (
             "/v1/responses",

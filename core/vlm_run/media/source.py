@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from PIL import Image
 
 ImageSource: TypeAlias = "str | bytes | Path | Image.Image | Pages"
 """A URL, a path, base64 text, a data URI, encoded bytes, a decoded image, or pages of a document."""
+
+VideoSource: TypeAlias = "str | bytes | Path"
+"""A URL, a path, base64 text, a data URI or encoded bytes."""
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
@@ -51,7 +54,10 @@ def page_name(document: str, number: int) -> str:
 _INVISIBLE = "\ufeff\u200b\u2060"  # byte order mark, zero-width space, word joiner
 
 
-def trimmed(source: ImageSource) -> ImageSource:
+Source = TypeVar("Source")
+
+
+def trimmed(source: Source | str) -> Source | str:
     """The source without the white space that copying and pasting leaves around a text."""
     return source.strip().strip(_INVISIBLE).strip() if isinstance(source, str) else source
 
@@ -63,6 +69,7 @@ __all__ = [
     "ImageSource",
     "Pages",
     "Path",
+    "VideoSource",
     "page_name",
     "trimmed",
 ]

@@ -12,29 +12,38 @@ Pure data: nothing is fetched or decoded here. A user may write tags in place of
 Without `<image>` tags, `images` with one entry per user turn are assigned to the turns in order,
 None meaning no image; otherwise all images belong to the last turn. Images come before the text of
 their turn.
+
+Videos are given in the same ways: `<video>` refers to the next entry of `videos`, if they are given, and
+`<video>SOURCE</video>` contains its own source. Videos come before the images of their turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar, cast
 
 from vlm_run.errors import ConversationError
-from vlm_run.media.source import ImageSource
+from vlm_run.media.source import ImageSource, VideoSource
+from vlm_run.prompts.frames import with_defaults
 from vlm_run.prompts.message import (
     Image,
     Message,
     Part,
-    Slot,
     Text,
+    Video,
     read_bounds,
     read_message,
     text_parts,
 )
+from vlm_run.prompts.placing import placed
 from vlm_run.prompts.text import check_encodable
+from vlm_run.video import FrameSelection
 
-__all__ = ["Conversation", "Image", "Message", "Part", "Text", "with_image_parts"]
+__all__ = ["Conversation", "Image", "Message", "Part", "Text", "Video", "with_image_parts"]
+
+
+P = TypeVar("P", Image, Video)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class Conversation:
         messages: Iterable[Mapping[str, Any]],
         images: Sequence[ImageSource | None] | ImageSource | None = None,
         *,
+        videos: Sequence[VideoSource | None] | VideoSource | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         continued: bool = False,
     ) -> Conversation:
@@ -68,17 +78,19 @@ class Conversation:
 
         Args:
             messages: Each with `role` and `content`, a string or a list of parts of the types
-                `text`, `image_url` (OpenAI), `image` (Hugging Face), `input_text` or
-                `input_image` (OpenAI's Responses API). An image part may have `min_pixels` and
-                `max_pixels`, as in Qwen's messages.
+                `text`, `image_url` (OpenAI), `image` (Hugging Face), `video_url` (vLLM), `video`
+                (Hugging Face), `input_text` or `input_image` (OpenAI's Responses API). An image part may
+                have `min_pixels` and `max_pixels`, as in Qwen's messages, and a video part the fields of
+                `FrameSelection`.
             images: Images for the `<image>` tags in string content, or for the turns.
+            videos: Videos for the `<video>` tags in string content, or for the turns.
             tools: Tools that the model may call, as in OpenAI's `tools`.
             continued: Whether the last message, of the assistant, is the beginning of the answer.
 
         Raises:
             ConversationError: The messages are malformed, or tags and images do not match.
         """
-        parsed = tuple(_parsed(messages, images))
+        parsed = tuple(_parsed(messages, images, videos))
         _check_end(parsed, continued)
         check_encodable(tools, "'tools'")
         return cls(parsed, tuple(tools or ()), continued)
@@ -90,6 +102,7 @@ class Conversation:
         history: Sequence[Sequence[str]] | None = None,
         images: Sequence[ImageSource | None] | ImageSource | None = None,
         system: str | None = None,
+        videos: Sequence[VideoSource | None] | VideoSource | None = None,
     ) -> Conversation:
         """Create a conversation from ms-swift's shorthand.
 
@@ -98,6 +111,7 @@ class Conversation:
             history: Earlier turns, each [query, response].
             images: Images for the `<image>` tags of all turns, or for the turns.
             system: A system message.
+            videos: Videos for the `<video>` tags of all turns, or for the turns.
 
         Raises:
             ConversationError: An argument is malformed, or tags and images do not match.
@@ -113,7 +127,7 @@ class Conversation:
             messages.append({"role": "user", "content": turn[0]})
             messages.append({"role": "assistant", "content": turn[1]})
         messages.append({"role": "user", "content": query})
-        return cls.from_messages(messages, [] if images is None else images)
+        return cls.from_messages(messages, [] if images is None else images, videos=videos)
 
     @property
     def images(self) -> tuple[ImageSource, ...]:
@@ -129,12 +143,39 @@ class Conversation:
             if isinstance(part, Image)
         ]
 
+    @property
+    def videos(self) -> tuple[VideoSource, ...]:
+        """The sources of all videos, in order."""
+        return tuple(video.source for _, video in self.video_places())
+
+    def video_places(self) -> list[tuple[int, Video]]:
+        """For each video in order, the index of its message and the video."""
+        return [
+            (index, part)
+            for index, message in enumerate(self.messages)
+            for part in message.parts
+            if isinstance(part, Video)
+        ]
+
+    def with_videos(self, change: Callable[[Video], Video]) -> Conversation:
+        """The conversation with `change` applied to each video, in order."""
+        return self._with_each(Video, lambda video: [change(video)])
+
+    def with_frame_selection(self, selection: FrameSelection) -> Conversation:
+        """The conversation with what each video leaves open about its frames taken from `selection`."""
+        return self.with_videos(
+            lambda video: replace(video, selection=with_defaults(video.selection, selection))
+        )
+
     def with_images(self, change: Callable[[Image], Image]) -> Conversation:
         """The conversation with `change` applied to each image, in order."""
         return self.with_each_image(lambda image: [change(image)])
 
     def with_each_image(self, change: Callable[[Image], Iterable[Image]]) -> Conversation:
         """The conversation with each image, in order, replaced by the images that `change` gives for it."""
+        return self._with_each(Image, change)
+
+    def _with_each(self, kind: type[P], change: Callable[[P], Iterable[Part]]) -> Conversation:
         return replace(
             self,
             messages=tuple(
@@ -143,7 +184,7 @@ class Conversation:
                     parts=tuple(
                         new
                         for part in message.parts
-                        for new in (change(part) if isinstance(part, Image) else (part,))
+                        for new in (change(part) if isinstance(part, kind) else (part,))
                     ),
                 )
                 for message in self.messages
@@ -168,13 +209,15 @@ class Conversation:
     def template_messages(self) -> list[dict[str, Any]]:
         """The messages as a Hugging Face chat template expects them.
 
-        Content is a list of `{"type": "image"}` and `{"type": "text", "text": …}`.
+        Content is a list of `{"type": "image"}`, `{"type": "video"}` and `{"type": "text", "text": …}`.
         """
         return [
             {
                 "role": message.role,
                 "content": [
-                    {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": "image"}
+                    {"type": "text", "text": part.text}
+                    if isinstance(part, Text)
+                    else {"type": "image" if isinstance(part, Image) else "video"}
                     for part in message.parts
                 ],
                 **message.fields,
@@ -290,28 +333,26 @@ def with_image_parts(
 def _as_openai(part: Part) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
+    if isinstance(part, Video):
+        chosen = {name: value for name, value in asdict(part.selection).items() if value is not None}
+        return {"type": "video_url", "video_url": {"url": part.source}, **chosen}
     bounds = {"min_pixels": part.min_pixels, "max_pixels": part.max_pixels}
     given = {name: pixels for name, pixels in bounds.items() if pixels is not None}
     return {"type": "image_url", "image_url": {"url": part.source}, **given}
 
 
-def _parsed(
-    messages: Iterable[Mapping[str, Any]], images: Sequence[ImageSource | None] | ImageSource | None
-) -> list[Message]:
-    """The parsed messages, with every image in its place."""
+def _parsed(messages: Iterable[Mapping[str, Any]], images: Any, videos: Any = None) -> list[Message]:
+    """The parsed messages, with every image and every video in its place."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise ConversationError("'messages' must be a list of messages")
-    read_image_tags = images is not None
-    parsed = [read_message(index, message, read_image_tags) for index, message in enumerate(messages)]
-    if images is None:
-        images = []
-    elif not isinstance(images, (list, tuple)):
-        images = [images]  # type: ignore[list-item]
+    given = {Image: images, Video: videos}
+    read_tags = frozenset(kind for kind, sources in given.items() if sources is not None)
+    parsed = [read_message(index, message, read_tags) for index, message in enumerate(messages)]
     if not parsed:
         raise ConversationError("the conversation has no messages")
-    if any(_is_slot(part) for message in parsed for part in message.parts):
-        return _fill_slots(parsed, images)
-    return _give_to_turns(parsed, images)
+    for kind, sources in given.items():
+        parsed = placed(parsed, kind, sources)
+    return parsed
 
 
 def _check_end(messages: Sequence[Message], continued: bool) -> None:
@@ -328,69 +369,3 @@ def _check_end(messages: Sequence[Message], continued: bool) -> None:
             hint="The model answers a user: end with a user's message.",
             message_index=len(messages) - 1,
         )
-
-
-def _is_slot(part: Part) -> bool:
-    return isinstance(part, Image) and isinstance(part.source, Slot)
-
-
-def _fill_slots(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:
-    """Give the images that are not None to the slots, in order or by the indices that all slots name."""
-    given = [image for image in images if image is not None]
-    slots = [
-        (index, cast(Image, part))
-        for index, message in enumerate(messages)
-        for part in message.parts
-        if _is_slot(part)
-    ]
-    if len(slots) > len(given):
-        raise ConversationError(
-            f"<image> tag {len(given) + 1} of {len(slots)} has no image: {len(given)} given",
-            hint="Give one image for each tag.",
-            message_index=slots[len(given)][0],
-        )
-    if len(slots) < len(given):
-        raise ConversationError(
-            f"{len(given)} images are given, but the text has {len(slots)} <image> "
-            f"tag{'s' if len(slots) != 1 else ''}",
-            hint="Give one image for each tag, or write no tags.",
-            image_index=len(slots),
-        )
-    indices = [cast(Slot, slot.source).index for _, slot in slots]
-    if all(type(index) is int for index in indices) and sorted(indices) == list(range(len(given))):
-        given = [given[index] for index in indices]
-    ordered = iter(given)
-    return [
-        replace(
-            message,
-            parts=tuple(
-                replace(cast(Image, part), source=next(ordered)) if _is_slot(part) else part
-                for part in message.parts
-            ),
-        )
-        for message in messages
-    ]
-
-
-def _give_to_turns(messages: list[Message], images: Sequence[ImageSource | None]) -> list[Message]:
-    """The messages with each image inserted before the text of its turn."""
-    turns = [index for index, message in enumerate(messages) if message.role == "user"]
-    if images and not turns:
-        raise ConversationError("images are given, but there is no user message")
-    if len(images) == len(turns):
-        owners = turns
-    elif None in images:
-        raise ConversationError(
-            f"'images' has {len(images)} entries, None among them, for {len(turns)} user turns",
-            hint="With None, give one entry for each turn.",
-        )
-    else:
-        owners = [turns[-1]] * len(images)
-    added: dict[int, list[Part]] = {}
-    for owner, image in zip(owners, images, strict=True):
-        if image is not None:
-            added.setdefault(owner, []).append(Image(image))
-    return [
-        replace(message, parts=(*added.get(index, []), *message.parts))
-        for index, message in enumerate(messages)
-    ]

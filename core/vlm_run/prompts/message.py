@@ -1,4 +1,4 @@
-"""One message of a conversation: its text and images, parsed but not fetched."""
+"""One message of a conversation: its text, images and videos, parsed but not fetched."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 from vlm_run.errors import ConversationError
-from vlm_run.media.source import ImageSource, trimmed
+from vlm_run.media.source import ImageSource, VideoSource, trimmed
+from vlm_run.prompts.frames import read_selection
 from vlm_run.prompts.text import check_encodable
+from vlm_run.video import FrameSelection
 
 ROLES = ("system", "user", "assistant", "tool")
 _ALIASES = {"developer": "system"}  # OpenAI's newer name
@@ -24,9 +26,18 @@ _IMAGE_KEYS = {
     "image_url": ("image_url",),
     "input_image": ("image_url",),
 }
+_VIDEO_KEYS = {
+    "video": ("video", "url", "path", "base64", "bytes"),
+    "video_url": ("video_url",),
+}
 _SOURCE_KEYS = (*_IMAGE_KEYS["image"], "image_url", "input_image", "image_file", "file_id", "data", "source")
 
-_TAG = re.compile(r"(?P<image><image>)\n?|<img>(?P<source>.*?)</img>\n?", re.DOTALL)
+_TAG = re.compile(
+    r"(?P<image><image>)\n?|<img>(?P<source>.*?)</img>\n?"
+    # A source has no line break and no other tag in it.
+    r"|<video>(?P<video>[^\n<>]+)</video>\n?|(?P<slot><video>)\n?",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,24 @@ class Image:
         object.__setattr__(self, "source", trimmed(self.source))
 
 
-Part: TypeAlias = Text | Image
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video of a message, which is not loaded yet.
+
+    Attributes:
+        source: A URL, a path, base64 text, a data URI, encoded bytes, or frames.
+        selection: Which frames the model sees.
+    """
+
+    source: VideoSource
+    selection: FrameSelection = field(default_factory=FrameSelection)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", trimmed(self.source))
+
+
+Part: TypeAlias = Text | Image | Video
+Kind: TypeAlias = "type[Image] | type[Video]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +92,7 @@ class Message:
 
     Attributes:
         role: `system`, `user`, `assistant` or `tool`.
-        parts: Text and images in order.
+        parts: Text, images and videos in order.
         written: The text as the user wrote it, including tags.
         fields: `name`, `tool_calls` and `tool_call_id`, as far as the message has them.
     """
@@ -75,14 +103,14 @@ class Message:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_message(index: int, message: Mapping[str, Any], read_image_tags: bool) -> Message:
-    """Read a message in OpenAI's form; images that are given beside the messages become slots.
+def read_message(index: int, message: Mapping[str, Any], read_tags: frozenset[Kind]) -> Message:
+    """Read a message in OpenAI's form; images and videos that are given beside the messages become slots.
 
     Args:
         index: The message's index in the conversation, for errors.
         message: A mapping with `role` and `content`.
-        read_image_tags: Whether images are given beside the messages, so that `<image>` in a string and
-            an image part without a source stand for one of them.
+        read_tags: Whether images and videos are given beside the messages, so that `<image>` or `<video>`
+            in a string and a part without a source stand for one of them.
 
     Raises:
         ConversationError: The message is malformed.
@@ -102,22 +130,24 @@ def read_message(index: int, message: Mapping[str, Any], read_image_tags: bool) 
         content = ""
     if isinstance(content, str):
         check_encodable(content, "the text", index)
-        parts = _read_tags(content, read_image_tags, index) if role == "user" else text_parts(content)
+        parts = _read_tags(content, read_tags, index) if role == "user" else text_parts(content)
         return Message(role, tuple(parts), content, fields)
     if isinstance(content, (bytes, Mapping)) or not isinstance(content, Sequence):
         raise ConversationError("'content' must be a string or a list of parts", message_index=index)
     parts = [
         read
         for number, part in enumerate(content, 1)
-        if (read := _read_part(part, role, read_image_tags, index, number)) is not None
+        if (read := _read_part(part, role, read_tags, index, number)) is not None
     ]
     if role not in _ROLES_WITH_IMAGES and any(isinstance(part, Image) for part in parts):
         raise ConversationError(f"a message of role '{role}' cannot contain images", message_index=index)
+    if role != "user" and any(isinstance(part, Video) for part in parts):
+        raise ConversationError(f"a message of role '{role}' cannot contain videos", message_index=index)
     written = "".join(part.text for part in parts if isinstance(part, Text))
     return Message(role, tuple(parts), written, fields)
 
 
-def _read_part(part: Any, role: str, read_slots: bool, index: int, number: int) -> Part | None:
+def _read_part(part: Any, role: str, read_slots: frozenset[Kind], index: int, number: int) -> Part | None:
     """Read a part; None for one that is not part of the prompt."""
     if isinstance(part, str):
         check_encodable(part, "the text", index)
@@ -125,10 +155,10 @@ def _read_part(part: Any, role: str, read_slots: bool, index: int, number: int) 
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "thinking" and role == "assistant":
         return None  # the reasoning behind an earlier answer
-    if not isinstance(kind, str) or kind not in {*_TEXT_KEYS, *_IMAGE_KEYS}:
+    if not isinstance(kind, str) or kind not in {*_TEXT_KEYS, *_IMAGE_KEYS, *_VIDEO_KEYS}:
         raise ConversationError(
             f"part {number} has the unknown type {kind!r}" if kind else f"part {number} has no type",
-            hint="Known: text, image_url, image.",
+            hint="Known: text, image_url, image, video_url, video.",
             message_index=index,
         )
     if kind in _TEXT_KEYS:
@@ -139,13 +169,21 @@ def _read_part(part: Any, role: str, read_slots: bool, index: int, number: int) 
             )
         check_encodable(text, "the text", index)
         return Text(text)
+    if kind in _VIDEO_KEYS:
+        selection = read_selection(part, f"part {number}", message_index=index)
+        source = _read_source(part, _VIDEO_KEYS[kind])
+        if source is not None:
+            return Video(source, selection)
+        if Video in read_slots and kind == "video":
+            return Video(cast(Any, Slot(part.get("index"))), selection)
+        raise ConversationError(f"part {number} of type '{kind}' has no video", message_index=index)
     bounds = read_bounds(
         part.get("min_pixels"), part.get("max_pixels"), f"part {number}", message_index=index
     )
-    source = _read_source(part)
+    source = _read_source(part, _IMAGE_KEYS[kind])
     if source is not None:
         return Image(source, *bounds)
-    if read_slots and kind == "image" and is_empty_image(part):
+    if Image in read_slots and kind == "image" and is_empty_image(part):
         return Image(cast(Any, Slot(part.get("index"))), *bounds)
     raise ConversationError(f"part {number} of type '{kind}' has no image", message_index=index)
 
@@ -159,9 +197,8 @@ def is_empty_image(part: Mapping[str, Any]) -> bool:
     return part.get("type") == "image" and all(part.get(key) is None for key in _SOURCE_KEYS)
 
 
-def _read_source(part: Mapping[str, Any]) -> Any:
-    """Return the source of an image part; None if it has none."""
-    keys = _IMAGE_KEYS[part["type"]]
+def _read_source(part: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """Return the source of an image or a video part; None if it has none."""
     source = next((part[key] for key in keys if part.get(key) is not None), None)
     if isinstance(source, Mapping):  # as OpenAI nests it, and as Hugging Face's datasets write images
         source = next((source[key] for key in ("url", "bytes", "path") if source.get(key) is not None), None)
@@ -209,25 +246,31 @@ def text_parts(content: str) -> list[Part]:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The place of an image that is given beside the messages.
+    """The place of an image or a video that is given beside the messages.
 
     Attributes:
-        index: The image's index, if the part names one.
+        index: Its index, if the part names one.
     """
 
     index: Any = None
 
 
-def _read_tags(content: str, read_image_tags: bool, index: int) -> list[Part]:
+def _read_tags(content: str, read_tags: frozenset[Kind], index: int) -> list[Part]:
     parts: list[Part] = []
     position = 0
     for tag in _TAG.finditer(content):
-        if tag["image"] and not read_image_tags:
+        if (tag["image"] and Image not in read_tags) or (tag["slot"] and Video not in read_tags):
             continue
         parts += text_parts(content[position : tag.start()])
         position = tag.end()
         if tag["image"]:
             parts.append(Image(cast(Any, Slot())))
+            continue
+        if tag["slot"]:
+            parts.append(Video(cast(Any, Slot())))
+            continue
+        if tag["video"]:
+            parts.append(Video(tag["video"]))
             continue
         image = Image(tag["source"])
         if not image.source:

@@ -15,7 +15,7 @@ vlm_run_contract = ">=1.2,<2"
 _VISION_2 = DynamicResolution(
     patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12845056, downscaled_decode=True
 )
-# vision_process.py of qwen-vl-utils 0.0.14: VIDEO_MIN_TOKEN_NUM, VIDEO_MAX_TOKEN_NUM and 90 % of MODEL_SEQ_LEN,
+# qwen-vl-utils 0.0.14: VIDEO_MIN_TOKEN_NUM, VIDEO_MAX_TOKEN_NUM and 90 % of MODEL_SEQ_LEN,
 # in tokens of 28 × 28 pixels. The number of frames is as the class has it by default.
 _VIDEO_2 = DynamicVideo(
     patch_size=14,

@@ -1,0 +1,91 @@
+"""Reads which frames of a video a request wants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from vlm_run.errors import ConversationError
+from vlm_run.video import FrameSelection
+
+FRAME_FIELDS = ("fps", "num_frames", "max_frames", "start", "end", "max_pixels")
+"""The fields of a request or of a video part that choose frames."""
+# As qwen-vl-utils writes them.
+_ALIASES = {"nframes": "num_frames", "video_start": "start", "video_end": "end"}
+_TIMES = ("start", "end")
+
+
+def read_selection(fields: Mapping[str, Any], what: str, message_index: int | None = None) -> FrameSelection:
+    """Read the fields that choose frames; others are ignored.
+
+    Args:
+        fields: A video part, or fields of a request.
+        what: What the fields belong to, for errors.
+        message_index: The message that they belong to, for errors.
+
+    Raises:
+        ConversationError: A field has no sensible value, or fields contradict each other.
+    """
+    given = {name: fields[name] for name in FRAME_FIELDS if fields.get(name) is not None}
+    for alias, name in _ALIASES.items():
+        if fields.get(alias) is not None:
+            given.setdefault(name, fields[alias])
+    values = {name: _number(name, value, what, message_index) for name, value in given.items()}
+    if "fps" in values and "num_frames" in values:
+        raise ConversationError(
+            f"{what} has both 'fps' and 'num_frames'",
+            hint="Give one of them; max_frames limits what fps gives.",
+            message_index=message_index,
+        )
+    if values.get("start", 0) > values.get("end", math.inf):
+        raise ConversationError(
+            f"'start' of {what}, {values['start']:g} s, is after its 'end', {values['end']:g} s",
+            message_index=message_index,
+        )
+    return FrameSelection(**values)
+
+
+def with_defaults(selection: FrameSelection, defaults: FrameSelection) -> FrameSelection:
+    """The selection with what it leaves open taken from `defaults`.
+
+    >>> with_defaults(FrameSelection(num_frames=8), FrameSelection(fps=1.0, max_pixels=100_000))
+    FrameSelection(fps=None, num_frames=8, max_frames=None, start=None, end=None, max_pixels=100000)
+    """
+    own = {name: value for name, value in asdict(selection).items() if value is not None}
+    others = {name: value for name, value in asdict(defaults).items() if value is not None}
+    if "fps" in own:
+        others.pop("num_frames", None)
+    if "num_frames" in own:
+        others.pop("fps", None)
+    return FrameSelection(**{**others, **own})
+
+
+def _number(name: str, value: Any, what: str, message_index: int | None) -> Any:
+    wrong = ConversationError(
+        f"'{name}' of {what} is not {_MEANING[name]}: {value!r}", message_index=message_index
+    )
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise wrong
+    if name in _TIMES:
+        if value < 0:
+            raise wrong
+        return float(value)
+    if name == "fps":
+        if value <= 0:
+            raise wrong
+        return float(value)
+    if value != int(value) or value < 1:
+        raise wrong
+    return int(value)
+
+
+_MEANING = {
+    "fps": "a number of frames per second",
+    "num_frames": "a number of frames",
+    "max_frames": "a number of frames",
+    "start": "a time in seconds",
+    "end": "a time in seconds",
+    "max_pixels": "an area in pixels",
+}
