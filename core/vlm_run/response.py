@@ -16,14 +16,16 @@ class Usage:
     """Token counts of one request.
 
     Attributes:
-        prompt_tokens: Tokens of the whole prompt, including image tokens.
+        prompt_tokens: Tokens of the whole prompt, including those of images and videos.
         image_tokens: Tokens of each image, in order.
         completion_tokens: Tokens of the answer.
+        video_tokens: Tokens of each video, in order.
     """
 
     prompt_tokens: int = 0
     image_tokens: tuple[int, ...] = ()
     completion_tokens: int = 0
+    video_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Response:
                 "prompt_tokens": self.usage.prompt_tokens,
                 "image_tokens": sum(self.usage.image_tokens),
                 "image_tokens_each": list(self.usage.image_tokens),
+                **({"video_tokens_each": list(self.usage.video_tokens)} if self.usage.video_tokens else {}),
                 "completion_tokens": self.usage.completion_tokens,
                 "total_tokens": self.usage.prompt_tokens + self.usage.completion_tokens,
             },

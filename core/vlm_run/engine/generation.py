@@ -143,7 +143,9 @@ class Generator:
                     Response(
                         response=texts[0],
                         history=self.adapter.with_task_text(parsed.conversation).to_history(texts[0]),
-                        usage=Usage(rendered.prompt_tokens, rendered.image_tokens, tokens),
+                        usage=Usage(
+                            rendered.prompt_tokens, rendered.image_tokens, tokens, rendered.video_tokens
+                        ),
                         finish_reason=finish_reason,
                         seconds=ended - started,
                         first_token_seconds=min(rendered_at + first_token_seconds, ended) - started,

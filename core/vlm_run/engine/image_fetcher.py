@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from vlm_run.engine.loop_thread import all_or_none
 from vlm_run.media import MediaPolicy
 from vlm_run.media.fetch import fetch
-from vlm_run.media.load import is_remote, locating_errors
+from vlm_run.media.load import for_videos, is_remote, locating_errors
 from vlm_run.media.pages import split_pages
-from vlm_run.media.source import ImageSource, Pages
+from vlm_run.media.source import ImageSource, Pages, VideoSource
 from vlm_run.prompts.conversation import Conversation
 
 _BATCH_BYTES = 256 * 1024 * 1024
@@ -44,11 +44,14 @@ class Fetcher:
         self._running: dict[str, _Running] = {}
 
     async def with_content(self, conversation: Conversation) -> Conversation:
-        """The conversation with the bytes of its http and https images in place of their URLs.
+        """The conversation with the bytes of its http and https images and videos in place of their URLs.
 
         Raises:
-            MediaError: One cannot be fetched, or the policy forbids it; names the message and the image.
+            MediaError: One cannot be fetched, or the policy forbids it; names the message and the image or
+                the video.
         """
+        if any(map(is_remote, conversation.videos)):
+            conversation = await self._with_videos(conversation)
         if not any(map(is_remote, conversation.images)):
             return conversation
         with self._timer():
@@ -60,21 +63,37 @@ class Fetcher:
             )
         return conversation.with_images(lambda image: replace(image, source=next(contents)))
 
+    async def _with_videos(self, conversation: Conversation) -> Conversation:
+        with self._timer():
+            contents = iter(
+                await all_or_none(
+                    self._video_content(video.source, message, index)
+                    for index, (message, video) in enumerate(conversation.video_places())
+                )
+            )
+        return conversation.with_videos(lambda video: replace(video, source=next(contents)))
+
+    async def _video_content(self, source: VideoSource, message: int, video: int) -> VideoSource:
+        if not is_remote(source):
+            return source
+        with locating_errors(message, video_index=video):
+            return await self._fetch(str(source), for_videos(self._policy))
+
     async def _content(self, source: ImageSource, message: int, image: int) -> ImageSource:
         if not is_remote(source):
             return source
         with locating_errors(message, image):
             url, pages = split_pages(str(source))
-            content = await self._fetch(url)
+            content = await self._fetch(url, self._policy)
             return content if pages is None else Pages(content, *pages)
 
-    async def _fetch(self, url: str) -> bytes:
+    async def _fetch(self, url: str, policy: MediaPolicy) -> bytes:
         if url in self._kept:
             self._kept.move_to_end(url)
             return self._kept[url]
         running = self._running.get(url)
         if running is None:
-            running = self._running[url] = _Running(asyncio.create_task(fetch(url, self._policy)))
+            running = self._running[url] = _Running(asyncio.create_task(fetch(url, policy)))
         running.waiting += 1
         try:
             # Shielded: one request that is given up must not take the image from the others.

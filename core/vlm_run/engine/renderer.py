@@ -17,6 +17,7 @@ from PIL import Image as PILImage
 
 from vlm_run.boxes import ImageSize
 from vlm_run.engine.image_fetcher import Fetcher
+from vlm_run.engine.videos import LoadedVideo, load_video
 from vlm_run.engine.vllm_internals import process_prompt, processed_image_cache, request_errors
 from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
 from vlm_run.media import MediaPolicy
@@ -48,6 +49,7 @@ class Rendered:
         engine_input: The engine's input.
         prompt_tokens: Tokens of the whole prompt, including image tokens.
         image_tokens: Tokens of each image, in order.
+        video_tokens: Tokens of each video, in order.
         image_sizes: Size of each image, in order; empty if the model type has no `box_coordinates`.
         reused_images: Number of images whose processed form was in the cache.
         stages: Duration of each stage so far.
@@ -59,6 +61,7 @@ class Rendered:
     image_sizes: tuple[ImageSize, ...] = ()
     reused_images: int = 0
     stages: Stages = field(default_factory=Stages)
+    video_tokens: tuple[int, ...] = ()
 
 
 class Renderer:
@@ -86,6 +89,9 @@ class Renderer:
         self._max_model_len: int = config.max_model_len
         self._max_images: int | None = (
             config.multimodal_config and config.multimodal_config.get_limit_per_prompt("image")
+        )
+        self._max_videos: int | None = (
+            config.multimodal_config and config.multimodal_config.get_limit_per_prompt("video")
         )
         self._full_resolution_only = False
         self._processed = processed_image_cache(vllm_renderer)
@@ -127,24 +133,23 @@ class Renderer:
                 self.check_image_count(paged)
                 ids = await self._encode(self._adapter.render_prompt(paged, self._control))
             conversation = paged
-        images = await self._load(conversation)
+        images, videos = await self._load(conversation), await self._load_videos(conversation)
         decoded = clock.lap()
         try:
-            engine_input = await self._process(ids, images)
+            engine_input = await self._process(ids, images, videos)
         except RequestError:
             if all(image.pixels is not None for image in images):
                 raise
             # An image was evicted from vLLM's cache in the meantime.
             images = await self._load(conversation, force=True)
-            engine_input = await self._process(ids, images)
+            engine_input = await self._process(ids, images, videos)
         self._remember_sizes(images)
         processed = clock.lap()
         rendered = Rendered(
             engine_input=engine_input,
             prompt_tokens=len(engine_input["prompt_token_ids"]),
-            image_tokens=tuple(
-                span.length for span in engine_input.get("mm_placeholders", {}).get("image", ())
-            ),
+            image_tokens=_lengths(engine_input, "image"),
+            video_tokens=_lengths(engine_input, "video"),
             image_sizes=tuple(image.size for image in images if image.size is not None),
             reused_images=sum(image.pixels is None for image in images),
             stages=Stages(fetched, decoded, tokenized + processed),
@@ -154,7 +159,7 @@ class Renderer:
             # The checkpoint's processor is not the one that the plugin describes.
             self._full_resolution_only = True
             return await self.render(conversation, fetcher)
-        self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens)
+        self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens, rendered.video_tokens)
         return rendered
 
     async def _encode(self, prompt: Prompt) -> list[int]:
@@ -170,6 +175,15 @@ class Renderer:
             *(asyncio.to_thread(self._load_run, list(run), force) for _, run in runs)
         )
         return [image for run in loaded for image in run]
+
+    async def _load_videos(self, conversation: Conversation) -> list[LoadedVideo]:
+        # One after the other: each may have hundreds of frames.
+        return [
+            await asyncio.to_thread(
+                load_video, self._adapter, video, self._policy, self._salt, message, index
+            )
+            for index, (message, video) in enumerate(conversation.video_places())
+        ]
 
     def _load_run(self, run: Sequence[tuple[int, tuple[int, Image]]], force: bool) -> list[_Loaded]:
         """Load an image, or pages of one document."""
@@ -282,16 +296,28 @@ class Renderer:
         digest.update(content)
         return str(digest.hexdigest())
 
-    async def _process(self, ids: list[int], images: Sequence[_Loaded]) -> Any:
+    async def _process(self, ids: list[int], images: Sequence[_Loaded], videos: Sequence[LoadedVideo]) -> Any:
         try:
             return await process_prompt(
-                self._vllm, ids, [image.pixels for image in images], [image.cache_key for image in images]
+                self._vllm,
+                ids,
+                [image.pixels for image in images],
+                [image.cache_key for image in images],
+                [video.item for video in videos],
+                [video.cache_key for video in videos],
             )
         except request_errors() as error:
             raise RequestError(f"vLLM cannot process the request: {error}") from error
 
     def check_image_count(self, conversation: Conversation) -> None:
-        """Raise `ConversationError` if there are more images than the engine accepts."""
+        """Raise `ConversationError` if there are more images or videos than the engine accepts."""
+        videos = len(conversation.video_places())
+        if videos and self._max_videos is not None and videos > self._max_videos:
+            takes = f"{self._max_videos} at most" if self._max_videos else "none"
+            raise ConversationError(
+                f"the request has {videos} video{'s' if videos > 1 else ''}, but the engine takes {takes}",
+                hint="Raise it with --max-videos (in Python: Limits(max_videos=…)).",
+            )
         count = len(conversation.image_places())
         if self._max_images is not None and count > self._max_images:
             raise ConversationError(
@@ -299,16 +325,26 @@ class Renderer:
                 hint="Raise it with --max-images (in Python: Limits(max_images=…)).",
             )
 
-    def _check_length(self, ids: Sequence[int], image_tokens: Sequence[int]) -> None:
+    def _check_length(
+        self, ids: Sequence[int], image_tokens: Sequence[int], video_tokens: Sequence[int] = ()
+    ) -> None:
         if len(ids) < self._max_model_len:
             return
-        text = len(ids) - sum(image_tokens)
+        text = len(ids) - sum(image_tokens) - sum(video_tokens)
         parts = [f"image {number}: {count}" for number, count in enumerate(image_tokens, 1)]
+        parts += [f"video {number}: {count}" for number, count in enumerate(video_tokens, 1)]
         raise ContextOverflowError(
             f"the prompt has {len(ids)} tokens ({', '.join([*parts, f'text: {text}'])}), which leaves "
             f"no room for an answer in max_model_len, {self._max_model_len}",
-            hint="Use fewer or smaller images, a shorter text, or a larger --max-model-len.",
+            hint="Use fewer frames (num_frames), a smaller max_pixels, or a larger --max-model-len."
+            if video_tokens
+            else "Use fewer or smaller images, a shorter text, or a larger --max-model-len.",
         )
+
+
+def _lengths(engine_input: Any, kind: str) -> tuple[int, ...]:
+    """Return the number of tokens of each image or video."""
+    return tuple(span.length for span in engine_input.get("mm_placeholders", {}).get(kind, ()))
 
 
 def _document_or_index(place: tuple[int, tuple[int, Image]]) -> tuple[str, int]:

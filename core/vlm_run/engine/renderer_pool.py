@@ -88,7 +88,7 @@ class RendererPool:
         """
         # Unpickled only once a worker has taken the task, so that it alone can die of the content.
         pickled = await self._pickled(conversation)
-        worker = self._affinity.choose(conversation.images)
+        worker = self._affinity.choose((*conversation.images, *conversation.videos))
         with suppress(*_DEATHS):
             return await self._render_once(worker, pickled)
         try:

@@ -58,13 +58,13 @@ class RenderingFront:
         Raises:
             RequestError: The conversation, one of its images or its length is at fault.
         """
-        if not conversation.image_places():
+        if not (conversation.images or conversation.videos):
             return await self._renderer.render(conversation, fetcher, cut=cut)
         if cut is not None:
-            raise RequestError("a prompt with images cannot be truncated")
+            raise RequestError("a prompt with images or videos cannot be truncated")
         self._renderer.check_image_count(conversation)
         fetch_seconds = 0.0
-        if any(map(is_remote, conversation.images)):
+        if any(map(is_remote, (*conversation.images, *conversation.videos))):
             # Here, since a worker that waits for a slow host would keep others' requests waiting.
             started = time.perf_counter()
             conversation = await fetcher.with_content(conversation)

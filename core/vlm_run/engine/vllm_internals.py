@@ -74,26 +74,35 @@ def processed_image_cache(renderer: BaseRenderer) -> Any:
 
 
 async def process_prompt(
-    renderer: BaseRenderer, token_ids: Sequence[int], images: Sequence[Any], cache_keys: Sequence[str]
+    renderer: BaseRenderer,
+    token_ids: Sequence[int],
+    images: Sequence[Any],
+    cache_keys: Sequence[str],
+    videos: Sequence[Any] = (),
+    video_keys: Sequence[str] = (),
 ) -> Any:
-    """The engine's input for a tokenized prompt and its images.
+    """The engine's input for a tokenized prompt, its images and its videos.
 
     Args:
         renderer: vLLM's.
         token_ids: The prompt.
         images: Pillow images, or None for one whose cache key vLLM's cache of processed images holds.
         cache_keys: One for each image; the engine's caches know the images by them.
+        videos: Frames and metadata of each video.
+        video_keys: One for each video, likewise.
     """
     prompt: dict[str, Any] = {"prompt_token_ids": list(token_ids)}
-    if images:
-        prompt["multi_modal_data"] = {"image": list(images)}
-        prompt["multi_modal_uuids"] = {"image": list(cache_keys)}
+    media = {"image": (images, cache_keys), "video": (videos, video_keys)}
+    given = {kind: (list(data), list(keys)) for kind, (data, keys) in media.items() if data}
+    if given:
+        prompt["multi_modal_data"] = {kind: data for kind, (data, _) in given.items()}
+        prompt["multi_modal_uuids"] = {kind: keys for kind, (_, keys) in given.items()}
     # Not through the cache whose images are sent to the engine only once: a request that is refused or
     # cancelled after this never gets there, and the engine would miss its images in later requests.
     (engine_input,) = await renderer.render_cmpl_async([prompt], skip_mm_cache=True)
-    if images:
+    for kind, (_, keys) in given.items():
         # With its caches off vLLM counts images instead, in 0.24 even where it was given cache keys.
-        engine_input["mm_hashes"]["image"] = list(cache_keys)
+        engine_input["mm_hashes"][kind] = keys
     return engine_input
 
 

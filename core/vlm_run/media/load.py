@@ -17,7 +17,7 @@ from vlm_run.errors import MediaError, as_request_error, printable
 from vlm_run.media.decode import check_image, decode
 from vlm_run.media.pages import PageRange, PageSize, open_document, single_pages, split_pages
 from vlm_run.media.policy import MIB, MediaPolicy
-from vlm_run.media.source import PAGE_MARK, ImageSource, Pages, trimmed
+from vlm_run.media.source import PAGE_MARK, ImageSource, Pages, VideoSource, trimmed
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*")
@@ -86,8 +86,10 @@ async def fetch_source(source: ImageSource, policy: MediaPolicy) -> ImageSource:
 
 
 @contextmanager
-def locating_errors(message_index: int | None, image_index: int | None) -> Iterator[None]:
-    """Add the message and the image to an error that is raised in the block.
+def locating_errors(
+    message_index: int | None, image_index: int | None = None, video_index: int | None = None
+) -> Iterator[None]:
+    """Add the message and the image, or the video, to an error that is raised in the block.
 
     Whatever a library raises becomes a `MediaError`; errors of vlm-run other than `MediaError` stay as they
     are.
@@ -99,11 +101,15 @@ def locating_errors(message_index: int | None, image_index: int | None) -> Itera
         if known is error and not isinstance(error, MediaError):
             raise
         raise MediaError(
-            known.cause, hint=known.hint, message_index=message_index, image_index=image_index
+            known.cause,
+            hint=known.hint,
+            message_index=message_index,
+            image_index=image_index,
+            video_index=video_index,
         ) from None
 
 
-def is_remote(source: ImageSource) -> bool:
+def is_remote(source: ImageSource | VideoSource) -> bool:
     """Whether a source is an http or https URL."""
     source = trimmed(source)
     scheme = _SCHEME.match(source) if isinstance(source, str) and source[:4].lower() == "http" else None
@@ -171,6 +177,24 @@ def encoded(source: ImageSource, policy: MediaPolicy) -> bytes:
     if policy.allow_local_files and _exists(source, policy.allowed_local_path):
         return _read_file(Path(source), policy)
     return _limited(_from_base64(source, policy), policy)
+
+
+def encoded_video(source: VideoSource, policy: MediaPolicy) -> bytes:
+    """The encoded video of a source that is not remote.
+
+    Raises:
+        MediaError: The source is refused or cannot be read.
+    """
+    if isinstance(source, bytes):
+        return source  # `sample_video` checks its size
+    return encoded(source, for_videos(policy))
+
+
+def for_videos(policy: MediaPolicy) -> MediaPolicy:
+    """The policy with the limits on the size of videos in place of those on images."""
+    return policy.model_copy(
+        update={"max_bytes": policy.max_video_bytes, "timeout_s": policy.video_timeout_s}
+    )
 
 
 def _from_url(scheme: str, url: str, policy: MediaPolicy) -> bytes:

@@ -72,7 +72,7 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
         if isinstance(messages, list):
             # Here, since errors of vlm-run are clearer than pydantic's about a union of types.
             for index, message in enumerate(messages):
-                read_message(index, message, read_image_tags=False)
+                read_message(index, message, read_tags=frozenset())
         bounds = {name: data.get(name) for name in PIXEL_BOUNDS}
         if not isinstance(messages, list) or not (
             images is not None or any(bounds.values()) or _has_tag(messages)
