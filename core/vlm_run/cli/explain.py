@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vlm_run.cli.completion import complete_model_type
 from vlm_run.cli.options import AllowPrivateMedia, AsJson, LoadOptions, Verbose, expand_option_groups
+from vlm_run.cli.video_options import VideoOptions
 
 if TYPE_CHECKING:
     from vlm_run.checkpoints.gpu_memory import Gpu, MemoryEstimate
-    from vlm_run.explain import Explanation
+    from vlm_run.explain import Explanation, VideoCost
 
 
 @expand_option_groups
 def explain(
     load: LoadOptions,
+    videos: VideoOptions,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -52,9 +56,11 @@ def explain(
     name, text = load.name_and_text(words)
     from vlm_run.explain import explain as explain_conversation
     from vlm_run.media import MediaPolicy
-    from vlm_run.prompts.conversation import Conversation
+    from vlm_run.request import Request
 
-    conversation = Conversation.from_query(text or "", images=list(image or []), system=system)
+    request = {"query": text or "", "images": list(image or []), "system": system}
+    conversation = Request.parse({**request, **videos.request_fields()}).conversation
+    load = videos.allowed_by(load)
     explanation = explain_conversation(
         load.load(name),
         replace(conversation, task=task),
@@ -87,12 +93,15 @@ def print_explanation(explanation: Explanation) -> None:
             typer.echo(
                 f"  {number}: {page}{image.width} x {image.height}{resized} -> {_format(image.tokens)} tokens"
             )
+    if explanation.videos:
+        _print_videos(explanation.videos)
     if explanation.box_coordinates is not None:
         _print_title("Boxes")
         typer.echo(f"  coordinates in answers: {explanation.box_coordinates.description}")
     _print_title("Tokens")
     text, images = _format(explanation.text_tokens), _format(explanation.image_tokens)
-    typer.echo(f"  text {text} + images {images} = {_format_total(explanation)}")
+    videos = f" + videos {_format(explanation.video_tokens)}" if explanation.videos else ""
+    typer.echo(f"  text {text} + images {images}{videos} = {_format_total(explanation)}")
     _print_title("Engine")
     for name, layer in explanation.engine_kwargs_from.items():
         typer.echo(f"  {name} = {json.dumps(_look_up(explanation.engine_kwargs, name))}  ({layer})")
@@ -100,6 +109,18 @@ def print_explanation(explanation: Explanation) -> None:
         _print_memory(explanation.memory)
     for note in explanation.notes:
         typer.secho(f"note: {note}", fg="yellow", err=True)
+
+
+def _print_videos(videos: Sequence[VideoCost]) -> None:
+    _print_title("Videos")
+    for number, video in enumerate(videos, 1):
+        count = len(video.times)
+        typer.echo(
+            f"  {number}: {video.width} x {video.height} -> {count} frame{'s' if count > 1 else ''} of "
+            f"{video.resized[0]} x {video.resized[1]}, {video.fps:.2f} per second -> {video.tokens:,} tokens"
+        )
+        times = " ".join(f"{time:.2f}" for time in video.times)
+        typer.echo(fill(f"at {times} s", 100, initial_indent="     ", subsequent_indent="        "))
 
 
 def _parse_gpu(text: str | None) -> Gpu | None:

@@ -25,6 +25,7 @@ from vlm_run.cli.options import (
 )
 from vlm_run.cli.output import RULE, starting
 from vlm_run.cli.replicas import RayAddress, Replicas, check_ray_installed
+from vlm_run.cli.video_options import VideoOptions
 from vlm_run.errors import RequestError, VlmRunError
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def infer(
     load: LoadOptions,
     answer: AnswerOptions,
     batch: BatchOptions,
+    videos: VideoOptions,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -184,6 +186,7 @@ def infer(
     name, question = load.name_and_text(words)
     from vlm_run.media import MediaPolicy
 
+    video_fields, load = videos.request_fields(), videos.allowed_by(load)
     sampling, options = answer.sampling(), load.engine_options()
     if lora:
         from vlm_run.engine.lora import read_adapters_and_default
@@ -224,19 +227,7 @@ def infer(
             yield engine
 
     if batch.val_dataset is not None:
-        if draw is not None:
-            raise VlmRunError(
-                "both --draw and --val_dataset are given", hint="The rows of the result file have `boxes`."
-            )
-        if log is not None:
-            raise VlmRunError(
-                "both --log and --val_dataset are given", hint="Use --result-path for a dataset."
-            )
-        if question is not None or image:
-            raise VlmRunError(
-                "both a question and --val_dataset are given",
-                hint="Set the question of rows that have none with --prompt.",
-            )
+        _check_dataset_alone(draw, log, asked=question is not None or bool(image or video_fields))
         answer_dataset(
             adapter,
             start_batch,
@@ -257,6 +248,8 @@ def infer(
         raise VlmRunError("--draw needs a question or a task")
     answers = AnswerLog(log, adapter.spec.model_type, sampling)
     drawing = None if draw is None else Drawing.prepare(draw, adapter, question or "", image or [], policy)
+    if video_fields and question is None and answer.task is None:
+        raise VlmRunError("--video needs a question or a task")
     with start() as engine:
         if question is None and answer.task is None:
             from vlm_run.cli.interactive import Session
@@ -264,11 +257,27 @@ def infer(
             Session(engine, sampling, answer.system, answers, policy=policy, stats=stats).run()
             return
         request = {"query": question or "", "images": list(image or []), "system": answer.system}
+        request |= video_fields
         if answer.task is not None:
             request["task"] = answer.task
         response = answer_once(engine, request, sampling, answers, as_json)
     if drawing is not None:
         drawing.write(response.boxes)
+
+
+def _check_dataset_alone(draw: Path | None, log: Path | None, *, asked: bool) -> None:
+    """Raise if what is given beside a dataset is for a single question."""
+    if draw is not None:
+        raise VlmRunError(
+            "both --draw and --val_dataset are given", hint="The rows of the result file have `boxes`."
+        )
+    if log is not None:
+        raise VlmRunError("both --log and --val_dataset are given", hint="Use --result-path for a dataset.")
+    if asked:
+        raise VlmRunError(
+            "both a question and --val_dataset are given",
+            hint="Set the question of rows that have none with --prompt.",
+        )
 
 
 def _read_schema(file: Path) -> dict[str, Any]:

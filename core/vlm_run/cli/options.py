@@ -57,6 +57,7 @@ class LoadOptions:
         config: A YAML file with engine options.
         max_model_len: Context length in tokens.
         max_images: Maximum number of images in one conversation.
+        max_videos: Maximum number of videos in one conversation.
         min_pixels: Minimum area to which images are enlarged.
         max_pixels: Maximum area to which images are shrunk.
         tensor_parallel_size: Number of GPUs that the model is split across.
@@ -107,6 +108,9 @@ class LoadOptions:
     ] = None
     max_images: Annotated[
         int | None, typer.Option(help="Maximum number of images per conversation.", rich_help_panel=ENGINE)
+    ] = None
+    max_videos: Annotated[
+        int | None, typer.Option(help="Maximum number of videos per conversation.", rich_help_panel=ENGINE)
     ] = None
     min_pixels: Annotated[
         int | None,
@@ -179,6 +183,7 @@ class LoadOptions:
         try:
             limits = Limits(
                 max_images=self.max_images,
+                max_videos=self.max_videos,
                 max_model_len=self.max_model_len,
                 min_pixels=self.min_pixels,
                 max_pixels=self.max_pixels,

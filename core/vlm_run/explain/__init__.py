@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_run.checkpoints.hub_cache import snapshot
 from vlm_run.checkpoints.tokenizer_file import TokenizerFile
-from vlm_run.explain.explanation import Explanation, ImageCost, Placeholder
+from vlm_run.explain.explanation import Explanation, ImageCost, Placeholder, VideoCost
 from vlm_run.explain.image_costs import image_costs, with_each_image
 from vlm_run.explain.option_layers import option_layers
+from vlm_run.explain.video_costs import video_costs
 from vlm_run.prompts.conversation import Conversation
 from vlm_run.prompts.prompt import Prompt
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from vlm_run.checkpoints.gpu_memory import Gpu, MemoryEstimate
     from vlm_run.media import MediaPolicy
 
-__all__ = ["Explanation", "ImageCost", "Placeholder", "explain"]
+__all__ = ["Explanation", "ImageCost", "Placeholder", "VideoCost", "explain"]
 
 
 def explain(
@@ -84,6 +85,7 @@ def explain(
         if len(paged.images) != len(conversation.images):
             prompt = _render(adapter, paged, tokenizer)
         images = image_costs(adapter, paged, policy, notes)
+    videos = video_costs(adapter, conversation, policy)
     memory: MemoryEstimate | None = None
     if gpu is not None:
         from vlm_run.explain.memory import adapter_memory
@@ -99,7 +101,9 @@ def explain(
         prompt=prompt.text,
         placeholders=_placeholders(adapter, prompt, len(images)),
         images=images,
-        text_tokens=None if tokenizer is None else _text_tokens(adapter, prompt, tokenizer, len(images)),
+        text_tokens=None
+        if tokenizer is None
+        else _text_tokens(adapter, prompt, tokenizer, len(images) + len(videos)),
         context_length=adapter.spec.context_length,
         max_model_len=kwargs.get("max_model_len") or adapter.spec.context_length,
         engine_kwargs=kwargs,
@@ -108,6 +112,7 @@ def explain(
         memory=memory,
         box_coordinates=adapter.spec.box_coordinates,
         tasks=adapter.spec.tasks,
+        videos=videos,
     )
     return _with_notes(explanation, notes)
 
@@ -133,11 +138,11 @@ def _tokenizer(adapter: Adapter, notes: list[str]) -> TokenizerFile | None:
     return None
 
 
-def _text_tokens(adapter: Adapter, prompt: Prompt, tokenizer: TokenizerFile, images: int) -> int:
+def _text_tokens(adapter: Adapter, prompt: Prompt, tokenizer: TokenizerFile, media: int) -> int:
     from vlm_run.prompts.tokenize import encode
 
-    # The tokens of each image replace one token.
-    return len(encode(prompt, tokenizer, adapter.spec)) - images
+    # The tokens of each image and video replace one token.
+    return len(encode(prompt, tokenizer, adapter.spec)) - media
 
 
 def _placeholders(adapter: Adapter, prompt: Prompt, images: int) -> tuple[Placeholder, ...]:
@@ -164,6 +169,12 @@ def _with_notes(explanation: Explanation, notes: list[str]) -> Explanation:
         wrong.append(f"{images} images are given, but the engine would accept at most {most} (--max-images)")
     if len(explanation.placeholders) < images:
         wrong.append(f"the prompt has {len(explanation.placeholders)} placeholders for {images} images")
+    most_videos = (explanation.engine_kwargs.get("limit_mm_per_prompt") or {}).get("video")
+    videos = len(explanation.videos)
+    if isinstance(most_videos, int) and videos > most_videos:
+        wrong.append(
+            f"{videos} videos are given, but the engine would accept at most {most_videos} (--max-videos)"
+        )
     known = explanation.total_tokens or explanation.image_tokens or explanation.text_tokens or 0
     context = explanation.max_model_len
     if context is not None and known >= context:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +29,27 @@ class ImageCost:
     resized: tuple[int, int] | None
     tokens: int | None
     page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VideoCost:
+    """The frames and the token count of one video.
+
+    Attributes:
+        width: Width of the video in pixels, upright.
+        height: Height of the video in pixels, upright.
+        times: When each frame that the model sees is shown, in seconds.
+        fps: Frames that the model sees per second of the video.
+        resized: Width and height in pixels to which each frame is scaled.
+        tokens: Tokens of the video in the prompt.
+    """
+
+    width: int
+    height: int
+    times: tuple[float, ...]
+    fps: float
+    resized: tuple[int, int]
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +81,7 @@ class Explanation:
         prompt: The prompt as passed to the tokenizer.
         placeholders: The places of the images in the prompt.
         images: The size and token count of each image.
-        text_tokens: Number of tokens that are not image tokens; None if no tokenizer.json was found.
+        text_tokens: Number of tokens that are not of images or videos; None if no tokenizer.json was found.
         context_length: The model's native context length in tokens.
         max_model_len: The engine's context length in tokens; None if vLLM would choose it.
         engine_kwargs: The options with which the engine would start.
@@ -69,6 +90,7 @@ class Explanation:
         memory: What the model would take of a GPU, if one was given.
         box_coordinates: How the model writes the coordinates of boxes; None if that is not documented.
         tasks: The tasks of the model, each with its text in the prompt.
+        videos: The frames and the token count of each video.
     """
 
     model_type: str
@@ -89,6 +111,7 @@ class Explanation:
     memory: MemoryEstimate | None = None
     box_coordinates: BoxCoordinates | None = None
     tasks: Mapping[str, str] = field(default_factory=dict)
+    videos: tuple[VideoCost, ...] = ()
 
     @property
     def image_tokens(self) -> int | None:
@@ -96,9 +119,14 @@ class Explanation:
         return _sum([image.tokens for image in self.images])
 
     @property
+    def video_tokens(self) -> int:
+        """Tokens of all videos together."""
+        return sum(video.tokens for video in self.videos)
+
+    @property
     def total_tokens(self) -> int | None:
         """Tokens of the whole prompt; None if a part of it is unknown."""
-        return _sum([self.text_tokens, self.image_tokens])
+        return _sum([self.text_tokens, self.image_tokens, self.video_tokens])
 
     def to_dict(self) -> dict[str, Any]:
         """The explanation as JSON-compatible data."""
@@ -124,6 +152,7 @@ class Explanation:
                 }
                 for image in self.images
             ],
+            **({"videos": [asdict(video) for video in self.videos]} if self.videos else {}),
             "box_coordinates": self.box_coordinates and self.box_coordinates.model_dump(),
             "text_tokens": self.text_tokens,
             "image_tokens": self.image_tokens,
