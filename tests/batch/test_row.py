@@ -492,3 +492,23 @@ def test_rows_without_a_task_have_that_of_the_command() -> None:
 
 def test_a_column_of_that_name_stays_unused_where_the_model_has_no_tasks() -> None:
     assert conversation(read({"query": "Q", "task": "vqa"})).task is None
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"query": "What happens?", "videos": ["a.mp4"], "fps": 1},
+        {"query": "What happens?", "video": "a.mp4", "fps": "1.0"},
+        {"query": "<video>What happens?", "videos": '["a.mp4"]', "fps": 1},
+        {"messages": [{"role": "user", "content": "<video>What happens?"}], "videos": ["a.mp4"], "fps": 1},
+        {"query": "What happens?", "videos": [{"bytes": None, "path": "a.mp4"}], "fps": 1},
+    ],
+)
+def test_videos_of_a_row(columns: dict[str, Any]) -> None:
+    (place,) = conversation(read(columns)).video_places()
+    assert (place[1].source, place[1].selection.fps) == ("/data/a.mp4", 1.0)
+
+
+def test_columns_for_frames_are_ignored_in_a_row_without_videos() -> None:
+    row = read({"query": "How many?", "images": ["a.png"], "start": 17, "end": "p. 4"})
+    assert conversation(row) == ASKED

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from vlm_run.batch.record import to_record
 from vlm_run.batch.shapes import COLUMNS, Question, read_question
 from vlm_run.errors import ConversationError, VlmRunError, as_request_error
-from vlm_run.media.source import ImageSource
+from vlm_run.media.source import Source
 from vlm_run.request import Request, Sampling
 
 __all__ = ["COLUMNS", "Columns", "Row", "RowFormat", "read_row"]
@@ -168,10 +168,13 @@ def _request(question: Question, row_format: RowFormat) -> Request:
     conversation = request.conversation.with_images(
         lambda image: replace(image, source=_resolve(image.source, row_format.directory))
     )
+    conversation = conversation.with_videos(
+        lambda video: replace(video, source=_resolve(video.source, row_format.directory))
+    )
     return replace(request, conversation=conversation, sampling=sampling)
 
 
-def _resolve(source: ImageSource, directory: Path | None) -> ImageSource:
+def _resolve(source: Source, directory: Path | None) -> Source | str:
     """Make a relative path absolute; any other source stays as it is."""
     if directory is None or not isinstance(source, str):
         return source

@@ -17,17 +17,18 @@ from vlm_run.batch.batch_line import read_body
 from vlm_run.batch.messages import name_images, read_messages
 from vlm_run.batch.reference import read_reference
 from vlm_run.errors import ConversationError
+from vlm_run.prompts.frames import FRAME_FIELDS
 from vlm_run.request import PIXEL_BOUNDS
 
 COLUMNS = (
     *("query", "response", "references", "history", "images", "system"),
     *("messages", "conversations", "image", "id", "custom_id", "body", "sampling", "lora", "task"),
-    *PIXEL_BOUNDS,
+    *("videos", "video", *FRAME_FIELDS[:-1], *PIXEL_BOUNDS),
 )
 """The columns that are recognized; `--map` gives other columns one of these names."""
 
 # Columns that hold lists or objects. Where a cell is text, it may be their JSON.
-_STRUCTURED = ("history", "images", "messages", "conversations", "body", "sampling")
+_STRUCTURED = ("history", "images", "videos", "messages", "conversations", "body", "sampling")
 # Keys with which Hugging Face's datasets and messages say where an image is.
 _SOURCE_KEYS = ("bytes", "path", "url", "image", "base64")
 
@@ -77,7 +78,7 @@ def read_question(
     else:
         request = _read_query(fields, prompt, system, columns)
     request |= {name: fields[name] for name in ("sampling", "lora", "task") if name in fields}
-    return Question({**request, **_read_bounds(fields)}, reference)
+    return Question({**request, **_read_videos(fields), **_read_numbers(fields, PIXEL_BOUNDS)}, reference)
 
 
 def _parse_json(value: Any) -> Any:
@@ -89,15 +90,27 @@ def _parse_json(value: Any) -> Any:
     return value
 
 
-def _read_bounds(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the bounds on the images' area; CSV has them as text."""
-    bounds = {}
-    for name in PIXEL_BOUNDS:
+def _read_numbers(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return the fields that are numbers, as far as the row has them; CSV has them as text."""
+    numbers = {}
+    for name in names:
         if name in fields:
             value = fields[name]
-            is_number = isinstance(value, str) and re.fullmatch(r"\s*\d{1,15}(\.0*)?\s*", value)
-            bounds[name] = float(value) if is_number else value
-    return bounds
+            is_number = isinstance(value, str) and re.fullmatch(r"\s*\d{1,15}(\.\d*)?\s*", value)
+            numbers[name] = float(value) if is_number else value
+    return numbers
+
+
+def _read_videos(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row's videos and which of their frames it wants.
+
+    Without videos, columns such as `start` and `end` are about something else.
+    """
+    videos = fields.get("videos", fields.get("video"))
+    if videos is None:
+        return {}
+    sources = [_read_source(video) for video in (videos if isinstance(videos, (list, tuple)) else [videos])]
+    return {"videos": sources, **_read_numbers(fields, FRAME_FIELDS[:-1])}
 
 
 def _read_query(
