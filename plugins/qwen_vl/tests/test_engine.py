@@ -1,4 +1,4 @@
-"""A real engine with random weights: what the prompt costs, that images reach the model, and bounds."""
+"""A real engine with random weights: what a prompt costs, that images and videos reach the model, bounds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -32,7 +34,7 @@ def qwen(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
             parameter.normal_(std=0.3)
     model.save_pretrained(directory)
 
-    limits = Limits(max_model_len=2048, max_pixels=256 * 28 * 28)
+    limits = Limits(max_model_len=2048, max_pixels=256 * 28 * 28, max_videos=1)
     with Registry.load(MODEL_TYPE, checkpoint=directory, limits=limits).engine(
         max_num_seqs=2, dtype="float32", enforce_eager=True, kv_cache_memory_bytes=2**28
     ) as engine:
@@ -75,3 +77,48 @@ def test_a_request_does_not_widen_the_engines_bounds(qwen: Engine) -> None:
     large = Image.new("RGB", (1400, 1400))
     (answer,) = qwen.infer([_asked(large, WIDE, max_pixels=10**9)], {"max_tokens": 1})
     assert answer.usage.image_tokens[0] == 256
+
+
+def _clip(path: Path, greys: list[int]) -> Path:
+    """Write a video of two frames per second, each in one grey."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 2, (64, 64))
+    for grey in greys:
+        writer.write(np.full((64, 64, 3), grey, np.uint8))
+    writer.release()
+    return path
+
+
+def test_the_frames_of_a_video_reach_the_model_in_their_order(qwen: Engine, tmp_path: Path) -> None:
+    dark_to_bright = _clip(tmp_path / "up.mp4", [0, 0, 80, 80, 160, 160, 240, 240])
+    bright_to_dark = _clip(tmp_path / "down.mp4", [240, 240, 160, 160, 80, 80, 0, 0])
+    asked = [{"query": "What happens?", "videos": [str(each)]} for each in (dark_to_bright, bright_to_dark)]
+    (answer,) = qwen.infer(asked[:1], {"max_tokens": 1})
+    assert answer.usage.video_tokens == (4 * 12 * 12,)  # 8 frames of 336 × 336 pixels
+    assert answer.usage.image_tokens == ()
+
+    up, again, down = trace(qwen, [asked[0], asked[0], asked[1]], max_tokens=4)
+    assert again.logprobs == pytest.approx(up.logprobs, abs=1e-4)
+    assert down.logprobs != pytest.approx(up.logprobs, abs=1e-4)
+
+
+def test_an_image_and_a_video_in_one_request(qwen: Engine, tmp_path: Path) -> None:
+    clip = _clip(tmp_path / "clip.mp4", [0, 80, 160, 240])
+    request = {
+        "query": "Is it in the video?",
+        "images": [WIDE],
+        "videos": [clip.read_bytes()],
+        "num_frames": 2,
+    }
+    (answer,) = qwen.infer([request], {"max_tokens": 1})
+    assert answer.usage.image_tokens == (qwen.adapter.count_image_tokens(*WIDE.size),)
+    assert answer.usage.video_tokens == (12 * 12,)
+
+
+def test_a_broken_video_fails_alone(qwen: Engine, tmp_path: Path) -> None:
+    clip = _clip(tmp_path / "clip.mp4", [0, 80, 160, 240]).read_bytes()
+    broken = clip[: clip.index(b"moov")]
+    bad, good = qwen.infer(
+        [{"query": "Why?", "videos": [each]} for each in (broken, clip)], {"max_tokens": 1}
+    )
+    assert str(bad.error).startswith("message 1, video 1: the video (MP4) is damaged")
+    assert good.error is None
