@@ -99,7 +99,7 @@ class Adapter:
             TemplateError: The chat template refuses the conversation.
             ConversationError: The model has no such task, or takes no videos.
         """
-        self._check_takes_videos(conversation)
+        self.check_takes_videos(conversation)
         if self.spec.reasoning_end is not None:
             conversation = conversation.without_reasoning(self.spec.reasoning_end)
         guard = Guard({*control_tokens(self.spec), *control})
@@ -137,7 +137,8 @@ class Adapter:
             )
         return text
 
-    def _check_takes_videos(self, conversation: Conversation) -> None:
+    def check_takes_videos(self, conversation: Conversation) -> None:
+        """Raise `ConversationError` if there are videos, but the model takes none."""
         places = conversation.video_places()
         if places and self.spec.video is None:
             raise ConversationError(

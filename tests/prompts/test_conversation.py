@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 
 from vlm_run import Conversation
 from vlm_run.errors import ConversationError
-from vlm_run.prompts.conversation import Image, Message, Text, with_image_parts
+from vlm_run.prompts.conversation import Image, Message, Text, with_media_parts
 
 
 def _shape(conversation: Conversation) -> list[tuple[str, list[Any]]]:
@@ -117,7 +117,7 @@ def test_an_image_part_may_bring_bounds(part: dict[str, Any]) -> None:
     conversation = Conversation.from_messages([_user([part])])
     assert conversation.image_places() == [(0, Image("a.png", 784, 50176))]
     assert conversation.template_messages()[0]["content"] == [{"type": "image"}]
-    assert Conversation.from_messages(with_image_parts([_user([part])])) == conversation
+    assert Conversation.from_messages(with_media_parts([_user([part])])) == conversation
 
 
 def test_bounds_of_the_request_are_for_images_without_their_own() -> None:
@@ -527,7 +527,7 @@ def test_only_an_answer_can_be_continued() -> None:
 def test_shorthands_become_parts_and_what_has_none_stays_as_it_is() -> None:
     plain = {"role": "tool", "tool_call_id": "c1", "content": "<img>x</img>", "own": 1}
     question = {"role": "user", "content": "<img>a</img>A<image>B", "name": "Ann"}
-    done = with_image_parts([plain, question], ["b"])
+    done = with_media_parts([plain, question], ["b"])
     assert done[0] == plain
     a, b = ({"type": "image_url", "image_url": {"url": url}} for url in "ab")
     text_a, text_b = ({"type": "text", "text": text} for text in "AB")
@@ -546,13 +546,13 @@ def test_parts_hold_the_conversation_that_the_shorthands_stood_for(
         read = Conversation.from_messages(turns, images)
     except ConversationError as error:
         with pytest.raises(ConversationError, match=re.escape(str(error))):
-            with_image_parts(turns, images)
+            with_media_parts(turns, images)
         return
-    in_parts = Conversation.from_messages(with_image_parts(turns, images))
+    in_parts = Conversation.from_messages(with_media_parts(turns, images))
     assert in_parts.template_messages() == read.template_messages()
     assert in_parts.image_places() == read.image_places()
 
 
 def test_images_need_a_users_message() -> None:
     with pytest.raises(ConversationError, match="images are given, but there is no user message"):
-        with_image_parts([{"role": "system", "content": "S"}], ["a.png"])
+        with_media_parts([{"role": "system", "content": "S"}], ["a.png"])

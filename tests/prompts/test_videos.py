@@ -8,7 +8,7 @@ import pytest
 
 from vlm_run import Conversation, FrameSelection, Image, Registry, Request, Text, Video
 from vlm_run.errors import ConversationError, RequestError
-from vlm_run.prompts.conversation import with_image_parts
+from vlm_run.prompts.conversation import with_media_parts
 
 
 def parts(conversation: Conversation) -> list[tuple[Any, ...]]:
@@ -119,7 +119,7 @@ def test_only_users_show_videos(role: str) -> None:
 
 def test_messages_for_a_server_keep_videos_and_their_fields() -> None:
     part = {"type": "video", "video": "a.mp4", "fps": 1}
-    (message,) = with_image_parts([{"role": "user", "content": [part, {"type": "image", "image": "b.png"}]}])
+    (message,) = with_media_parts([{"role": "user", "content": [part, {"type": "image", "image": "b.png"}]}])
     assert message["content"][0] == {"type": "video_url", "video_url": {"url": "a.mp4"}, "fps": 1.0}
 
 

@@ -118,7 +118,7 @@ class Renderer:
             RequestError: The conversation, one of its images or its length is at fault.
         """
         clock = _Clock()
-        self.check_image_count(conversation)
+        self.check_media_count(conversation)
         prompt = self._adapter.render_prompt(conversation, self._control)
         ids = await self._encode(prompt)
         if cut is not None:
@@ -130,7 +130,7 @@ class Renderer:
         if not all(isinstance(source, PILImage.Image) for source in conversation.images):
             paged = await asyncio.to_thread(with_pages, conversation, self._policy)
             if len(paged.images) != len(conversation.images):  # each page has a placeholder of its own
-                self.check_image_count(paged)
+                self.check_media_count(paged)
                 ids = await self._encode(self._adapter.render_prompt(paged, self._control))
             conversation = paged
         images, videos = await self._load(conversation), await self._load_videos(conversation)
@@ -309,8 +309,9 @@ class Renderer:
         except request_errors() as error:
             raise RequestError(f"vLLM cannot process the request: {error}") from error
 
-    def check_image_count(self, conversation: Conversation) -> None:
+    def check_media_count(self, conversation: Conversation) -> None:
         """Raise `ConversationError` if there are more images or videos than the engine accepts."""
+        self._adapter.check_takes_videos(conversation)
         videos = len(conversation.video_places())
         if videos and self._max_videos is not None and videos > self._max_videos:
             takes = f"{self._max_videos} at most" if self._max_videos else "none"

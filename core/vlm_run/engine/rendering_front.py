@@ -62,7 +62,7 @@ class RenderingFront:
             return await self._renderer.render(conversation, fetcher, cut=cut)
         if cut is not None:
             raise RequestError("a prompt with images or videos cannot be truncated")
-        self._renderer.check_image_count(conversation)
+        self._renderer.check_media_count(conversation)
         fetch_seconds = 0.0
         if any(map(is_remote, (*conversation.images, *conversation.videos))):
             # Here, since a worker that waits for a slow host would keep others' requests waiting.

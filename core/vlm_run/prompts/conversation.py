@@ -40,7 +40,7 @@ from vlm_run.prompts.placing import placed
 from vlm_run.prompts.text import check_encodable
 from vlm_run.video import FrameSelection
 
-__all__ = ["Conversation", "Image", "Message", "Part", "Text", "Video", "with_image_parts"]
+__all__ = ["Conversation", "Image", "Message", "Part", "Text", "Video", "with_media_parts"]
 
 
 P = TypeVar("P", Image, Video)
@@ -306,25 +306,26 @@ def _is_pair(turn: Any) -> bool:
     return isinstance(turn, (list, tuple)) and len(turn) == 2 and all(isinstance(side, str) for side in turn)
 
 
-def with_image_parts(
+def with_media_parts(
     messages: Sequence[Mapping[str, Any]],
     images: Sequence[ImageSource | None] | ImageSource | None = None,
+    videos: Sequence[VideoSource | None] | VideoSource | None = None,
     **bounds: int | None,
 ) -> list[dict[str, Any]]:
-    """OpenAI-style messages in which every tag and every entry of `images` has become a part.
+    """OpenAI-style messages in which every tag and every entry of `images` and `videos` has become a part.
 
     `bounds` are the arguments of `with_pixel_bounds`; they are added to the image parts.
 
-    >>> with_image_parts([{"role": "user", "content": "<img>a.png</img>What is this?"}])[0]["content"]
+    >>> with_media_parts([{"role": "user", "content": "<img>a.png</img>What is this?"}])[0]["content"]
     [{'type': 'image_url', 'image_url': {'url': 'a.png'}}, {'type': 'text', 'text': 'What is this?'}]
 
     Raises:
-        ConversationError: The messages are malformed, or tags and images do not match.
+        ConversationError: The messages are malformed, or tags do not match images or videos.
     """
-    parsed = Conversation(tuple(_parsed(messages, images))).with_pixel_bounds(**bounds).messages
+    parsed = Conversation(tuple(_parsed(messages, images, videos))).with_pixel_bounds(**bounds).messages
     return [
         {**message, "content": [_as_openai(part) for part in done.parts]}
-        if any(isinstance(part, Image) for part in done.parts)
+        if any(isinstance(part, (Image, Video)) for part in done.parts)
         else dict(message)
         for message, done in zip(messages, parsed, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: OpenAI's and vLLM's request, with ms-swift's field `images`."""
+"""`POST /v1/chat/completions`: OpenAI's and vLLM's request, with ms-swift's fields `images` and `videos`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
 from vlm_run.engine.vllm_internals import with_own_field_names
 from vlm_run.errors import ConversationError, RequestError
-from vlm_run.prompts.conversation import with_image_parts
+from vlm_run.prompts.conversation import with_media_parts
 from vlm_run.prompts.message import read_message
 from vlm_run.request import PIXEL_BOUNDS
 from vlm_run.server.chat_renderer import TASK
@@ -22,7 +22,7 @@ router = APIRouter()
 
 @with_own_field_names
 class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
-    """vLLM's chat request, which also accepts images in the form of ms-swift's servers."""
+    """vLLM's chat request, which also accepts images and videos in the form of ms-swift's servers."""
 
     images: list[str | None] | str | None = Field(
         default=None,
@@ -31,6 +31,14 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
             "places of the `<image>` tags in the messages' text. Without tags they belong to the last user "
             "message, or, with one entry per user message, to these in order, null for a message without "
             "an image. Text may also contain images as `<img>URL</img>`."
+        ),
+    )
+
+    videos: list[str | None] | str | None = Field(
+        default=None,
+        description=(
+            "Videos in the same form, for the `<video>` tags in the messages' text or for the user messages. "
+            "Text may also contain videos as `<video>URL</video>`."
         ),
     )
 
@@ -67,21 +75,23 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
     def _read_shorthands(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        images, messages = data.get("images"), data.get("messages")
-        _check_images(images)
+        images, videos, messages = data.get("images"), data.get("videos"), data.get("messages")
+        _check_sources("image", images)
+        _check_sources("video", videos)
         if isinstance(messages, list):
             # Here, since errors of vlm-run are clearer than pydantic's about a union of types.
             for index, message in enumerate(messages):
                 read_message(index, message, read_tags=frozenset())
         bounds = {name: data.get(name) for name in PIXEL_BOUNDS}
         if not isinstance(messages, list) or not (
-            images is not None or any(bounds.values()) or _has_tag(messages)
+            images is not None or videos is not None or any(bounds.values()) or _has_tag(messages)
         ):
             return data
         return {
             **data,
-            "messages": with_image_parts(messages, images, **bounds),
+            "messages": with_media_parts(messages, images, videos, **bounds),
             "images": None,
+            "videos": None,
             **dict.fromkeys(bounds),
         }
 
@@ -96,18 +106,18 @@ def _has_tag(messages: list[Any]) -> bool:
     return any(
         isinstance(message, dict)
         and isinstance(message.get("content"), str)
-        and "<img>" in message["content"]
+        and any(tag in message["content"] for tag in ("<img>", "</video>"))
         for message in messages
     )
 
 
-def _check_images(images: Any) -> None:
-    if images is not None and not isinstance(images, (list, str)):
-        raise ConversationError("'images' must be a list")
-    for index, image in enumerate(images if isinstance(images, list) else []):
-        if image is not None and not isinstance(image, str):
+def _check_sources(kind: str, sources: Any) -> None:
+    if sources is not None and not isinstance(sources, (list, str)):
+        raise ConversationError(f"'{kind}s' must be a list")
+    for index, source in enumerate(sources if isinstance(sources, list) else []):
+        if source is not None and not isinstance(source, str):
             raise ConversationError(
-                f"an entry of 'images' cannot be of type {type(image).__name__}",
+                f"an entry of '{kind}s' cannot be of type {type(source).__name__}",
                 hint="Give a URL, base64, a data URI or null.",
-                image_index=index,
+                **{f"{kind}_index": index},
             )
