@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 
 from vlm_run import Adapter, Conversation, Limits, Registry, Request
 from vlm_run.errors import ConversationError, MediaError, PluginError
+from vlm_run.explain.start_notes import context_note
 from vlm_run.prompts.conversation import Image
 from vlm_run.prompts.prompt import Prompt
 
@@ -149,14 +150,14 @@ def test_a_task_of_a_model_without_tasks_is_refused(load: Any) -> None:
 def test_a_context_that_is_too_short_for_the_largest_image_is_noted(
     model_type: str, limits: Limits, note: str | None
 ) -> None:
-    assert Registry.load(model_type, limits=limits).context_note() == note
+    assert context_note(Registry.load(model_type, limits=limits)) == note
 
 
 def test_nothing_is_noted_where_the_largest_image_is_unknown(plugin_directory: Any) -> None:
     plugin_directory.add("acme")  # its spec has no vision facts
     adapter = Registry.load("acme-7b", plugins=plugin_directory.discover())
     assert adapter.largest_image() is None
-    assert adapter.context_note(max_model_len=1) is None
+    assert context_note(adapter, max_model_len=1) is None
 
 
 def test_an_image_that_the_model_can_take_stays_as_it_is(load: Any) -> None:

@@ -340,29 +340,6 @@ class Adapter:
         except VlmRunError:
             return False
 
-    def start_notes(self, **overrides: Any) -> list[str]:
-        """Notes for the user before an engine starts with these engine options."""
-        notes = (self.dtype_note(**overrides), self.context_note(**overrides))
-        return [note for note in notes if note is not None]
-
-    def context_note(self, **overrides: Any) -> str | None:
-        """That the context length does not hold the largest image; None if it does, or if that is unknown."""
-        options = self.engine_kwargs(**overrides)
-        length = options.get("max_model_len") or self.spec.context_length
-        largest = self.with_engine_kwargs(options).largest_image()
-        if largest is None or not isinstance(length, int) or largest[1] < length:
-            return None
-        (width, height), tokens = largest
-        return (
-            f"an image of {width} × {height} pixels takes {tokens:,} tokens, but max_model_len is "
-            f"{length:,}; requests that do not fit are refused. {self.advice('--max-model-len')}"
-        )
-
-    def advice(self, option: str) -> str:
-        """Advice for an engine option that allows fewer tokens than the largest image takes."""
-        shrink = ", or let --max-pixels shrink images" if self.takes_pixel_bounds else ""
-        return f"Raise {option}{shrink}."
-
     def default_engine_kwargs(self) -> dict[str, Any]:
         """The plugin's own engine options, before a configuration file and the user's limits."""
         return dict(self._call("engine_kwargs", Mapping, model=self.spec, limits=Limits()))

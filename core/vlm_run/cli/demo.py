@@ -24,6 +24,7 @@ def demo(
     except ImportError as error:
         raise VlmRunError("the demo plugin is not installed", hint="pip install vlm-run-demo") from error
     from vlm_run.cli.output import starting
+    from vlm_run.explain.start_notes import start_notes
     from vlm_run.registry import Registry
 
     drawing, turns = draw(seed)
@@ -31,7 +32,7 @@ def demo(
     typer.echo(f"Drew {image} ({drawing.width} × {drawing.height} pixels).")
     started = time.perf_counter()
     adapter = Registry.load("demo-llava")
-    with starting("demo-llava", verbose, *adapter.start_notes()):
+    with starting("demo-llava", verbose, *start_notes(adapter)):
         engine = adapter.engine()
     with engine:
         typer.echo(f"Loaded demo-llava in {time.perf_counter() - started:.1f} s.")

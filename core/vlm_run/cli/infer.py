@@ -184,6 +184,7 @@ def infer(
         vlm-run infer llava1_6-mistral-7b-instruct "What is this?" --image cat.png
     """
     name, question = load.name_and_text(words)
+    from vlm_run.explain.start_notes import start_notes
     from vlm_run.media import MediaPolicy
 
     video_fields, load = videos.request_fields(), videos.allowed_by(load)
@@ -199,14 +200,14 @@ def infer(
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
 
     def start() -> Engine:
-        with starting(adapter.spec.model_type, verbose, *adapter.start_notes(**options)):
+        with starting(adapter.spec.model_type, verbose, *start_notes(adapter, **options)):
             return adapter.engine(policy=policy, **options)
 
     @contextmanager
     def start_batch(first: Request | None, allow_local_files: bool) -> Iterator[Answering]:
         allowed = policy.model_copy(update={"allow_local_files": allow_local_files})
         with ExitStack() as running:
-            with starting(adapter.spec.model_type, verbose, *adapter.start_notes(**options)):
+            with starting(adapter.spec.model_type, verbose, *start_notes(adapter, **options)):
                 if replicas is None and ray is None:
                     engine: Answering = running.enter_context(adapter.engine(policy=allowed, **options))
                 else:

@@ -38,6 +38,7 @@ def verify(
     """
     from vlm_run.engine.tracing import dtype_of, trace
     from vlm_run.engine.versions import check_serves
+    from vlm_run.explain.start_notes import start_notes
     from vlm_run.verify.drift import judge, standard_requests
     from vlm_run.verify.reference import check_reference
 
@@ -45,7 +46,7 @@ def verify(
     adapter = load.load(load.name_alone(words))
     asked = _read(requests) if requests else standard_requests(adapter.spec.max_images)
     check_serves(adapter.spec)  # before importing transformers, which comes with vLLM
-    with starting(adapter.spec.model_type, verbose, *adapter.start_notes(**options)):
+    with starting(adapter.spec.model_type, verbose, *start_notes(adapter, **options)):
         check_reference(adapter)
         running = adapter.engine(**options)
     with running:

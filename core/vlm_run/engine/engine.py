@@ -22,6 +22,7 @@ from vlm_run.engine.rendering_front import RenderingFront, start_renderer_pool
 from vlm_run.engine.versions import check_serves
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError
+from vlm_run.explain.start_notes import start_notes
 from vlm_run.media import MediaPolicy
 from vlm_run.request import Sampling
 from vlm_run.response import Delta, Response
@@ -83,7 +84,7 @@ class Engine:
         options = {**options, **lora_engine_options(loras or {}, given)}
         self._loras = LoraAdapters(loras or {}, lora, most_loras(options))
         self.adapter = adapter.with_engine_kwargs(options)
-        for note in adapter.start_notes(**options):
+        for note in start_notes(adapter, **options):
             logger.warning(note)
         self._policy = policy or MediaPolicy()
         self._config = vllm_config(adapter, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vlm_run.errors import EngineError
+from vlm_run.explain.start_notes import largest_image_advice
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -39,5 +40,5 @@ def check_image_budget(adapter: Adapter, config: VllmConfig) -> None:
     raise EngineError(
         f"'{adapter.spec.model_type}' cannot start: an image of {width} × {height} pixels takes {tokens:,} "
         f"tokens, which vLLM must process in one step, but max_num_batched_tokens is {most:,}",
-        hint=adapter.advice(f"it with --engine max_num_batched_tokens={tokens}"),
+        hint=largest_image_advice(adapter, f"it with --engine max_num_batched_tokens={tokens}"),
     )

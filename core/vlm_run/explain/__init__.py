@@ -20,6 +20,7 @@ from vlm_run.checkpoints.tokenizer_file import TokenizerFile
 from vlm_run.explain.explanation import Explanation, ImageCost, Placeholder, VideoCost
 from vlm_run.explain.image_costs import image_costs, with_each_image
 from vlm_run.explain.option_layers import option_layers
+from vlm_run.explain.start_notes import context_note
 from vlm_run.explain.video_costs import video_costs
 from vlm_run.prompts.conversation import Conversation
 from vlm_run.prompts.prompt import Prompt
@@ -65,7 +66,7 @@ def explain(
             f"no vLLM version that vlm-run supports serves this model type, which needs {adapter.spec.vllm}: "
             f"use '{adapter.spec.replaced_by}' instead"
         )
-    if note := adapter.context_note(**overrides):
+    if note := context_note(adapter, **overrides):
         notes.append(note)
     if note := adapter.dtype_note(**overrides):
         if gpu is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
+from vlm_run.explain.start_notes import context_note
 from vlm_run.plugins.cpu_dtype import DTYPE
 from vlm_run.server.api_process import serve_at
 from vlm_run.server.arguments import server_arguments, take_media_policy
@@ -77,7 +78,7 @@ def serve(
     if args.dtype == DTYPE and (note := adapter.dtype_note(**(options or {}))):
         typer.echo(f"note: {note}", err=True)
     sizes = {"max_model_len": args.max_model_len, "mm_processor_kwargs": args.mm_processor_kwargs}
-    if note := adapter.context_note(**sizes):
+    if note := context_note(adapter, **sizes):
         typer.echo(f"note: {note}", err=True)
     if (args.api_server_count or 1) > 1:
         return serve_in_several(setup)
