@@ -60,7 +60,7 @@ def test_a_video_raises_the_engines_limit_by_itself(clip: Path) -> None:
 
 def test_a_limit_that_is_given_stays(clip: Path) -> None:
     _, output = run("explain", MODEL, "What happens?", "--video", clip, "--max-videos", 0)
-    assert "1 videos are given, but the engine would accept at most 0 (--max-videos)" in output
+    assert "1 video is given, but the engine would accept at most 0 (--max-videos)" in output
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,9 @@ def test_infer_refuses_a_video_without_a_question(clip: Path) -> None:
     code, output = run("infer", MODEL, "--video", clip)
     assert code != 0
     assert "--video needs a question or a task" in output
+
+
+def test_a_model_that_takes_no_videos_says_so_before_it_is_loaded(clip: Path) -> None:
+    code, output = run("infer", "demo-llava", "What?", "--video", clip)
+    assert code != 0
+    assert output == "'demo-llava' takes no videos"

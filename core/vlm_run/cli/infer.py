@@ -29,6 +29,7 @@ from vlm_run.cli.video_options import VideoOptions
 from vlm_run.errors import RequestError, VlmRunError
 
 if TYPE_CHECKING:
+    from vlm_run.adapter import Adapter
     from vlm_run.batch.run import Answering
     from vlm_run.engine import Engine
     from vlm_run.request import Request, Sampling
@@ -195,8 +196,7 @@ def infer(
         loras, default = read_adapters_and_default(lora)
         options = {**options, "loras": loras, "lora": default}
     adapter = load.load(name, hub)
-    if answer.task is not None:
-        adapter.task_text(answer.task)  # an unknown task is refused before the engine starts
+    _check_supported(adapter, answer.task, videos=bool(video_fields))
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
 
     def start() -> Engine:
@@ -279,6 +279,14 @@ def _check_dataset_alone(draw: Path | None, log: Path | None, *, asked: bool) ->
             "both a question and --val_dataset are given",
             hint="Set the question of rows that have none with --prompt.",
         )
+
+
+def _check_supported(adapter: Adapter, task: str | None, videos: bool) -> None:
+    """Refuse an unknown task, or videos for a model that takes none, before the engine starts."""
+    if task is not None:
+        adapter.task_text(task)
+    if videos:
+        adapter.video_facts()
 
 
 def _read_schema(file: Path) -> dict[str, Any]:

@@ -161,20 +161,24 @@ def _placeholders(adapter: Adapter, prompt: Prompt, images: int) -> tuple[Placeh
     return tuple(places)
 
 
+def _given(count: int, noun: str) -> str:
+    return f"1 {noun} is given" if count == 1 else f"{count} {noun}s are given"
+
+
 def _with_notes(explanation: Explanation, notes: list[str]) -> Explanation:
     """The explanation with its notes: first what would fail, then what could not be determined."""
     wrong = []
     images = len(explanation.images)
     most = (explanation.engine_kwargs.get("limit_mm_per_prompt") or {}).get("image")
     if isinstance(most, int) and images > most:
-        wrong.append(f"{images} images are given, but the engine would accept at most {most} (--max-images)")
+        wrong.append(f"{_given(images, 'image')}, but the engine would accept at most {most} (--max-images)")
     if len(explanation.placeholders) < images:
         wrong.append(f"the prompt has {len(explanation.placeholders)} placeholders for {images} images")
     most_videos = (explanation.engine_kwargs.get("limit_mm_per_prompt") or {}).get("video")
     videos = len(explanation.videos)
     if isinstance(most_videos, int) and videos > most_videos:
         wrong.append(
-            f"{videos} videos are given, but the engine would accept at most {most_videos} (--max-videos)"
+            f"{_given(videos, 'video')}, but the engine would accept at most {most_videos} (--max-videos)"
         )
     known = explanation.total_tokens or explanation.image_tokens or explanation.text_tokens or 0
     context = explanation.max_model_len
