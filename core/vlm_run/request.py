@@ -191,7 +191,7 @@ class Request:
         if task is not None and "messages" not in fields:
             fields.setdefault("query", "")
         bounds = {name: fields.pop(name, None) for name in PIXEL_BOUNDS}
-        frames = {name: fields.pop(name, None) for name in FRAME_FIELDS if name not in PIXEL_BOUNDS}
+        frames = {name: fields.pop(name, None) for name in FRAME_FIELDS}
         if "messages" in fields:
             _check_keys(fields, _MESSAGE_KEYS, "request field")
             conversation = Conversation.from_messages(**fields)

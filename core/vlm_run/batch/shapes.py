@@ -23,7 +23,7 @@ from vlm_run.request import PIXEL_BOUNDS
 COLUMNS = (
     *("query", "response", "references", "history", "images", "system"),
     *("messages", "conversations", "image", "id", "custom_id", "body", "sampling", "lora", "task"),
-    *("videos", "video", *FRAME_FIELDS[:-1], *PIXEL_BOUNDS),
+    *("videos", "video", *FRAME_FIELDS, *PIXEL_BOUNDS),
 )
 """The columns that are recognized; `--map` gives other columns one of these names."""
 
@@ -110,7 +110,7 @@ def _read_videos(fields: Mapping[str, Any]) -> dict[str, Any]:
     if videos is None:
         return {}
     sources = [_read_source(video) for video in (videos if isinstance(videos, (list, tuple)) else [videos])]
-    return {"videos": sources, **_read_numbers(fields, FRAME_FIELDS[:-1])}
+    return {"videos": sources, **_read_numbers(fields, FRAME_FIELDS)}
 
 
 def _read_query(

@@ -52,14 +52,9 @@ class VideoOptions:
         Raises:
             VlmRunError: Frames are chosen, but no video is given.
         """
-        chosen = {
-            "fps": self.fps,
-            "num_frames": self.num_frames,
-            "max_frames": self.max_frames,
-            "start": self.start,
-            "end": self.end,
-        }
-        given = {name: value for name, value in chosen.items() if value is not None}
+        from vlm_run.prompts.frames import FRAME_FIELDS
+
+        given = {name: value for name in FRAME_FIELDS if (value := getattr(self, name)) is not None}
         if self.video:
             return {"videos": list(self.video), **given}
         if given:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from vlm_run.boxes import TAGS, Box
-from vlm_run.prompts.conversation import Conversation, Text
+from vlm_run.prompts.conversation import Conversation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,17 +41,12 @@ def answer_boxes(
     """
     if adapter.spec.box_coordinates is None or not rendered.image_sizes:
         return ()
-    answer = _beginning(conversation) + _with_tags(tokenizer, text, token_ids, stop_string)
+    beginning = conversation.messages[-1].written if conversation.continued else ""
+    answer = beginning + _with_tags(tokenizer, text, token_ids, stop_string)
     reasoning_end = adapter.spec.reasoning_end
     if is_cut and reasoning_end is not None and reasoning_end not in answer:
         return ()
     return adapter.parse_boxes(answer, rendered.image_sizes)
-
-
-def _beginning(conversation: Conversation) -> str:
-    if not conversation.continued:
-        return ""
-    return "".join(part.text for part in conversation.messages[-1].parts if isinstance(part, Text))
 
 
 def _with_tags(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from vlm_run.engine.loop_thread import all_or_none
 from vlm_run.media import MediaPolicy
 from vlm_run.media.fetch import fetch
-from vlm_run.media.load import for_videos, is_remote, locating_errors
-from vlm_run.media.pages import split_pages
-from vlm_run.media.source import ImageSource, Pages, VideoSource
+from vlm_run.media.load import fetch_source, for_videos, is_remote, locating_errors
+from vlm_run.media.source import ImageSource, VideoSource
 from vlm_run.prompts.conversation import Conversation
+
+T = TypeVar("T")
 
 _BATCH_BYTES = 256 * 1024 * 1024
 
@@ -51,27 +53,22 @@ class Fetcher:
                 the video.
         """
         if any(map(is_remote, conversation.videos)):
-            conversation = await self._with_videos(conversation)
-        if not any(map(is_remote, conversation.images)):
-            return conversation
-        with self._timer():
-            contents = iter(
-                await all_or_none(
-                    self._content(image.source, message, index)
-                    for index, (message, image) in enumerate(conversation.image_places())
-                )
+            videos = await self._all(
+                self._video_content(video.source, message, index)
+                for index, (message, video) in enumerate(conversation.video_places())
             )
-        return conversation.with_images(lambda image: replace(image, source=next(contents)))
+            conversation = conversation.with_videos(lambda video: replace(video, source=next(videos)))
+        if any(map(is_remote, conversation.images)):
+            images = await self._all(
+                self._content(image.source, message, index)
+                for index, (message, image) in enumerate(conversation.image_places())
+            )
+            conversation = conversation.with_images(lambda image: replace(image, source=next(images)))
+        return conversation
 
-    async def _with_videos(self, conversation: Conversation) -> Conversation:
+    async def _all(self, contents: Iterable[Coroutine[Any, Any, T]]) -> Iterator[T]:
         with self._timer():
-            contents = iter(
-                await all_or_none(
-                    self._video_content(video.source, message, index)
-                    for index, (message, video) in enumerate(conversation.video_places())
-                )
-            )
-        return conversation.with_videos(lambda video: replace(video, source=next(contents)))
+            return iter(await all_or_none(contents))
 
     async def _video_content(self, source: VideoSource, message: int, video: int) -> VideoSource:
         if not is_remote(source):
@@ -80,12 +77,8 @@ class Fetcher:
             return await self._fetch(str(source), for_videos(self._policy))
 
     async def _content(self, source: ImageSource, message: int, image: int) -> ImageSource:
-        if not is_remote(source):
-            return source
         with locating_errors(message, image):
-            url, pages = split_pages(str(source))
-            content = await self._fetch(url, self._policy)
-            return content if pages is None else Pages(content, *pages)
+            return await fetch_source(source, self._policy, self._fetch)
 
     async def _fetch(self, url: str, policy: MediaPolicy) -> bytes:
         if url in self._kept:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from PIL import Image as PILImage
 
 from vlm_run.boxes import ImageSize
+from vlm_run.engine.cache_key import cache_key
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.videos import LoadedVideo, load_video
 from vlm_run.engine.vllm_internals import process_prompt, processed_image_cache, request_errors
@@ -194,7 +195,7 @@ class Renderer:
         with locating_errors(message, index):
             document = open_document(content, self._policy)
         with document:
-            digest = _digest(content)
+            digest = cache_key(content).encode()  # once for all pages
             return [
                 self._load_page(document, digest, page, message, index, force)
                 for index, (message, page) in run
@@ -287,14 +288,9 @@ class Renderer:
             kind: What the content is.
             content: The encoded image, the decoded pixels, or the digest of a document.
         """
-        from blake3 import blake3  # a dependency of vLLM
-
-        digest = blake3(self._salt)
-        digest.update(f"{image.min_pixels} {image.max_pixels} ".encode())
-        digest.update(b"whole " if self._full_resolution_only else b"")
-        digest.update(kind)
-        digest.update(content)
-        return str(digest.hexdigest())
+        bounds = f"{image.min_pixels} {image.max_pixels} ".encode()
+        whole = b"whole " if self._full_resolution_only else b""
+        return cache_key(self._salt, bounds, whole, kind, content)
 
     async def _process(self, ids: list[int], images: Sequence[_Loaded], videos: Sequence[LoadedVideo]) -> Any:
         try:
@@ -354,12 +350,6 @@ def _document_or_index(place: tuple[int, tuple[int, Image]]) -> tuple[str, int]:
     if isinstance(image.source, Pages):
         return "document", id(image.source.content)
     return "image", index
-
-
-def _digest(content: bytes) -> bytes:
-    from blake3 import blake3
-
-    return bytes(blake3(content).digest())
 
 
 @dataclass(frozen=True, slots=True)

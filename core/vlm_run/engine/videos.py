@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
+from vlm_run.engine.cache_key import cache_key
 from vlm_run.media import MediaPolicy
 from vlm_run.media.load import encoded_video, locating_errors
 from vlm_run.media.video import Clip, sample_video
@@ -70,13 +71,4 @@ def load_video(
             lambda available, fps: facts.choose_frames(available, fps, selection),
             facts.resized,
         )
-        return LoadedVideo(_cache_key(content, video, salt), clip)
-
-
-def _cache_key(content: bytes, video: Video, salt: bytes) -> str:
-    from blake3 import blake3  # which vLLM brings
-
-    digest = blake3(salt)
-    digest.update(f"video {astuple(video.selection)} ".encode())
-    digest.update(content)
-    return str(digest.hexdigest())
+        return LoadedVideo(cache_key(salt, f"video {astuple(selection)} ".encode(), content), clip)

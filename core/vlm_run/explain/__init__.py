@@ -168,14 +168,13 @@ def _given(count: int, noun: str) -> str:
 def _with_notes(explanation: Explanation, notes: list[str]) -> Explanation:
     """The explanation with its notes: first what would fail, then what could not be determined."""
     wrong = []
-    images = len(explanation.images)
-    most = (explanation.engine_kwargs.get("limit_mm_per_prompt") or {}).get("image")
+    limits = explanation.engine_kwargs.get("limit_mm_per_prompt") or {}
+    images, most = len(explanation.images), limits.get("image")
     if isinstance(most, int) and images > most:
         wrong.append(f"{_given(images, 'image')}, but the engine would accept at most {most} (--max-images)")
     if len(explanation.placeholders) < images:
         wrong.append(f"the prompt has {len(explanation.placeholders)} placeholders for {images} images")
-    most_videos = (explanation.engine_kwargs.get("limit_mm_per_prompt") or {}).get("video")
-    videos = len(explanation.videos)
+    videos, most_videos = len(explanation.videos), limits.get("video")
     if isinstance(most_videos, int) and videos > most_videos:
         wrong.append(
             f"{_given(videos, 'video')}, but the engine would accept at most {most_videos} (--max-videos)"

@@ -6,9 +6,10 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from PIL import Image
@@ -18,6 +19,9 @@ from vlm_run.media.decode import check_image, decode
 from vlm_run.media.pages import PageRange, PageSize, open_document, single_pages, split_pages
 from vlm_run.media.policy import MIB, MediaPolicy
 from vlm_run.media.source import PAGE_MARK, ImageSource, Pages, VideoSource, trimmed
+
+Fetch: TypeAlias = Callable[[str, MediaPolicy], Awaitable[bytes]]
+"""Returns the bytes behind a URL."""
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*")
@@ -70,16 +74,23 @@ async def load_image_async(
         return await asyncio.to_thread(_load, source, policy, page_size)
 
 
-async def fetch_source(source: ImageSource, policy: MediaPolicy) -> ImageSource:
+async def fetch_source(source: ImageSource, policy: MediaPolicy, fetch: Fetch | None = None) -> ImageSource:
     """The content, or the pages, behind an http or https URL; any other source as it is.
+
+    Args:
+        source: The source.
+        policy: What may be fetched.
+        fetch: Fetches a URL; by default `vlm_run.media.fetch.fetch`.
 
     Raises:
         MediaError: The policy forbids it, or it cannot be fetched.
     """
     if not is_remote(source):
         return source
-    from vlm_run.media.fetch import fetch
+    if fetch is None:
+        from vlm_run.media.fetch import fetch as fetch_url
 
+        fetch = fetch_url
     url, pages = split_pages(str(trimmed(source)))
     content = await fetch(url, policy)
     return content if pages is None else Pages(content, *pages)

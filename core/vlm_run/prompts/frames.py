@@ -10,8 +10,9 @@ from typing import Any
 from vlm_run.errors import ConversationError
 from vlm_run.video import FrameSelection
 
-FRAME_FIELDS = ("fps", "num_frames", "max_frames", "start", "end", "max_pixels")
+FRAME_FIELDS = ("fps", "num_frames", "max_frames", "start", "end")
 """The fields of a request or of a video part that choose frames."""
+_PART_FIELDS = (*FRAME_FIELDS, "max_pixels")
 # As qwen-vl-utils writes them.
 _ALIASES = {"nframes": "num_frames", "video_start": "start", "video_end": "end"}
 _TIMES = ("start", "end")
@@ -28,7 +29,7 @@ def read_selection(fields: Mapping[str, Any], what: str, message_index: int | No
     Raises:
         ConversationError: A field has no sensible value, or fields contradict each other.
     """
-    given = {name: fields[name] for name in FRAME_FIELDS if fields.get(name) is not None}
+    given = {name: fields[name] for name in _PART_FIELDS if fields.get(name) is not None}
     for alias, name in _ALIASES.items():
         if fields.get(alias) is not None:
             given.setdefault(name, fields[alias])
