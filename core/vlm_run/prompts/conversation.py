@@ -42,7 +42,6 @@ from vlm_run.video import FrameSelection
 
 __all__ = ["Conversation", "Image", "Message", "Part", "Text", "Video", "with_media_parts"]
 
-
 P = TypeVar("P", Image, Video)
 
 
@@ -136,12 +135,7 @@ class Conversation:
 
     def image_places(self) -> list[tuple[int, Image]]:
         """For each image in order, the index of its message and the image."""
-        return [
-            (index, part)
-            for index, message in enumerate(self.messages)
-            for part in message.parts
-            if isinstance(part, Image)
-        ]
+        return self._places(Image)
 
     @property
     def videos(self) -> tuple[VideoSource, ...]:
@@ -150,11 +144,14 @@ class Conversation:
 
     def video_places(self) -> list[tuple[int, Video]]:
         """For each video in order, the index of its message and the video."""
+        return self._places(Video)
+
+    def _places(self, kind: type[P]) -> list[tuple[int, P]]:
         return [
             (index, part)
             for index, message in enumerate(self.messages)
             for part in message.parts
-            if isinstance(part, Video)
+            if isinstance(part, kind)
         ]
 
     def with_videos(self, change: Callable[[Video], Video]) -> Conversation:
