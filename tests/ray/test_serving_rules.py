@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
+from threading import Event, Semaphore
 from typing import Any
 
 import httpx
@@ -43,10 +43,12 @@ def client(cluster: Cluster) -> Iterator[httpx.Client]:
     ray_serve.shutdown()
 
 
+def image_url(image: int) -> str:
+    return f"https://example.org/{image}.png"
+
+
 def ask(client: httpx.Client, image: int, **fields: object) -> httpx.Response:
-    return client.post(
-        "/v1/chat/completions", json={"images": [f"https://example.org/{image}.png"], **fields}
-    )
+    return client.post("/v1/chat/completions", json={"images": [image_url(image)], **fields})
 
 
 def test_the_same_image_goes_to_the_same_replica(client: httpx.Client) -> None:
@@ -79,11 +81,21 @@ def test_requests_of_a_killed_replica_are_503_and_its_streams_end_with_an_error(
 ) -> None:
     owners = {image: ask(client, image).json()["pid"] for image in range(8)}
     victim = owners[0]
+    begun = Semaphore(0)
+
+    def read_stream(image: int) -> str:
+        body = {"images": [image_url(image)], "wait": str(tmp_path), "stream": True}
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            chunks = response.iter_text()
+            first = next(chunks)
+            begun.release()
+            return first + "".join(chunks)
+
     with ThreadPoolExecutor(2 * len(owners)) as pool:
         whole = {image: pool.submit(ask, client, image, wait=str(tmp_path)) for image in owners}
-        streams = {
-            image: pool.submit(ask, client, image, wait=str(tmp_path), stream=True) for image in owners
-        }
+        streams = {image: pool.submit(read_stream, image) for image in owners}
+        for _ in owners:
+            assert begun.acquire(timeout=60)  # a replica that dies before its stream begins gives a 503
         while len(list(tmp_path.iterdir())) < 2 * len(owners):
             time.sleep(0.01)
         psutil.Process(victim).kill()
@@ -93,12 +105,12 @@ def test_requests_of_a_killed_replica_are_503_and_its_streams_end_with_an_error(
                 assert answer.status_code == 503
                 assert answer.headers["retry-after"] == "5"
                 assert answer.json()["error"]["type"] == "ServiceUnavailableError"
-                assert "ServiceUnavailableError" in streams[image].result().text.splitlines()[2]
+                assert "ServiceUnavailableError" in streams[image].result().splitlines()[2]
         (tmp_path / "open").touch()
         for image, pid in owners.items():
             if pid != victim:
                 assert whole[image].result().json() == {"pid": pid}
-                assert streams[image].result().text == "data: {}\n\ndata: [DONE]\n\n"
+                assert streams[image].result() == "data: {}\n\ndata: [DONE]\n\n"
     assert ask(client, 0).status_code == 200
 
 
