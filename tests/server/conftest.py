@@ -73,6 +73,7 @@ class Server:
         **env: str,
     ) -> None:
         self.log_file = log
+        self.model = model
         python = [
             sys.executable,
             "-c",
@@ -104,7 +105,7 @@ class Server:
 
     def chat(self, content: Any = QUESTION, **fields: Any) -> httpx.Response:
         """The answer to one question, or to `messages`."""
-        body = {"model": MODEL, "temperature": 0, "messages": [{"role": "user", "content": content}]}
+        body = {"model": self.model, "temperature": 0, "messages": [{"role": "user", "content": content}]}
         return self.http.post("/v1/chat/completions", json={**body, **fields})
 
     def ask(self, content: Any = QUESTION, **fields: Any) -> str:

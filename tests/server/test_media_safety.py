@@ -5,6 +5,7 @@ The server runs in a network of its own: name resolution and routes are set belo
 
 from __future__ import annotations
 
+import base64
 import io
 import threading
 import time
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -20,7 +22,8 @@ import pytest
 from PIL import Image
 
 from ..media.pdfs import pdf_of, tiff_of_colours
-from .conftest import MODEL, QUESTION, ImageServer, Server, StartServer, base64_of, draw, png
+from ..media.videos import write_video
+from .conftest import QUESTION, ImageServer, Server, StartServer, base64_of, draw, png
 
 KEY = "correct horse"
 NETWORK = """
@@ -70,12 +73,14 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(start_server: StartServer, directory: Path) -> Server:
-    """A server with the default protections, and one renderer process."""
+    """A server of a model that takes videos, with the default protections and one renderer process."""
     server = start_server(
         *("--api-key", KEY, "--api-key", "another", "--renderers", "1", "--shutdown-timeout", "1"),
         *("--allowed-local-media-path", str(directory), "--media-timeout", "6"),
         *("--max-image-mib", "1", "--max-image-pixels", "1000000", "--max-request-mib", "4"),
+        *("--max-videos", "1"),
         prelude=NETWORK,
+        model="demo-qwen",
     )
     server.http.headers["Authorization"] = f"Bearer {KEY}"
     return server
@@ -162,7 +167,7 @@ def test_a_slow_host_is_given_up_and_holds_up_nobody(server: Server, image_serve
         until = time.monotonic() + 60
         while len(image_server.asked) < 40 and time.monotonic() < until:
             time.sleep(0.01)
-        assert server.ask(images=[base64_of(draw(3))]) == "3"
+        assert server.ask(images=[base64_of(draw(1))]) == "1"
         assert not any(refusal.done() for refusal in refusals)
         assert all("took longer than 6 s" in refusal.result() for refusal in refusals)
     gone.set()
@@ -237,6 +242,62 @@ def test_the_first_frame_of_an_animation_is_used(server: Server, image_server: I
     )
 
 
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Four seconds of 96 × 64 pixels, two frames per second."""
+    return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=8, fps=2).read_bytes()
+
+
+def prompt_tokens(server: Server, content: Any, **fields: Any) -> int:
+    answer = server.chat(content, max_tokens=1, **fields)
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["usage"]["prompt_tokens"])
+
+
+def test_a_video_costs_what_its_frames_cost_in_every_form(
+    server: Server, image_server: ImageServer, clip: bytes
+) -> None:
+    url = image_server.at("/clip.mp4", clip).replace("127.0.0.1", "public.test")
+    part = {"type": "video_url", "video_url": {"url": url}}
+    text = {"type": "text", "text": "What happens?"}
+    alone = prompt_tokens(server, "What happens?") + 2  # the tokens before and after a video
+    for content, videos in ([part, text], None), (f"<video>{url}</video>What happens?", None):
+        assert prompt_tokens(server, content, videos=videos) == alone + 4 * 6 * 4
+    encoded = base64.b64encode(clip).decode()
+    for source in url, encoded, f"data:video/mp4;base64,{encoded}":
+        assert prompt_tokens(server, "What happens?", videos=[source]) == alone + 4 * 6 * 4
+    assert prompt_tokens(server, [{**part, "num_frames": 2}, text]) == alone + 6 * 4
+    assert prompt_tokens(server, [{**part, "start": 2, "end": 3.5}, text]) == alone + 2 * 6 * 4
+
+
+@pytest.mark.parametrize("url", [PRIVATE[0], *PRIVATE[-3:]])
+def test_no_private_address_is_asked_for_a_video(server: Server, image_server: ImageServer, url: str) -> None:
+    image_server.at("/p.png", b"")
+    refusal = server.refusal("What happens?", videos=[url.format(port=image_server.port)])
+    assert refusal.startswith("message 1, video 1: ")
+    assert "private or special address" in refusal
+    assert image_server.asked == []
+
+
+def test_a_broken_video_fails_alone(server: Server, clip: bytes) -> None:
+    broken = clip[: clip.index(b"moov")]
+    contents = [clip, broken, clip, b"#EXTM3U\nfile:///etc/passwd\n" * 9]
+    sources = [base64.b64encode(content).decode() for content in contents]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda source: server.chat("Why?", videos=[source], max_tokens=1), sources))
+    assert [answer.status_code for answer in answers] == [200, 400, 200, 400]
+    damaged, playlist = (answers[index].json()["error"]["message"] for index in (1, 3))
+    assert damaged.startswith("message 1, video 1: the video (MP4) is damaged: ")
+    assert playlist.startswith("message 1, video 1: the data is not a video in a known container")
+
+
+def test_videos_are_counted(server: Server, clip: bytes) -> None:
+    sources = [base64.b64encode(clip).decode()] * 2
+    assert "the request has 2 videos, but the engine takes 1 at most" in server.refusal(
+        "Why?", videos=sources
+    )
+
+
 def test_a_file_below_the_allowed_folder_may_be_named(server: Server, directory: Path) -> None:
     assert server.ask(images=[str(directory / "two.png")]) == "2"
     assert server.ask(f"<img>{(directory / 'two.png').as_uri()}</img>{QUESTION}") == "2"
@@ -295,7 +356,7 @@ def refused(server: Server, reason: str) -> float:
 def test_a_stop_is_bounded(server: Server) -> None:
     """The last test of this server: what still runs after the time it was given is dropped."""
     body = {
-        "model": MODEL, "stream": True, "max_tokens": 1900, "ignore_eos": True,
+        "model": server.model, "stream": True, "max_tokens": 1900, "ignore_eos": True,
         "messages": [{"role": "user", "content": "What can you do?"}] ,
     }  # fmt: skip
     chunks = 0

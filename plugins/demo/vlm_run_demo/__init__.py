@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_run import AnyResolution, DynamicResolution, ModelSpec, hookimpl
+from vlm_run import AnyResolution, DynamicResolution, DynamicVideo, ModelSpec, hookimpl
 
-vlm_run_contract = ">=1.1,<2"
+vlm_run_contract = ">=1.2,<2"
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 """Checkpoint directory of demo-llava: weights, tokenizer, chat template and configuration."""
@@ -70,7 +70,18 @@ def model_specs() -> list[ModelSpec]:
             vision=DynamicResolution(
                 patch_size=8, merge_size=2, min_pixels=4096, max_pixels=11264, downscaled_decode=True
             ),
-            # Otherwise vLLM profiles its memory use with a video, which the model does not support.
+            # It was trained on images only: its answers about videos are guesses. Frames have the size of
+            # images, and 32 of them leave room in the context for a second video.
+            video=DynamicVideo(
+                max_frames=32,
+                patch_size=8,
+                merge_size=2,
+                min_pixels=4096,
+                max_pixels=11264,
+                total_pixels=16 * 11264,
+            ),
+            video_placeholder="<|vision_start|><|video_pad|><|vision_end|>",
+            # Otherwise vLLM profiles its memory use with a video; --max-videos allows some.
             engine_kwargs={**_ENGINE, "limit_mm_per_prompt": {"video": 0}},
             control_tokens=(
                 "<|endoftext|>",
