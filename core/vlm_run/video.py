@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -58,7 +58,9 @@ class VideoFacts(BaseModel, ABC):
     """The number of frames is rounded to a multiple of this, for models that join frames."""
 
     @abstractmethod
-    def count(self, width: int, height: int, frames: int, fps: float) -> int:
+    def count(
+        self, width: int, height: int, frames: int, fps: float, times: Sequence[float] | None = None
+    ) -> int:
         """The number of prompt tokens that a video takes.
 
         It must equal the number of tokens by which vLLM's processor replaces the placeholder, including
@@ -69,6 +71,8 @@ class VideoFacts(BaseModel, ABC):
             height: Height of the video in pixels.
             frames: Number of frames that the model sees.
             fps: Frames that the model sees per second of the video.
+            times: When each of these frames is shown, in seconds; needed where the prompt tells it. None if
+                they are evenly spaced from 0.
 
         Raises:
             MediaError: The model does not accept frames of this size.
@@ -161,7 +165,9 @@ class DynamicVideo(VideoFacts):
     total_pixels: int
     """Maximum area of all frames together in pixels, half of them counted since two become one."""
 
-    def count(self, width: int, height: int, frames: int, fps: float) -> int:
+    def count(
+        self, width: int, height: int, frames: int, fps: float, times: Sequence[float] | None = None
+    ) -> int:
         unit = self.patch_size * self.merge_size
         new_width, new_height = self.resized(width, height, frames)
         return math.ceil(frames / self.frame_multiple) * (new_width // unit) * (new_height // unit)

@@ -70,5 +70,5 @@ def load_video(
             policy,
             lambda available, fps: facts.choose_frames(available, fps, selection),
             facts.resized,
-        )
+        ).padded(facts.frame_multiple)
         return LoadedVideo(cache_key(salt, f"video {astuple(selection)} ".encode(), content), clip)

@@ -50,5 +50,5 @@ def _cost(adapter: Adapter, video: Video, policy: MediaPolicy) -> VideoCost:
         times=clip.times,
         fps=clip.fps,
         resized=facts.resized(width, height, len(clip.times)),
-        tokens=facts.count(width, height, len(clip.times), clip.fps),
+        tokens=facts.count(width, height, len(clip.times), clip.fps, clip.times),
     )

@@ -53,6 +53,18 @@ class Clip:
         """Frames kept per second of the video."""
         return len(self.times) / self.seconds
 
+    def padded(self, multiple: int) -> Clip:
+        """The clip with the last frame repeated until the number of frames is a multiple of `multiple`."""
+        import numpy as np
+
+        count = len(self.times)
+        missing = -count % multiple
+        if not missing:
+            return self
+        frames = np.concatenate([self.frames, np.repeat(self.frames[-1:], missing, axis=0)])
+        times = self.times + self.times[-1:] * missing
+        return Clip(frames, times, self.seconds * len(times) / count, self.size)
+
 
 @dataclass(frozen=True, slots=True)
 class _Header:

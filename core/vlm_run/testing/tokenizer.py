@@ -32,7 +32,11 @@ _MERGES = [
 
 
 def write_byte_tokenizer(
-    directory: Path, special_tokens: Iterable[str], bos: str | None = None, **facts: Any
+    directory: Path,
+    special_tokens: Iterable[str],
+    bos: str | None = None,
+    words: Iterable[str] = (),
+    **facts: Any,
 ) -> dict[str, int]:
     """Write `tokenizer.json` and `tokenizer_config.json`. Needs the package `tokenizers`.
 
@@ -46,6 +50,8 @@ def write_byte_tokenizer(
         directory: The checkpoint directory.
         special_tokens: Their ids are 256, 257, … in this order.
         bos: The special token that the tokenizer adds before every text, if it does.
+        words: Words of ASCII letters, each after a blank or none, that are one token, where a processor
+            writes them and their number of tokens matters.
         facts: Further entries of `tokenizer_config.json`, for example `eos_token` or `chat_template`.
 
     Returns:
@@ -56,9 +62,10 @@ def write_byte_tokenizer(
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = list(dict.fromkeys(special_tokens))
-    merged = [left + right for left, right in _MERGES]
+    merges = [*_MERGES, *(merge for word in words for merge in _merges_of(word.replace(" ", "Ġ")))]
+    merged = list(dict.fromkeys(left + right for left, right in merges))
     vocabulary = {token: index for index, token in enumerate([*alphabet, *special, *merged])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges=_MERGES))
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated"),
@@ -76,3 +83,8 @@ def write_byte_tokenizer(
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **facts}
     (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return {name: vocabulary[name] for name in [*special, *merged]}
+
+
+def _merges_of(word: str) -> list[tuple[str, str]]:
+    """The merges that make a word one token, letter by letter."""
+    return [(word[:end], word[end]) for end in range(1, len(word))]

@@ -26,6 +26,18 @@ PREPROCESSORS: dict[str, dict[str, Any]] = {
     "Qwen3_5MoeForConditionalGeneration": _QWEN3,
 }
 
+# video_preprocessor_config.json of Qwen/Qwen3-VL-8B-Instruct and of Qwen/Qwen3.6-27B.
+VIDEO_PREPROCESSOR = {
+    "size": {"longest_edge": 25165824, "shortest_edge": 4096},
+    "patch_size": 16,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "processor_class": "Qwen3VLProcessor",
+    "video_processor_type": "Qwen3VLVideoProcessor",
+}
+
 _QWEN3_TOWER = {
     "hidden_size": 32,
     "out_hidden_size": 32,
@@ -68,7 +80,9 @@ def _write(directory: Path, spec: ModelSpec) -> None:
     model_type, processor, vision = GENERATIONS[spec.architecture]
     # Qwen3's tokenizer has the end of reasoning, which a spec of Thinking leaves to it.
     special = [*spec.control_tokens, *filter(None, [spec.reasoning_end])]
-    ids = write_byte_tokenizer(directory, special, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    ids = write_byte_tokenizer(
+        directory, special, words=[" seconds"], eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
     patch_size = PREPROCESSORS[spec.architecture]["patch_size"]
     text = {
         "hidden_size": 32,
@@ -113,3 +127,5 @@ def _write(directory: Path, spec: ModelSpec) -> None:
     }
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    if processor == "Qwen3VLProcessor":
+        (directory / "video_preprocessor_config.json").write_text(json.dumps(VIDEO_PREPROCESSOR))

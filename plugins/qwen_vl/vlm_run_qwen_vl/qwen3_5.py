@@ -10,6 +10,7 @@ from typing import Any
 
 from vlm_run import BoxCoordinates, DynamicResolution, ModelSpec
 from vlm_run_qwen_vl.common import CONTROL_TOKENS_3, quantized, spec
+from vlm_run_qwen_vl.timed_video import VIDEO
 
 # preprocessor_config.json of Qwen/Qwen3.5-2B-Base and of Qwen/Qwen3.6-35B-A3B-FP8: Qwen3-VL's values.
 _VISION = DynamicResolution(
@@ -67,6 +68,8 @@ def _spec(
         chat_template="templates/qwen3_5.jinja",
         template_kwargs={"enable_thinking": thinks},
         vision=_VISION,
+        video=VIDEO,
+        video_placeholder="<|vision_start|><|video_pad|><|vision_end|>",
         # Issue 4 of QwenLM/Qwen3.8-Flash-Next: [0, 1000] in 3.5, and "still" in its successor (a maintainer).
         box_coordinates=BoxCoordinates(maximum=1000),
         context_length=262144,  # text_config.max_position_embeddings

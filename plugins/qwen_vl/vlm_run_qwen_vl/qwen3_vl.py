@@ -6,6 +6,7 @@ from typing import Any
 
 from vlm_run import BoxCoordinates, DynamicResolution, ModelSpec
 from vlm_run_qwen_vl.common import CONTROL_TOKENS_3, quantized, spec
+from vlm_run_qwen_vl.timed_video import VIDEO
 
 # preprocessor_config.json of Qwen/Qwen3-VL-8B-Instruct: `size` from 65536 to 16777216.
 _VISION = DynamicResolution(
@@ -71,6 +72,8 @@ def _spec(
         quantized=quantized(name, "FP8", gpus={"FP8": fp8_gpus} if gpus > 1 else None),
         architecture=architecture,
         vision=_VISION,
+        video=VIDEO,
+        video_placeholder="<|vision_start|><|video_pad|><|vision_end|>",
         # cookbooks/2d_grounding.ipynb of QwenLM/Qwen3-VL: "relative coordinates ranging from 0 to 1000".
         box_coordinates=BoxCoordinates(maximum=1000),
         context_length=262144,  # text_config.max_position_embeddings
