@@ -143,7 +143,8 @@ def _old_row(spec: ModelSpec) -> list[str]:
 
 
 def _common(spec: ModelSpec) -> list[str]:
-    return [f"`{spec.model_type}`", _weights(spec), f"`{spec.architecture}`", f"{spec.context_length or 0:,}"]
+    context = f"{spec.context_length:,}" if spec.context_length else "in `config.json`"
+    return [f"`{spec.model_type}`", _weights(spec), f"`{spec.architecture}`", context]
 
 
 def _weights(spec: ModelSpec) -> str:
@@ -160,7 +161,7 @@ def _weights(spec: ModelSpec) -> str:
 
 
 def _prompt_key(spec: ModelSpec) -> Hashable:
-    facts = (spec.chat_template, repr(spec.template_kwargs), spec.image_placeholder)
+    facts = (spec.chat_template, spec.bos_token, repr(spec.template_kwargs), spec.image_placeholder)
     return (*facts, spec.stop, spec.reasoning_end, repr(spec.tasks))
 
 
