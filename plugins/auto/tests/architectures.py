@@ -129,8 +129,11 @@ _OMNI = {
     "audio_bos_token": "<|audio_bos|>",
     "audio_eos_token": "<|audio_eos|>",
 }
-# Fewer tiles than by default, so that images are not enlarged as much.
+# The published checkpoints have SigLIP without its pooling head, which transformers' defaults have.
+_NO_HEAD = {"vision_use_head": False}
+# Fewer tiles than by default, so that images are not enlarged as much. A tile has 26 patches a side.
 _TWO_TILES = {"size": {"longest_edge": 728}, "max_image_size": {"longest_edge": 364}}
+_TILE = {"vision_config": {"image_size": 364, "patch_size": 14}}
 _ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
 
 
@@ -195,6 +198,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "eoi_token": "<|END_OF_IMG|>",
             "img_line_break_token": "<|IMG_LINE_BREAK|>",
         },
+        config={"vision_config": {"image_size": 512, **_NO_HEAD}},
     ),
     "AyaVisionForConditionalGeneration": Architecture(
         "aya_vision",
@@ -208,6 +212,9 @@ ARCHITECTURES: dict[str, Architecture] = {
             "TILE_GLOBAL",
             *(f"TILE_{n}" for n in range(1, 13)),
         ),
+        # Its model merges 2 x 2 patches; transformers' default has 27 patches a side.
+        config={"vision_config": {"image_size": 364, "patch_size": 14, **_NO_HEAD}},
+        images={"size": {"height": 364, "width": 364}},
     ),
     "CohereCompassForConditionalGeneration": Architecture(
         "cohere_compass",
@@ -222,7 +229,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
         more=("<vision>", "</vision>"),
     ),
-    "Gemma3ForConditionalGeneration": Architecture("gemma3", "<start_of_image>", _GEMMA3, GEMMA),
+    "Gemma3ForConditionalGeneration": Architecture(
+        "gemma3", "<start_of_image>", _GEMMA3, GEMMA, config={"vision_config": _NO_HEAD}
+    ),
     "Gemma3nForConditionalGeneration": Architecture("gemma3n", "<image_soft_token>", _GEMMA3N, GEMMA),
     "Gemma4ForConditionalGeneration": Architecture(
         "gemma4",
@@ -273,6 +282,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         {},
         IDEFICS,
         ("<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>", *_ROWS),
+        config=_TILE,
         images=_TWO_TILES,
     ),
     "InternVLForConditionalGeneration": Architecture(
@@ -427,6 +437,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         IDEFICS,
         _ROWS,
+        config=_TILE,
         images=_TWO_TILES,
     ),
     "Step3p7ForConditionalGeneration": Architecture(

@@ -7,7 +7,6 @@ log-probabilities, and other images others.
 
 from __future__ import annotations
 
-import re
 import runpy
 import subprocess
 import sys
@@ -38,13 +37,13 @@ SMALL = {
     "out_hidden_size": 64,
     "embed_dim": 64,
     "intermediate_size": 64,
-    "num_hidden_layers": 1,
+    "num_hidden_layers": 2,  # LLaVA takes the last but one
     "num_layers": 1,
     "depth": 1,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
     "num_heads": 2,
-    "head_dim": 32,
+    "head_dim": 128,  # of which the sections of multimodal rotary embeddings are parts
     "projection_dim": 64,
     "perceiver_config": None,
     "alignment_intermediate_size": 128,
@@ -58,7 +57,7 @@ SMALL = {
 def write_weights(directory: Path, architecture: str) -> None:
     """Write a checkpoint of small dimensions with random weights."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     architectures = runpy.run_path(str(HERE / "architectures.py"))
@@ -68,11 +67,15 @@ def write_weights(directory: Path, architecture: str) -> None:
     with torch.no_grad():  # large enough for an image to move the answer's probabilities
         for parameter in model.parameters():
             parameter.normal_(std=0.1)
-    weights = {
-        # vLLM knows the weights of SigLIP and CLIP by the names that published checkpoints have.
-        re.sub(r"(vision_tower\.)(?=embeddings|encoder|p\w+_layer)", r"\1vision_model.", name): value.clone()
-        for name, value in model.to(torch.float32).state_dict().items()
-    }
+    # In the format of published checkpoints, as transformers writes it, without the weights that are tied.
+    model.to(torch.float32).save_pretrained(directory / "weights")
+    weights = load_file(directory / "weights" / "model.safetensors")
+    if model.config.vision_config.model_type in ("clip_vision_model", "siglip_vision_model"):
+        # transformers 5 reads these towers under the names of published checkpoints, but does not write them.
+        weights = {
+            name.replace("vision_tower.", "vision_tower.vision_model."): value
+            for name, value in weights.items()
+        }
     save_file(weights, directory / "model.safetensors", {"format": "pt"})
 
 
