@@ -5,8 +5,9 @@ PYTHON ?= python3.11
 #   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-# Processes that run tests, each with at most one engine of its own (about 2 GB).
-WORKERS ?= 2
+# Processes that run tests, each with at most one engine of its own (about 2 GB). One more than the two
+# cores that they were measured on, since a test often waits for a process that starts or ends.
+WORKERS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,8 +1,9 @@
 """What the tests of the core and of the plugins share: one running engine, and who runs beside whom.
 
 A test that starts vLLM has the marker `engine`: given here if it uses one of the fixtures below, and
-written above it if it starts vLLM in another way. `pytest -m "not engine"` is quick; in a test without
-the marker vLLM cannot start, so that none goes unnoticed.
+written above it if it starts vLLM in another way, or a command that imports it, which takes 15 s.
+`pytest -m "not engine"` is quick; in a test without the marker vLLM cannot start, so that none goes
+unnoticed.
 
 Under pytest-xdist (`--dist loadgroup`) tests that share an engine or a server run in one worker, in which
 it is started once, and so do the tests of a file that starts none.

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vlm_run.cli.app import free_port
+from vlm_run.cli.app_command import free_port
 
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
 

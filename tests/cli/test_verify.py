@@ -34,13 +34,12 @@ def test_in_float32_every_token_of_the_demo_model_agrees(run_on_engine: Run) -> 
     assert 0 < said["summary"]["largest_logprob_difference"] < 1e-3
 
 
-@pytest.mark.engine
-def test_a_table_is_printed_for_requests_of_ones_own(tmp_path: Path) -> None:
-    pytest.importorskip("vllm")
+def test_a_table_is_printed_for_requests_of_ones_own(run_on_engine: Run, tmp_path: Path) -> None:
     file = tmp_path / "requests.jsonl"
     file.write_text('{"query": "How many circles are there?"}\n\n{"query": "Who are you?"}\n')
-    done = run("demo-llava", "--requests", str(file), "--min-agreement", "0.5", "--engine", "dtype=bfloat16")
-    assert done.returncode == 0, done.stderr
+    asked = ("--requests", str(file), "--min-agreement", "0.5", "--engine", "dtype=float32")
+    done = run_on_engine("verify", "demo-llava", *asked)
+    assert done.exit_code == 0, done.stderr
     header, first, second, *rest = done.stdout.splitlines()
     assert header.split("  ")[0] == "prompt"
     assert first.startswith("line 1 ")

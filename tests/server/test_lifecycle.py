@@ -100,13 +100,6 @@ def test_a_dead_engine_shows_in_health_and_ends_the_server_with_an_error(start_s
     assert alive == []
 
 
-def test_an_address_that_is_taken_is_an_error_at_once(server: Server, start_server: StartServer) -> None:
-    port = server.url.rpartition(":")[2]
-    with pytest.raises(AssertionError, match=r"cannot listen at 127\.0\.0\.1:") as failed:
-        start_server("--port", port)
-    assert "EngineCore" not in str(failed.value)
-
-
 def test_several_api_processes_share_an_address_and_end_together(start_server: StartServer) -> None:
     server = start_server("--port", free_port(), "--", "--api-server-count", "2")
     images = [unique_image(number) for number in range(12)]

@@ -3,61 +3,75 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import typer
 
-from vlm_run.cli import app as app_command
-from vlm_run.cli import (
-    bench,
-    demo,
-    explain,
-    infer,
-    models,
-    plugin_check,
-    plugin_new,
-    plugins,
-    pull,
-    serve,
-    tune,
-    verify,
-)
 from vlm_run.cli.help import Command
 from vlm_run.errors import VlmRunError
 
-app = typer.Typer(
-    name="vlm-run",
-    help="Run any vision-language model on vLLM.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    # `--model_type` means `--model-type`, as in ms-swift.
-    context_settings={
-        "token_normalize_func": lambda token: token.replace("_", "-"),
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 110,
-    },
-)
-app.command("infer", cls=Command)(infer.infer)
-app.command("serve", cls=Command)(serve.serve)
-app.command("deploy", hidden=True, cls=Command)(serve.serve)
-app.command("app", cls=Command)(app_command.app)
-app.command("pull", cls=Command)(pull.pull)
-app.command("explain", cls=Command)(explain.explain)
-app.command("models", cls=Command)(models.models)
-app.command("plugins", cls=Command)(plugins.plugins)
-app.command("demo", cls=Command)(demo.demo)
-app.command("verify", cls=Command)(verify.verify)
-app.command("bench", cls=Command)(bench.bench)
-app.command("tune", cls=Command)(tune.tune)
+if TYPE_CHECKING:
+    app: typer.Typer
 
-plugin = typer.Typer(help="Write a plugin, and check it.", no_args_is_help=True, rich_markup_mode=None)
-plugin.command("new", cls=Command)(plugin_new.new)
-plugin.command("check", cls=Command)(plugin_check.check)
-app.add_typer(plugin, name="plugin")
+# Name, module and function, in the order of `--help`.
+_COMMANDS = {
+    "infer": "infer:infer",
+    "serve": "serve:serve",
+    "deploy": "serve:serve",
+    "app": "app_command:app",
+    "pull": "pull:pull",
+    "explain": "explain:explain",
+    "models": "models:models",
+    "plugins": "plugins:plugins",
+    "demo": "demo:demo",
+    "verify": "verify:verify",
+    "bench": "bench:bench",
+    "tune": "tune:tune",
+    "plugin new": "plugin_new:new",
+    "plugin check": "plugin_check:check",
+}
+_HIDDEN = {"deploy"}
 
 
-@app.callback(invoke_without_command=True)
-def version(show: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+def build_app(names: Collection[str] = _COMMANDS) -> typer.Typer:
+    """typer's application with these commands.
+
+    Importing a command's module and reading its options takes several milliseconds.
+    """
+    app = typer.Typer(
+        name="vlm-run",
+        help="Run any vision-language model on vLLM.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        # `--model_type` means `--model-type`, as in ms-swift.
+        context_settings={
+            "token_normalize_func": lambda token: token.replace("_", "-"),
+            "help_option_names": ["-h", "--help"],
+            "max_content_width": 110,
+        },
+    )
+    app.callback(invoke_without_command=True)(_version)
+    plugin = typer.Typer(help="Write a plugin, and check it.", no_args_is_help=True, rich_markup_mode=None)
+    for name in names:
+        module, _, function = _COMMANDS[name].partition(":")
+        command = getattr(import_module(f"vlm_run.cli.{module}"), function)
+        group, _, last = name.rpartition(" ")
+        (plugin if group else app).command(last, hidden=name in _HIDDEN, cls=Command)(command)
+    if plugin.registered_commands:
+        app.add_typer(plugin, name="plugin")
+    return app
+
+
+def __getattr__(name: str) -> typer.Typer:
+    if name == "app":
+        return build_app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version(show: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if show:
         from vlm_run import __version__
 
@@ -67,8 +81,9 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 def main() -> None:
     """Run the command; an error is printed as one line on standard error, with exit code 2."""
+    chosen = [name for name in _COMMANDS if sys.argv[1:2] == [name]]
     try:
-        app()
+        build_app(chosen or _COMMANDS)()
     except VlmRunError as error:
         if "--verbose" in sys.argv:
             raise

@@ -134,6 +134,7 @@ def serve(
     name = load.name_alone(typed)
     from vlm_run.engine.lora import lora_engine_options, lora_server_flags, read_lora_adapters
     from vlm_run.engine.versions import check_serves
+    from vlm_run.server.tcp_socket import bind_tcp
 
     options = {
         "host": host,
@@ -170,6 +171,8 @@ def serve(
         "max_body_bytes": max_request_mib * MIB,
     }
     if replicas is None and max_replicas is None and ray is None:
+        if not flags:  # which may name another address
+            bind_tcp(host, port).close()
         from vlm_run.server.serve import serve as run
 
         raise typer.Exit(run(adapter, page=ui, open_browser=open_browser, **given))

@@ -7,10 +7,9 @@ import logging
 import os
 import re
 import signal
-import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ from vlm_run.ray.cluster import (
 )
 from vlm_run.ray.proxy import ENVIRONMENT
 from vlm_run.registry import Registry
+from vlm_run.server.tcp_socket import bind_tcp
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -324,16 +324,8 @@ def _keep_proxies(args: Any) -> tuple[str, int]:
 def start_proxies(args: Any) -> tuple[str, int]:
     """Start Ray Serve with its proxies at the server's address."""
     host, port = args.host or "0.0.0.0", args.port
-    try:
-        with closing(socket.socket()) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-            port = listener.getsockname()[1]
-    except OSError as error:
-        raise EngineError(
-            f"cannot listen at {host}:{port}: {error.strerror or error}",
-            hint="Choose another --host or --port.",
-        ) from error
+    with bind_tcp(host, port) as listener:
+        port = listener.getsockname()[1]
     certificate = {"ssl_keyfile": args.ssl_keyfile, "ssl_certfile": args.ssl_certfile}
     ray_serve.start(
         proxy_location="EveryNode",

@@ -14,6 +14,7 @@ import typer
 
 from vlm_run.errors import EngineError
 from vlm_run.server.arguments import api_keys
+from vlm_run.server.tcp_socket import bind_tcp
 
 
 def listen(args: Namespace) -> socket.socket:
@@ -24,23 +25,16 @@ def listen(args: Namespace) -> socket.socket:
     Raises:
         EngineError: The address is in use or does not exist.
     """
+    if not args.uds:
+        return bind_tcp(args.host or "0.0.0.0", args.port)
     try:
-        if args.uds:
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listener.bind(args.uds)
-            return listener
-        ((family, _, _, _, address), *_) = socket.getaddrinfo(
-            args.host or "0.0.0.0", args.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        return listener
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(args.uds)
     except OSError as error:
-        where = args.uds or f"{args.host or '0.0.0.0'}:{args.port}"
         raise EngineError(
-            f"cannot listen at {where}: {error.strerror or error}", hint="Choose another --host or --port."
+            f"cannot listen at {args.uds}: {error.strerror or error}", hint="Choose another --uds."
         ) from error
+    return listener
 
 
 def address_of(args: Namespace, listener: socket.socket) -> str:
