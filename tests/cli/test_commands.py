@@ -112,7 +112,11 @@ def test_models_as_json_say_where_each_comes_from() -> None:
         (["infer"], "no model is given"),
         (["infer", "demo-llava", "How many?", "circles?"], "Put the question in quotes"),
         (["infer", "demo-llava", "hi", "--infer_backend", "pt"], "vlm-run supports vllm only"),
-        (["infer", "demo-llava", "hi", "--engine", "max_model_length=5"], "Did you mean 'max_model_len'?"),
+        pytest.param(
+            ["infer", "demo-llava", "hi", "--engine", "max_model_length=5"],
+            "Did you mean 'max_model_len'?",
+            marks=pytest.mark.engine,
+        ),
         (["infer", "demo-llava", "hi", "--temperature", "-1"], "temperature"),
         (["infer", "demo-llava", "hi", "--model", "/nowhere"], "--model"),
         (["infer", "demo-llava", "--task", "ocr"], "'demo-llava' has no task 'ocr'. Its tasks: count."),

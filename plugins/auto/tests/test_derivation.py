@@ -204,6 +204,7 @@ def test_models_shows_each_field_with_its_source(directory: Path) -> None:
     }
 
 
+@pytest.mark.engine
 def test_a_new_plugin_for_a_checkpoint_passes_its_own_tests(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
