@@ -162,7 +162,7 @@ def _weights(spec: ModelSpec) -> str:
 
 def _prompt_key(spec: ModelSpec) -> Hashable:
     facts = (spec.chat_template, spec.bos_token, repr(spec.template_kwargs), spec.image_placeholder)
-    return (*facts, spec.stop, spec.reasoning_end, repr(spec.tasks))
+    return (*facts, spec.stop, spec.reasoning_end, repr(spec.tasks), repr(spec.sampling_params))
 
 
 def _prompt(plugin: Plugin, directory: str, specs: Sequence[ModelSpec]) -> str:
@@ -173,10 +173,11 @@ def _prompt(plugin: Plugin, directory: str, specs: Sequence[ModelSpec]) -> str:
     ends = ", ".join(f"`{stop}`" for stop in first.stop) or "the checkpoint's EOS"
     reasoning = f" Its reasoning ends at `{first.reasoning_end}`." if first.reasoning_end else ""
     tasks = ", ".join(f"`{name}` ({_code(text)})" for name, text in first.tasks.items())
+    params = ", ".join(f"`{name}={json.dumps(value)}`" for name, value in first.sampling_params.items())
     return (
         f"{_names(specs)}: [{template.name}]({directory}/{template}), an image is "
         f"{_code(first.image_placeholder)}, an answer ends at {ends}.{reasoning}"
-        f"{f' Tasks: {tasks}.' if tasks else ''}\n\n"
+        f"{f' Tasks: {tasks}.' if tasks else ''}{f' Every request has {params}.' if params else ''}\n\n"
         f"```json\n{json.dumps(rendered, ensure_ascii=False)}\n```"
     )
 

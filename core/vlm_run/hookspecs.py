@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vlm_run.prompts.conversation import Conversation
     from vlm_run.specs import Limits, ModelSpec
 
-CONTRACT_VERSION = "1.2"
+CONTRACT_VERSION = "1.3"
 """The major version changes when an existing plugin could break, the minor version when a hook, a hook
 argument or a field of `ModelSpec` is added."""
 

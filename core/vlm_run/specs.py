@@ -111,6 +111,10 @@ class ModelSpec(BaseModel):
     """Native context length in tokens."""
     engine_kwargs: Mapping[str, Any] = Field(default_factory=dict)
     """Engine options that start the model on one 80 GB GPU, in `vllm.EngineArgs`' names."""
+    sampling_params: Mapping[str, Any] = Field(default_factory=dict)
+    """Fields of vLLM's `SamplingParams` for every request, other than those of `Sampling`:
+    `skip_special_tokens`, or `extra_args` for a logits processor in `engine_kwargs`. What a client of the
+    server sets to another value than vLLM's default takes precedence."""
     max_images: int | None = Field(default=None, ge=0)
     """Maximum number of images in one conversation; None if only the context length limits it."""
 

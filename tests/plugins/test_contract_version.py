@@ -31,7 +31,7 @@ def discovered(directory: Path, name: str, source: str) -> Plugins:
     return discover([entrypoints.EntryPoint("it", name, None, distro=entrypoints.Distribution(name, "1"))])
 
 
-@pytest.mark.parametrize("stated", [None, ">=1", ">=1,<2", "==1.*", "~=1.0", "==1.2"])
+@pytest.mark.parametrize("stated", [None, ">=1", ">=1,<2", "==1.*", "~=1.0", "==1.3"])
 def test_a_plugin_for_this_contract_is_used(stated: str | None, tmp_path: Path) -> None:
     found = discovered(tmp_path, f"fits_{abs(hash(stated))}", PLUGIN.format(stated=stated))
     assert [plugin.specs[0].model_type for plugin in found.healthy] == ["a"]
@@ -41,7 +41,7 @@ def test_a_plugin_for_this_contract_is_used(stated: str | None, tmp_path: Path) 
     ("stated", "advice"),
     [
         (">=2,<3", "Upgrade vlm-run."),
-        (">=1.3", "Upgrade vlm-run."),
+        (">=1.4", "Upgrade vlm-run."),
         ("==2.*", "Upgrade vlm-run."),
         ("<1", "Upgrade the plugin."),
     ],
@@ -51,7 +51,7 @@ def test_a_plugin_for_another_contract_is_left_out_and_told(stated: str, advice:
     assert found.healthy == []
     (broken,) = found.broken
     assert broken.cause == (
-        f"it was written for contract {stated}, but this vlm-run has contract 1.2. {advice}"
+        f"it was written for contract {stated}, but this vlm-run has contract 1.3. {advice}"
     )
 
 

@@ -199,6 +199,18 @@ VLLM_FAULTS: list[tuple[str, str, str, str]] = [
         "Did you mean 'max_model_len'",
     ),
     (
+        "sampling_params_are_known_to_vllm",
+        "FACTS['sampling_params'] = {'skip_special_token': False}",
+        TEMPLATE,
+        "Did you mean 'skip_special_tokens'",
+    ),
+    (
+        "sampling_params_are_known_to_vllm",
+        "FACTS['sampling_params'] = {'temperature': 0.5}",
+        TEMPLATE,
+        "has 'temperature', which each request sets itself",
+    ),
+    (
         "registers_with_vllm_twice",
         """
         seen = []

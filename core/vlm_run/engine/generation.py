@@ -16,7 +16,7 @@ from vlm_run.engine.answer_text import without_leading_blank
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.lora import LoraAdapters
 from vlm_run.engine.renderer import Rendered
-from vlm_run.engine.sampling import sampling_params
+from vlm_run.engine.sampling import sampling_params, with_model_params
 from vlm_run.engine.vllm_internals import request_errors
 from vlm_run.errors import EngineError, RequestError, VlmRunError, as_request_error
 from vlm_run.prompts.conversation import Conversation
@@ -186,7 +186,7 @@ class Generator:
     ) -> SamplingParams:
         from vllm.sampling_params import RequestOutputKind
 
-        return sampling_params(
+        params = sampling_params(
             sampling,
             tokens_left=self.max_model_len - rendered.prompt_tokens,
             tokenizer=self.llm.get_tokenizer(),
@@ -194,6 +194,7 @@ class Generator:
             output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
             **more,
         )
+        return with_model_params(params, self.adapter.spec.sampling_params)
 
 
 def _first_token_seconds(output: RequestOutput) -> float:

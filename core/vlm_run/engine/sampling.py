@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlm_run.prompts.tokenize import stop_conditions
@@ -49,3 +49,31 @@ def sampling_params(
         stop_token_ids=ids,
         **more,
     )
+
+
+def with_model_params(params: SamplingParams, model_params: Mapping[str, Any]) -> SamplingParams:
+    """Return a request's parameters with `ModelSpec.sampling_params`, where it leaves vLLM's defaults.
+
+    Of `extra_args`, each entry that the request does not give is added.
+    """
+    if not model_params:
+        return params
+    import msgspec
+    from vllm import SamplingParams
+
+    unset = SamplingParams()
+    added = {
+        name: value for name, value in model_params.items() if getattr(params, name) == getattr(unset, name)
+    }
+    if "extra_args" in model_params:
+        added["extra_args"] = {**model_params["extra_args"], **(params.extra_args or {})}
+    changed: SamplingParams = msgspec.structs.replace(params, **added)
+    return changed
+
+
+def param_names() -> tuple[str, ...]:
+    """Return the fields of vLLM's `SamplingParams`."""
+    from vllm import SamplingParams
+
+    names: tuple[str, ...] = SamplingParams.__struct_fields__
+    return names

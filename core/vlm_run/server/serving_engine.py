@@ -1,4 +1,4 @@
-"""vLLM's engine for a server, with the model type's stop conditions."""
+"""vLLM's engine for a server, with the model type's stop conditions and sampling parameters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from argparse import Namespace
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from vlm_run.engine.answer_text import without_leading_blank
 from vlm_run.engine.image_budget import check_image_budget
 from vlm_run.engine.renderer_pool import default_pool_size
 from vlm_run.engine.rendering_front import start_renderer_pool
+from vlm_run.engine.sampling import with_model_params
 from vlm_run.engine.vllm_internals import client_addresses, set_api_process
 from vlm_run.errors import EngineError
 from vlm_run.media import MediaPolicy
@@ -34,17 +36,20 @@ class ServingEngine(AsyncLLM):  # type: ignore[misc]
     Attributes:
         stop_token_ids: The model type's stop strings that are a single token.
         stop_strings: Its other stop strings.
+        model_params: Its sampling parameters, where a request leaves vLLM's defaults.
     """
 
     stop_token_ids: Sequence[int] = ()
     stop_strings: Sequence[str] = ()
+    model_params: Mapping[str, Any] = MappingProxyType({})
 
     def generate(self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any) -> Any:
-        """Generate as vLLM's engine does, with the model type's stop conditions.
+        """Generate as vLLM's engine does, with the model type's stop conditions and sampling parameters.
 
         The answer to a conversation begins without a blank, as from `vlm_run.Engine`.
         """
-        outputs = super().generate(prompt, self._with_stop(sampling_params), *args, **kwargs)
+        params = with_model_params(self._with_stop(sampling_params), self.model_params)
+        outputs = super().generate(prompt, params, *args, **kwargs)
         if isinstance(prompt, ConversationInput):
             return without_leading_blank(outputs, sampling_params)
         return outputs
@@ -97,6 +102,7 @@ async def running_engine(
         use_adapter_renderer(served, policy, pool)
         engine = await _start(config, options, client)
         engine.stop_token_ids, engine.stop_strings = stop_conditions(engine.get_tokenizer(), served.spec.stop)
+        engine.model_params = served.spec.sampling_params
         yield engine
     finally:
         if engine is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from vlm_run.errors import EngineError, did_you_mean
+from vlm_run.request import Sampling
 from vlm_run.specs import Limits
 from vlm_run.testing.subject import CheckFailed, CheckSkipped, ModelSubject
 
@@ -36,6 +37,23 @@ def engine_options_are_known_to_vllm(subject: ModelSubject) -> None:
     for name in subject.adapter().engine_kwargs():
         if name not in known:
             raise CheckFailed(f"vLLM has no engine option '{name}'", hint=did_you_mean(name, known))
+
+
+def sampling_params_are_known_to_vllm(subject: ModelSubject) -> str | None:
+    """Every entry of `sampling_params` is a field of vLLM's `SamplingParams` that requests do not have."""
+    params = subject.spec.sampling_params
+    if not params:
+        return "no `sampling_params`"
+    if own := [name for name in params if name in Sampling.model_fields]:
+        raise CheckFailed(f"`sampling_params` has '{own[0]}', which each request sets itself")
+    _need_vllm(subject)
+    from vlm_run.engine.sampling import param_names
+
+    known = param_names()
+    for name in params:
+        if name not in known:
+            raise CheckFailed(f"vLLM has no sampling parameter '{name}'", hint=did_you_mean(name, known))
+    return None
 
 
 def registers_with_vllm_twice(subject: ModelSubject) -> str | None:

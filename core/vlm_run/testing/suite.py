@@ -44,6 +44,7 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     image_checks.boxes_have_a_scale,
     engine_checks.limits_reach_the_engine,
     engine_checks.engine_options_are_known_to_vllm,
+    engine_checks.sampling_params_are_known_to_vllm,
     engine_checks.registers_with_vllm_twice,
     engine_checks.vllm_knows_the_architecture,
     checkpoint_checks.prompt_agrees_with_checkpoint,

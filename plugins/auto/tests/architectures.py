@@ -460,7 +460,7 @@ UNSERVED: dict[str, str] = {
 
 OTHER_FORMATS: dict[str, str] = {
     "DeepseekOCRForCausalLM": "DeepSeek-OCR, whose checkpoint has no chat template and whose processor "
-    "is vLLM's. Served with `--chat-template`; image tokens are counted.",
+    "is vLLM's. Served by the plugin vlm-run-deepseek-ocr, or with `--chat-template`.",
     "PixtralForConditionalGeneration": "Pixtral in Mistral's own format, with `params.json` in place of "
     "`config.json` and no chat template: not served. In transformers' format it is: "
     "`LlavaForConditionalGeneration (Pixtral)` above.",
