@@ -24,6 +24,7 @@ def test_a_size_that_is_none_is_refused() -> None:
     assert refusal("demo-llava", "--size", "672").endswith("Write --size WIDTHxHEIGHT, as in 672x672.")
 
 
+@pytest.mark.engine
 def test_a_model_type_without_weights_or_hub_is_told_where_to_get_dimensions() -> None:
     said = refusal("qwen2-vl-2b-instruct")
     assert "Qwen/Qwen2-VL-2B-Instruct was looked for on the Hugging Face hub" in said

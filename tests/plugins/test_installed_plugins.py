@@ -34,7 +34,15 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
     subprocess.run([*install, "--target", directory / "installed", *sources], check=True)
     tests = [source / "tests" for source in sources]
-    options = ["-v", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={directory}"]
+    options = [
+        "-v",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:schemathesis",
+        "--import-mode=importlib",
+        f"--rootdir={directory}",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],
         cwd=directory,
@@ -48,6 +56,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: outcome if outcome != "FAILED" else done.stdout for name, outcome in found}
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("directory", ["plain", "awkward", "internvl"])
 def test_it_passes_its_own_tests(directory: str, outcomes: dict[str, str]) -> None:
     own = {name: outcome for name, outcome in outcomes.items() if name.startswith(f"{directory}/")}
@@ -55,6 +64,7 @@ def test_it_passes_its_own_tests(directory: str, outcomes: dict[str, str]) -> No
     assert set(own.values()) <= {"PASSED", "SKIPPED"}
 
 
+@pytest.mark.engine
 def test_of_the_example_no_test_is_skipped(outcomes: dict[str, str]) -> None:
     skipped = [
         name for name, outcome in outcomes.items() if outcome == "SKIPPED" and name.startswith("internvl/")

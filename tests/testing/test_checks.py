@@ -332,7 +332,8 @@ SKIPS: list[tuple[str, str, str, str]] = [
 
 def result_of(subject: PluginSubject, check: str, checkpoint: Path | None = None) -> Result:
     directories = {} if checkpoint is None else {"acme-7b": checkpoint}
-    return next(result for result in run_suite(subject, directories) if result.check == check)
+    (result,) = run_suite(subject, directories, only=check)
+    return result
 
 
 def ids(faults: list[tuple[str, str, str, str]]) -> list[str]:

@@ -35,8 +35,9 @@ def installed(tmp_path: Path) -> Path:
 def run_pytest(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     # With CI set, pytest repeats whole messages in its summary.
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}
+    unused = ("-p", "no:cacheprovider", "-p", "no:schemathesis", "-p", "no:hypothesispytest")
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", "pytest", "-rA", *unused, *arguments],
         cwd=directory / "tests",
         env={**environment, "PYTHONPATH": str(directory)},
         capture_output=True,

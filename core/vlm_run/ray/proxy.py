@@ -16,8 +16,12 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}.middlewares"}
-"""Variables that a proxy's process needs; `serve.start` takes them as the controller's."""
+ENVIRONMENT = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}.middlewares",
+    # A proxy that is not ready after 5 s is killed, which is too early beside engines that start.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+}
+"""Variables that a proxy's process and the controller need; `serve.start` takes them as the controller's."""
 RETRY_SECONDS = 5
 # The part of a body in which an image is looked for, and the part of it that tells it from others: the
 # first kilobytes of photographs may be metadata that they share.

@@ -71,22 +71,27 @@ class Result:
     detail: str
 
 
-def run_suite(subject: PluginSubject, checkpoints: Mapping[str, Path]) -> Iterator[Result]:
-    """Run every check on a plugin and on each of its model types.
+def run_suite(
+    subject: PluginSubject, checkpoints: Mapping[str, Path], *, only: str | None = None
+) -> Iterator[Result]:
+    """Run the checks on a plugin and on each of its model types.
 
     Args:
         subject: The plugin, from `find_plugin`.
         checkpoints: Checkpoint directories by model type.
+        only: The name of the one check to run; None for all.
 
     Raises:
         PluginError: `checkpoints` names a model type that the plugin does not serve.
     """
     directories = checkpoints_of(subject, checkpoints)
     for plugin_check in PLUGIN_CHECKS:
-        yield _result(plugin_check, subject, None)
+        if only in (None, plugin_check.__name__):
+            yield _result(plugin_check, subject, None)
     for model in models(subject, directories):
         for model_check in MODEL_CHECKS:
-            yield _result(model_check, model, model.spec.model_type)
+            if only in (None, model_check.__name__):
+                yield _result(model_check, model, model.spec.model_type)
 
 
 def models(subject: PluginSubject, directories: Mapping[str, Path]) -> Iterator[ModelSubject]:
