@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vlm_run.hookspecs import hookimpl as hookimpl
     from vlm_run.media import MediaPolicy as MediaPolicy
     from vlm_run.media import convert_to_base64 as convert_to_base64
+    from vlm_run.media.source import Frames as Frames
     from vlm_run.media.source import ImageSource as ImageSource
     from vlm_run.plugins.discovery import PluginWarning as PluginWarning
     from vlm_run.prompts.conversation import Conversation as Conversation
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from vlm_run.specs import ModelSpec as ModelSpec
     from vlm_run.video import DynamicVideo as DynamicVideo
     from vlm_run.video import FrameSelection as FrameSelection
+    from vlm_run.video import PooledVideo as PooledVideo
     from vlm_run.video import VideoFacts as VideoFacts
     from vlm_run.vision import AnyResolution as AnyResolution
     from vlm_run.vision import DynamicResolution as DynamicResolution
@@ -74,6 +76,7 @@ _HOME = {
     "EngineError": "errors",
     "FixedResolution": "vision",
     "FrameSelection": "video",
+    "Frames": "media.source",
     "Image": "prompts.conversation",
     "ImageSize": "boxes",
     "ImageSource": "media.source",
@@ -85,6 +88,7 @@ _HOME = {
     "ModelSpec": "specs",
     "PluginError": "errors",
     "PluginWarning": "plugins.discovery",
+    "PooledVideo": "video",
     "Prompt": "prompts.prompt",
     "Registry": "registry",
     "Request": "request",

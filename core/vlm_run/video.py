@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from vlm_run.errors import MediaError
 from vlm_run.vision import DynamicResolution
+
+if TYPE_CHECKING:
+    from vlm_run.media import MediaPolicy
+    from vlm_run.media.source import Frames
+    from vlm_run.media.video import Clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,9 @@ class VideoFacts(BaseModel, ABC):
     """Maximum number of frames."""
     frame_multiple: int = 1
     """The number of frames is rounded to a multiple of this, for models that join frames."""
+    num_frames: int | None = None
+    """Number of frames of every video that has as many, for models that see a fixed number; then `fps` and
+    `min_frames` have no effect unless a request chooses by `fps`."""
 
     @abstractmethod
     def count(
@@ -116,13 +124,44 @@ class VideoFacts(BaseModel, ABC):
         step = (last - first) / (count - 1)
         return [round(first + step * number) for number in range(count)]
 
+    def choose_given_frames(self, times: Sequence[float], selection: FrameSelection) -> list[int]:
+        """The frames that the model sees of a video that is given as frames, counted from 0.
+
+        All between `start` and `end`, unless the request chooses by `fps` or `num_frames`, or the model takes
+        fewer.
+
+        Args:
+            times: When each frame is shown, in seconds.
+            selection: What the request wants.
+
+        Raises:
+            MediaError: No frame is between `start` and `end`.
+        """
+        start, end = selection.start or 0.0, math.inf if selection.end is None else selection.end
+        within = [number for number, seconds in enumerate(times) if start <= seconds <= end]
+        if not within:
+            raise MediaError(
+                f"no frame is between {start:g} s and {_end(selection)}: "
+                f"the last of {len(times)} is at {times[-1]:.2f} s"
+            )
+        most = selection.max_frames or self.max_frames
+        if len(within) <= most and selection.fps is None and selection.num_frames is None:
+            return within
+        length = times[within[-1]] - times[within[0]]
+        fps = (len(within) - 1) / length if length else self.fps
+        among = replace(selection, start=None, end=None)
+        if selection.fps is None and selection.num_frames is None:
+            among = replace(among, num_frames=most)
+        return [within[place] for place in self.choose_frames(len(within), fps, among)]
+
     def _count_frames(self, available: int, fps: float, selection: FrameSelection) -> int:
         multiple = self.frame_multiple
         if available < multiple:  # the processor repeats the last frame
             return available
         most = min(selection.max_frames or self.max_frames, available)
-        if selection.num_frames is not None:
-            wanted: float = round(selection.num_frames / multiple) * multiple
+        fixed = selection.num_frames or (self.num_frames if selection.fps is None else None)
+        if fixed is not None:
+            wanted: float = round(fixed / multiple) * multiple
         else:
             least = math.ceil(self.min_frames / multiple) * multiple
             wanted = max(available / fps * (selection.fps or self.fps), min(least, most))
@@ -133,17 +172,50 @@ class VideoFacts(BaseModel, ABC):
         return self
 
 
+def load_clip(
+    facts: VideoFacts,
+    content: bytes | Frames,
+    selection: FrameSelection,
+    policy: MediaPolicy,
+    scale: Callable[[int, int, int], tuple[int, int]] | None = None,
+) -> Clip:
+    """Decode the frames of a video that a model sees.
+
+    Args:
+        facts: How the model sees videos.
+        content: The encoded video, or frames that are encoded or decoded images.
+        selection: Which frames the request wants.
+        policy: Limits on bytes, pixels, frames, duration and time.
+        scale: Gives another size than `facts.resized` does.
+
+    Raises:
+        MediaError: The video or a frame is refused, damaged or too large.
+    """
+    from vlm_run.media.frames import clip_of_frames  # imports Pillow
+    from vlm_run.media.video import sample_video
+
+    scale = scale or facts.resized
+    if isinstance(content, bytes):
+        return sample_video(
+            content, policy, lambda available, fps: facts.choose_frames(available, fps, selection), scale
+        )
+    return clip_of_frames(content, policy, lambda times: facts.choose_given_frames(times, selection), scale)
+
+
 def _range(available: int, fps: float, selection: FrameSelection) -> tuple[int, int]:
     """First and last frame between `start` and `end`, as `calculate_video_frame_range` of qwen-vl-utils."""
     first = math.ceil(max(selection.start or 0.0, 0.0) * fps)
     last = available - 1 if selection.end is None else min(math.floor(selection.end * fps), available - 1)
     if first > last:
         raise MediaError(
-            f"there is no frame between {selection.start or 0:g} s and "
-            f"{'the end' if selection.end is None else f'{selection.end:g} s'}: "
+            f"there is no frame between {selection.start or 0:g} s and {_end(selection)}: "
             f"the video lasts {available / fps:.2f} s"
         )
     return first, last
+
+
+def _end(selection: FrameSelection) -> str:
+    return "the end" if selection.end is None else f"{selection.end:g} s"
 
 
 class DynamicVideo(VideoFacts):
@@ -203,3 +275,35 @@ class DynamicVideo(VideoFacts):
         return self.model_copy(
             update={"min_pixels": min(max(low, self.min_pixels), high), "max_pixels": high}
         )
+
+
+class PooledVideo(VideoFacts):
+    """Every frame becomes one square, whose patches are pooled, as in LLaVA-OneVision and LLaVA-NeXT-Video.
+
+    Source: `get_num_video_tokens` of `LlavaOnevisionProcessingInfo` and of `LlavaNextVideoProcessingInfo` in
+    vLLM.
+    """
+
+    image_size: int
+    """Side of the square, in pixels."""
+    patch_size: int
+    """Side of one patch, in pixels."""
+    pool_stride: int = 2
+    """Side, in patches, of the square of patches that becomes one token."""
+    end_tokens: int = 0
+    """Tokens after the last frame."""
+    crops: bool = False
+    """Whether the middle of a frame is cut out; otherwise its aspect ratio changes."""
+
+    def count(
+        self, width: int, height: int, frames: int, fps: float, times: Sequence[float] | None = None
+    ) -> int:
+        side = math.ceil(self.image_size // self.patch_size / self.pool_stride)
+        return frames * side * side + self.end_tokens
+
+    def resized(self, width: int, height: int, frames: int) -> tuple[int, int]:
+        if not self.crops:
+            return self.image_size, self.image_size
+        # The processor scales the shorter side, and cuts the middle out.
+        scale = self.image_size / min(width, height)
+        return max(self.image_size, int(width * scale)), max(self.image_size, int(height * scale))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlm_run import Frames
 from vlm_run.batch.row import Row, RowFormat, read_row
 from vlm_run.prompts.conversation import Conversation
 from vlm_run.request import Request, Sampling
@@ -507,6 +508,19 @@ def test_a_column_of_that_name_stays_unused_where_the_model_has_no_tasks() -> No
 def test_videos_of_a_row(columns: dict[str, Any]) -> None:
     (place,) = conversation(read(columns)).video_places()
     assert (place[1].source, place[1].selection.fps) == ("/data/a.mp4", 1.0)
+
+
+@pytest.mark.parametrize(
+    "videos",
+    [
+        [["1.png", "2.png"]],
+        '[["1.png", "2.png"]]',
+        [{"frames": ["1.png", {"bytes": None, "path": "2.png"}], "times": None}],
+    ],
+)
+def test_frames_in_a_row_are_below_its_directory(videos: Any) -> None:
+    (place,) = conversation(read({"query": "What happens?", "videos": videos})).video_places()
+    assert place[1].source == Frames((str(FOLDER / "1.png"), str(FOLDER / "2.png")))
 
 
 def test_columns_for_frames_are_ignored_in_a_row_without_videos() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from vlm_run import Conversation, FrameSelection, Image, Registry, Request, Text, Video
+from vlm_run import Conversation, Frames, FrameSelection, Image, Registry, Request, Text, Video
 from vlm_run.errors import ConversationError, RequestError
 from vlm_run.prompts.conversation import with_media_parts
 
@@ -52,6 +53,54 @@ def test_videos_are_assigned_to_turns() -> None:
 def test_parts_of_vllm_and_of_qwen(part: dict[str, Any]) -> None:
     conversation = Conversation.from_messages([{"role": "user", "content": [part, "What happens?"]}])
     assert parts(conversation) == [(Video("a.mp4", FrameSelection(fps=1.0)), Text("What happens?"))]
+
+
+FRAMES = ("1.png", "2.png", "3.png")
+
+
+@pytest.mark.parametrize(
+    ("video", "frames"),
+    [
+        (["1.png", "2.png", "3.png"], Frames(FRAMES)),
+        ({"frames": ["1.png", "2.png", "3.png"], "times": [0, 1.5, 4]}, Frames(FRAMES, (0.0, 1.5, 4.0))),
+        ({"frames": ["1.png", "2.png", "3.png"], "sample_fps": 4}, Frames(FRAMES, (0.0, 0.25, 0.5))),
+        (
+            {"frames": [{"bytes": b"1", "path": None}, {"bytes": None, "path": "2.png"}]},
+            Frames((b"1", "2.png")),
+        ),
+        (
+            "data:video/jpeg;base64,AAAA,BBBB",
+            Frames(("data:image/jpeg;base64,AAAA", "data:image/jpeg;base64,BBBB")),
+        ),
+    ],
+)
+def test_a_video_may_be_a_list_of_frames(video: Any, frames: Frames) -> None:
+    conversation = Conversation.from_query("What happens?", videos=[video])
+    assert parts(conversation) == [(Video(frames), Text("What happens?"))]
+
+
+@pytest.mark.parametrize(
+    "part", [{"type": "video", "video": list(FRAMES)}, {"type": "video", "frames": list(FRAMES)}]
+)
+def test_a_part_may_have_frames_with_their_times(part: dict[str, Any]) -> None:
+    content = [{**part, "times": [0, 2, 3], "max_frames": 2}]
+    (video,) = Conversation.from_messages([{"role": "user", "content": content}]).video_places()
+    assert video[1] == Video(Frames(FRAMES, (0.0, 2.0, 3.0)), FrameSelection(max_frames=2))
+
+
+@pytest.mark.parametrize(
+    ("video", "cause"),
+    [
+        ([], "video 1 has a video without frames"),
+        ({"frames": "1.png"}, "'frames' of video 1 must be a list"),
+        ({"frames": ["1.png"], "times": [0, 1]}, "'times' of video 1 must be a list with a time for each of"),
+        ({"frames": ["1.png", "2.png"], "times": [1, 1]}, "'times' of video 1 do not ascend"),
+        ({"frames": ["1.png"], "times": ["0:01"]}, "'times' of video 1 is not a time in seconds: '0:01'"),
+    ],
+)
+def test_frames_that_make_no_sense(video: Any, cause: str) -> None:
+    with pytest.raises(ConversationError, match=re.escape(cause)):
+        Conversation.from_query("What happens?", videos=[video])
 
 
 def test_the_chat_template_gets_a_part_for_each_video() -> None:
@@ -121,6 +170,10 @@ def test_messages_for_a_server_keep_videos_and_their_fields() -> None:
     part = {"type": "video", "video": "a.mp4", "fps": 1}
     (message,) = with_media_parts([{"role": "user", "content": [part, {"type": "image", "image": "b.png"}]}])
     assert message["content"][0] == {"type": "video_url", "video_url": {"url": "a.mp4"}, "fps": 1.0}
+    (message,) = with_media_parts(
+        [{"role": "user", "content": "Why?"}], videos=[{"frames": ["1.png", "2.png"], "times": [0, 4]}]
+    )
+    assert message["content"][0] == {"type": "video", "video": ["1.png", "2.png"], "times": [0.0, 4.0]}
 
 
 def test_a_prompt_has_the_models_placeholder_where_the_video_stands() -> None:

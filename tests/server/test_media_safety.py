@@ -254,6 +254,13 @@ def prompt_tokens(server: Server, content: Any, **fields: Any) -> int:
     return int(answer.json()["usage"]["prompt_tokens"])
 
 
+def jpegs(count: int) -> str:
+    """A video as vLLM's sequence of JPEGs."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (96, 64), "red").save(buffer, "JPEG")
+    return "data:video/jpeg;base64," + ",".join([base64.b64encode(buffer.getvalue()).decode()] * count)
+
+
 def test_a_video_costs_what_its_frames_cost_in_every_form(
     server: Server, image_server: ImageServer, clip: bytes
 ) -> None:
@@ -266,6 +273,11 @@ def test_a_video_costs_what_its_frames_cost_in_every_form(
     encoded = base64.b64encode(clip).decode()
     for source in url, encoded, f"data:video/mp4;base64,{encoded}":
         assert prompt_tokens(server, "What happens?", videos=[source]) == alone + 4 * 6 * 4
+    frames = [base64_of(Image.new("RGB", (96, 64), (grey, 0, 0))) for grey in range(8)]
+    for frames_source in [frames], [{"frames": frames, "times": list(range(8))}], [jpegs(8)]:
+        assert prompt_tokens(server, "What happens?", videos=frames_source) == alone + 4 * 6 * 4
+    sequence = {"type": "video_url", "video_url": {"url": jpegs(5)}, "times": [0, 1, 2, 3, 4]}
+    assert prompt_tokens(server, [sequence, text]) == alone + 3 * 6 * 4  # the last frame stands for a sixth
     assert prompt_tokens(server, [{**part, "num_frames": 2}, text]) == alone + 6 * 4
     assert prompt_tokens(server, [{**part, "start": 2, "end": 3.5}, text]) == alone + 2 * 6 * 4
 
@@ -291,7 +303,17 @@ def test_a_broken_video_fails_alone(server: Server, clip: bytes) -> None:
     assert playlist.startswith("message 1, video 1: the data is not a video in a known container")
 
 
-def test_videos_are_counted(server: Server, clip: bytes) -> None:
+def test_metrics_count_videos_and_those_that_are_not_decoded_again(server: Server, tmp_path: Path) -> None:
+    names = [f"vlm_run:{name}_total" for name in ("videos", "video_tokens", "video_cache_hits")]
+    before = [server.metric(name) for name in names]
+    clip = base64.b64encode(write_video(tmp_path / "new.mp4", frames=4, fps=2, first=9).read_bytes()).decode()
+    for _ in range(2):
+        prompt_tokens(server, "What happens?", videos=[clip])
+    after = [server.metric(name) for name in names]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [2, 2 * 2 * 6 * 4, 1]
+
+
+def test_more_videos_than_the_engine_takes_are_refused(server: Server, clip: bytes) -> None:
     sources = [base64.b64encode(clip).decode()] * 2
     assert "the request has 2 videos, but the engine takes 1 at most" in server.refusal(
         "Why?", videos=sources

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from vlm_run.batch.record import to_record
 from vlm_run.batch.shapes import COLUMNS, Question, read_question
 from vlm_run.errors import ConversationError, VlmRunError, as_request_error
-from vlm_run.media.source import Source
+from vlm_run.media.source import Frames, Source, VideoSource
 from vlm_run.request import Request, Sampling
 
 __all__ = ["COLUMNS", "Columns", "Row", "RowFormat", "read_row"]
@@ -169,9 +169,15 @@ def _request(question: Question, row_format: RowFormat) -> Request:
         lambda image: replace(image, source=_resolve(image.source, row_format.directory))
     )
     conversation = conversation.with_videos(
-        lambda video: replace(video, source=_resolve(video.source, row_format.directory))
+        lambda video: replace(video, source=_resolve_video(video.source, row_format.directory))
     )
     return replace(request, conversation=conversation, sampling=sampling)
+
+
+def _resolve_video(source: VideoSource, directory: Path | None) -> VideoSource:
+    if not isinstance(source, Frames):
+        return _resolve(source, directory)
+    return replace(source, images=tuple(_resolve(image, directory) for image in source.images))
 
 
 def _resolve(source: Source, directory: Path | None) -> Source | str:

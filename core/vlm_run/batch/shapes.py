@@ -109,7 +109,7 @@ def _read_videos(fields: Mapping[str, Any]) -> dict[str, Any]:
     videos = fields.get("videos", fields.get("video"))
     if videos is None:
         return {}
-    sources = [_read_source(video) for video in (videos if isinstance(videos, (list, tuple)) else [videos])]
+    sources = [_read_video(video) for video in (videos if isinstance(videos, (list, tuple)) else [videos])]
     return {"videos": sources, **_read_numbers(fields, FRAME_FIELDS)}
 
 
@@ -157,6 +157,11 @@ def _read_images(fields: Mapping[str, Any]) -> list[Any] | None:
     if images is None:
         return None
     return [_read_source(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
+
+
+def _read_video(video: Any) -> Any:
+    """Return the source of a video; frames with their times as they are."""
+    return video if isinstance(video, Mapping) and "frames" in video else _read_source(video)
 
 
 def _read_source(image: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from vlm_run.engine.loop_thread import all_or_none
 from vlm_run.media import MediaPolicy
 from vlm_run.media.fetch import fetch
-from vlm_run.media.load import fetch_source, for_videos, is_remote, locating_errors
+from vlm_run.media.load import fetch_source, fetch_video, is_remote, locating_errors
 from vlm_run.media.source import ImageSource, VideoSource
 from vlm_run.prompts.conversation import Conversation
 
@@ -71,10 +71,8 @@ class Fetcher:
             return iter(await all_or_none(contents))
 
     async def _video_content(self, source: VideoSource, message: int, video: int) -> VideoSource:
-        if not is_remote(source):
-            return source
         with locating_errors(message, video_index=video):
-            return await self._fetch(str(source), for_videos(self._policy))
+            return await fetch_video(source, self._policy, self._fetch)
 
     async def _content(self, source: ImageSource, message: int, image: int) -> ImageSource:
         with locating_errors(message, image):

@@ -53,6 +53,7 @@ class Rendered:
         video_tokens: Tokens of each video, in order.
         image_sizes: Size of each image, in order; empty if the model type has no `box_coordinates`.
         reused_images: Number of images whose processed form was in the cache.
+        reused_videos: Number of videos whose processed form was in the cache.
         stages: Duration of each stage so far.
     """
 
@@ -61,6 +62,7 @@ class Rendered:
     image_tokens: tuple[int, ...]
     image_sizes: tuple[ImageSize, ...] = ()
     reused_images: int = 0
+    reused_videos: int = 0
     stages: Stages = field(default_factory=Stages)
     video_tokens: tuple[int, ...] = ()
 
@@ -139,10 +141,12 @@ class Renderer:
         try:
             engine_input = await self._process(ids, images, videos)
         except RequestError:
-            if all(image.pixels is not None for image in images):
+            loaded = [*(image.pixels for image in images), *(video.clip for video in videos)]
+            if all(content is not None for content in loaded):
                 raise
-            # An image was evicted from vLLM's cache in the meantime.
+            # An image or a video was evicted from vLLM's cache in the meantime.
             images = await self._load(conversation, force=True)
+            videos = await self._load_videos(conversation, force=True)
             engine_input = await self._process(ids, images, videos)
         self._remember_sizes(images)
         processed = clock.lap()
@@ -153,6 +157,7 @@ class Renderer:
             video_tokens=_lengths(engine_input, "video"),
             image_sizes=tuple(image.size for image in images if image.size is not None),
             reused_images=sum(image.pixels is None for image in images),
+            reused_videos=sum(video.clip is None for video in videos),
             stages=Stages(fetched, decoded, tokenized + processed),
         )
         pairs = zip(images, rendered.image_tokens, strict=True)
@@ -177,11 +182,14 @@ class Renderer:
         )
         return [image for run in loaded for image in run]
 
-    async def _load_videos(self, conversation: Conversation) -> list[LoadedVideo]:
+    async def _load_videos(self, conversation: Conversation, *, force: bool = False) -> list[LoadedVideo]:
+        def is_processed(key: str) -> bool:
+            return not force and self._processed is not None and bool(self._processed.is_cached_item(key))
+
         # One after the other: each may have hundreds of frames.
         return [
             await asyncio.to_thread(
-                load_video, self._adapter, video, self._policy, self._salt, message, index
+                load_video, self._adapter, video, self._policy, self._salt, is_processed, message, index
             )
             for index, (message, video) in enumerate(conversation.video_places())
         ]

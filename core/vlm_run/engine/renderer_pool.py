@@ -29,7 +29,7 @@ from vlm_run.errors import EngineError, RequestError, as_request_error
 from vlm_run.media import MediaPolicy
 from vlm_run.media.decode import load_opened_image
 from vlm_run.media.load import locating_errors
-from vlm_run.media.source import Pages
+from vlm_run.media.source import Pages, VideoSource
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -169,8 +169,8 @@ class ImageAffinity:
         self._workers_of: OrderedDict[int, set[int]] = OrderedDict()
         self._most_images = most_images
 
-    def choose(self, images: Sequence[ImageSource]) -> int:
-        """The least busy of those that have processed all of the images, or of all if none has."""
+    def choose(self, images: Sequence[ImageSource | VideoSource]) -> int:
+        """The least busy of those that have processed all of the images and videos, or of all if none has."""
         keys = [
             hash(image) if isinstance(image, (str, bytes, Path, Pages)) else id(image) for image in images
         ]

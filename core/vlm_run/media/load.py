@@ -8,6 +8,7 @@ import binascii
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -18,7 +19,7 @@ from vlm_run.errors import MediaError, as_request_error, printable
 from vlm_run.media.decode import check_image, decode
 from vlm_run.media.pages import PageRange, PageSize, open_document, single_pages, split_pages
 from vlm_run.media.policy import MIB, MediaPolicy
-from vlm_run.media.source import PAGE_MARK, ImageSource, Pages, VideoSource, trimmed
+from vlm_run.media.source import PAGE_MARK, Frames, ImageSource, Pages, VideoSource, trimmed
 
 Fetch: TypeAlias = Callable[[str, MediaPolicy], Awaitable[bytes]]
 """Returns the bytes behind a URL."""
@@ -96,6 +97,23 @@ async def fetch_source(source: ImageSource, policy: MediaPolicy, fetch: Fetch | 
     return content if pages is None else Pages(content, *pages)
 
 
+async def fetch_video(source: VideoSource, policy: MediaPolicy, fetch: Fetch | None = None) -> VideoSource:
+    """The content behind an http or https URL, or frames with theirs; any other source as it is.
+
+    Args:
+        source: The source.
+        policy: What may be fetched.
+        fetch: Fetches a URL; by default `vlm_run.media.fetch.fetch`.
+
+    Raises:
+        MediaError: The policy forbids it, or it cannot be fetched.
+    """
+    if isinstance(source, Frames):
+        images = await asyncio.gather(*(fetch_source(image, policy, fetch) for image in source.images))
+        return replace(source, images=tuple(images))
+    return await fetch_source(source, for_videos(policy), fetch)  # type: ignore[return-value]  # it has no pages
+
+
 @contextmanager
 def locating_errors(
     message_index: int | None, image_index: int | None = None, video_index: int | None = None
@@ -121,7 +139,9 @@ def locating_errors(
 
 
 def is_remote(source: ImageSource | VideoSource) -> bool:
-    """Whether a source is an http or https URL."""
+    """Whether a source is an http or https URL, or frames one of which is."""
+    if isinstance(source, Frames):
+        return any(map(is_remote, source.images))
     source = trimmed(source)
     scheme = _SCHEME.match(source) if isinstance(source, str) and source[:4].lower() == "http" else None
     return scheme is not None and scheme[1].lower() in ("http", "https")
@@ -190,15 +210,30 @@ def encoded(source: ImageSource, policy: MediaPolicy) -> bytes:
     return _limited(_from_base64(source, policy), policy)
 
 
-def encoded_video(source: VideoSource, policy: MediaPolicy) -> bytes:
-    """The encoded video of a source that is not remote.
+def encoded_video(source: VideoSource, policy: MediaPolicy) -> bytes | Frames:
+    """The encoded video of a source that is not remote, or frames that are encoded or decoded images.
 
     Raises:
         MediaError: The source is refused or cannot be read.
     """
     if isinstance(source, bytes):
         return source  # `sample_video` checks its size
-    return encoded(source, for_videos(policy))
+    if not isinstance(source, Frames):
+        return encoded(source, for_videos(policy))
+    images: list[ImageSource] = []
+    for number, image in enumerate(source.images, 1):
+        with naming_frame(number):
+            images.append(image if isinstance(image, Image.Image) else encoded(image, policy))
+    return replace(source, images=tuple(images))
+
+
+@contextmanager
+def naming_frame(number: int) -> Iterator[None]:
+    """Add the number of a frame, counted from 1, to a `MediaError` that is raised in the block."""
+    try:
+        yield
+    except MediaError as error:
+        raise MediaError(f"frame {number}: {error.cause}", hint=error.hint) from None
 
 
 def for_videos(policy: MediaPolicy) -> MediaPolicy:

@@ -12,14 +12,20 @@ if TYPE_CHECKING:
 ImageSource: TypeAlias = "str | bytes | Path | Image.Image | Pages"
 """A URL, a path, base64 text, a data URI, encoded bytes, a decoded image, or pages of a document."""
 
-VideoSource: TypeAlias = "str | bytes | Path"
-"""A URL, a path, base64 text, a data URI or encoded bytes."""
+VideoSource: TypeAlias = "str | bytes | Path | Frames"
+"""A URL, a path, base64 text, a data URI, encoded bytes, or frames."""
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
     *(".heic", ".heif"),
 )
 """Suffixes of file names that are taken for images."""
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),
+    *(".mpg", ".mpeg", ".ts", ".ogv", ".flv"),
+)
+"""Suffixes of file names that are taken for videos."""
 
 PDF_SUFFIX = ".pdf"
 
@@ -40,6 +46,19 @@ class Pages:
     content: bytes
     first: int = 1
     last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Frames of a video, each of which is an image.
+
+    Attributes:
+        images: The images in order, all of one size.
+        times: When each of them is shown, in seconds; None for two per second.
+    """
+
+    images: tuple[ImageSource, ...]
+    times: tuple[float, ...] | None = None
 
 
 def page_name(document: str, number: int) -> str:
@@ -66,6 +85,8 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "PAGE_MARK",
     "PDF_SUFFIX",
+    "VIDEO_SUFFIXES",
+    "Frames",
     "ImageSource",
     "Pages",
     "Path",

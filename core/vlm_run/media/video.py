@@ -207,7 +207,7 @@ def _sample(
             pixels = _pixels(capture, container, number)
             if frames is None:
                 size = pixels.size
-                frames = _room(len(chosen), scale(*size, len(chosen)), policy)
+                frames = room_for(len(chosen), scale(*size, len(chosen)), policy)
             target = (frames.shape[2], frames.shape[1])
             # As the processors of models scale frames; a no-op at the right size.
             frames[len(times)] = pixels.resize(target, Image.Resampling.BICUBIC)
@@ -289,8 +289,12 @@ def _pixels(capture: Any, container: str, number: int) -> Image.Image:
     return Image.fromarray(pixels[:, :, ::-1].copy())  # from BGR
 
 
-def _room(count: int, size: tuple[int, int], policy: MediaPolicy) -> Any:
-    """Return an array for that many frames."""
+def room_for(count: int, size: tuple[int, int], policy: MediaPolicy) -> Any:
+    """An array for that many frames.
+
+    Raises:
+        MediaError: They have more pixels than the policy allows.
+    """
     import numpy as np
 
     width, height = size

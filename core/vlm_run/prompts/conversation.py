@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from vlm_run.errors import ConversationError
-from vlm_run.media.source import ImageSource, VideoSource
-from vlm_run.prompts.frames import with_defaults
+from vlm_run.media.source import Frames, ImageSource, VideoSource
+from vlm_run.prompts.frames import read_video_source, with_defaults
 from vlm_run.prompts.message import (
     Image,
     Message,
@@ -333,6 +333,9 @@ def _as_openai(part: Part) -> dict[str, Any]:
         return {"type": "text", "text": part.text}
     if isinstance(part, Video):
         chosen = {name: value for name, value in asdict(part.selection).items() if value is not None}
+        if isinstance(part.source, Frames):
+            times = {} if part.source.times is None else {"times": list(part.source.times)}
+            return {"type": "video", "video": list(part.source.images), **times, **chosen}
         return {"type": "video_url", "video_url": {"url": part.source}, **chosen}
     bounds = {"min_pixels": part.min_pixels, "max_pixels": part.max_pixels}
     given = {name: pixels for name, pixels in bounds.items() if pixels is not None}
@@ -343,7 +346,7 @@ def _parsed(messages: Iterable[Mapping[str, Any]], images: Any, videos: Any = No
     """The parsed messages, with every image and every video in its place."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise ConversationError("'messages' must be a list of messages")
-    given = {Image: images, Video: videos}
+    given = {Image: images, Video: _with_frames(videos)}
     read_tags = frozenset(kind for kind, sources in given.items() if sources is not None)
     parsed = [read_message(index, message, read_tags) for index, message in enumerate(messages)]
     if not parsed:
@@ -351,6 +354,15 @@ def _parsed(messages: Iterable[Mapping[str, Any]], images: Any, videos: Any = No
     for kind, sources in given.items():
         parsed = placed(parsed, kind, sources)
     return parsed
+
+
+def _with_frames(videos: Any) -> Any:
+    """What is given as `videos`, with lists of frames read."""
+    if isinstance(videos, (list, tuple)):
+        return [
+            read_video_source(video, {}, f"video {number}", None) for number, video in enumerate(videos, 1)
+        ]
+    return read_video_source(videos, {}, "the video", None)
 
 
 def _check_end(messages: Sequence[Message], continued: bool) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from vlm_run.errors import ConversationError
+from vlm_run.media.source import Frames
 from vlm_run.video import FrameSelection
 
 FRAME_FIELDS = ("fps", "num_frames", "max_frames", "start", "end")
@@ -16,6 +18,9 @@ _PART_FIELDS = (*FRAME_FIELDS, "max_pixels")
 # As qwen-vl-utils writes them.
 _ALIASES = {"nframes": "num_frames", "video_start": "start", "video_end": "end"}
 _TIMES = ("start", "end")
+_JPEGS = "data:video/jpeg;base64,"
+"""Before the frames of a video in vLLM's requests, each the base64 of a JPEG, separated by commas."""
+_JPEG = "data:image/jpeg;base64,"
 
 
 def read_selection(fields: Mapping[str, Any], what: str, message_index: int | None = None) -> FrameSelection:
@@ -48,6 +53,62 @@ def read_selection(fields: Mapping[str, Any], what: str, message_index: int | No
     return FrameSelection(**values)
 
 
+def read_video_source(value: Any, fields: Mapping[str, Any], what: str, message_index: int | None) -> Any:
+    """The source of a video, in which lists of frames have become `Frames`.
+
+    Args:
+        value: A source; a list of frames; an object with `frames` and, if they are known, `times` or
+            `sample_fps`; or vLLM's data URI with a sequence of JPEGs.
+        fields: What may have `times` or `sample_fps` besides: the video's part.
+        what: What the source belongs to, for errors.
+        message_index: The message that it belongs to, for errors.
+
+    Raises:
+        ConversationError: There are no frames, or their times make no sense.
+    """
+    if isinstance(value, Mapping) and value.get("frames") is not None:
+        fields, value = value, value["frames"]
+        if not isinstance(value, (list, tuple)):
+            raise ConversationError(f"'frames' of {what} must be a list", message_index=message_index)
+    if isinstance(value, str) and value[: len(_JPEGS)].lower() == _JPEGS:
+        value = [f"{_JPEG}{frame}" for frame in value[len(_JPEGS) :].split(",")]
+    if not isinstance(value, (list, tuple)):
+        return value
+    if not value:
+        raise ConversationError(f"{what} has a video without frames", message_index=message_index)
+    times = _read_times(fields, len(value), what, message_index)
+    return Frames(tuple(map(_read_frame, value)), times)
+
+
+def _read_frame(frame: Any) -> Any:
+    """The source of a frame, which a Hugging Face dataset gives by its bytes, its path or both."""
+    if not isinstance(frame, Mapping):
+        return frame
+    return next((frame[key] for key in ("bytes", "path", "url") if frame.get(key) is not None), frame)
+
+
+def _read_times(
+    fields: Mapping[str, Any], count: int, what: str, message_index: int | None
+) -> tuple[float, ...] | None:
+    times, rate = fields.get("times"), fields.get("sample_fps")
+    if times is None:
+        if rate is None:
+            return None
+        rate = _number("fps", rate, what, message_index)
+        return tuple(number / rate for number in range(count))
+    if not isinstance(times, (list, tuple)) or len(times) != count:
+        raise ConversationError(
+            f"'times' of {what} must be a list with a time for each of its {count} frames",
+            message_index=message_index,
+        )
+    read = tuple(_number("start", seconds, what, message_index, "times") for seconds in times)
+    if any(later <= earlier for earlier, later in pairwise(read)):
+        raise ConversationError(
+            f"'times' of {what} do not ascend", hint="Sort the frames.", message_index=message_index
+        )
+    return read
+
+
 def with_defaults(selection: FrameSelection, defaults: FrameSelection) -> FrameSelection:
     """The selection with what it leaves open taken from `defaults`.
 
@@ -63,9 +124,9 @@ def with_defaults(selection: FrameSelection, defaults: FrameSelection) -> FrameS
     return FrameSelection(**{**others, **own})
 
 
-def _number(name: str, value: Any, what: str, message_index: int | None) -> Any:
+def _number(name: str, value: Any, what: str, message_index: int | None, called: str | None = None) -> Any:
     wrong = ConversationError(
-        f"'{name}' of {what} is not {_MEANING[name]}: {value!r}", message_index=message_index
+        f"'{called or name}' of {what} is not {_MEANING[name]}: {value!r}", message_index=message_index
     )
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise wrong

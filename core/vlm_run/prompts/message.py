@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 
 from vlm_run.errors import ConversationError
 from vlm_run.media.source import ImageSource, VideoSource, trimmed
-from vlm_run.prompts.frames import read_selection
+from vlm_run.prompts.frames import read_selection, read_video_source
 from vlm_run.prompts.text import check_encodable
 from vlm_run.video import FrameSelection
 
@@ -27,7 +27,7 @@ _IMAGE_KEYS = {
     "input_image": ("image_url",),
 }
 _VIDEO_KEYS = {
-    "video": ("video", "url", "path", "base64", "bytes"),
+    "video": ("video", "frames", "url", "path", "base64", "bytes"),
     "video_url": ("video_url",),
 }
 _SOURCE_KEYS = (*_IMAGE_KEYS["image"], "image_url", "input_image", "image_file", "file_id", "data", "source")
@@ -173,7 +173,7 @@ def _read_part(part: Any, role: str, read_slots: frozenset[Kind], index: int, nu
         selection = read_selection(part, f"part {number}", message_index=index)
         source = _read_source(part, _VIDEO_KEYS[kind])
         if source is not None:
-            return Video(source, selection)
+            return Video(read_video_source(source, part, f"part {number}", index), selection)
         if Video in read_slots and kind == "video":
             return Video(cast(Any, Slot(part.get("index"))), selection)
         raise ConversationError(f"part {number} of type '{kind}' has no video", message_index=index)
@@ -200,7 +200,8 @@ def is_empty_image(part: Mapping[str, Any]) -> bool:
 def _read_source(part: Mapping[str, Any], keys: Sequence[str]) -> Any:
     """Return the source of an image or a video part; None if it has none."""
     source = next((part[key] for key in keys if part.get(key) is not None), None)
-    if isinstance(source, Mapping):  # as OpenAI nests it, and as Hugging Face's datasets write images
+    if isinstance(source, Mapping) and "frames" not in source:
+        # As OpenAI nests it, and as Hugging Face's datasets write images.
         source = next((source[key] for key in ("url", "bytes", "path") if source.get(key) is not None), None)
     return source
 
@@ -270,7 +271,7 @@ def _read_tags(content: str, read_tags: frozenset[Kind], index: int) -> list[Par
             parts.append(Video(cast(Any, Slot())))
             continue
         if tag["video"]:
-            parts.append(Video(tag["video"]))
+            parts.append(Video(read_video_source(tag["video"], {}, "the text", index)))
             continue
         image = Image(tag["source"])
         if not image.source:

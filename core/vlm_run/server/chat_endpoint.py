@@ -34,11 +34,12 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
         ),
     )
 
-    videos: list[str | None] | str | None = Field(
+    videos: list[str | list[str] | dict[str, Any] | None] | str | None = Field(
         default=None,
         description=(
             "Videos in the same form, for the `<video>` tags in the messages' text or for the user messages. "
-            "Text may also contain videos as `<video>URL</video>`."
+            "A video may also be a list of frames, each an image, or an object with `frames` and `times` in "
+            "seconds. Text may also contain videos as `<video>URL</video>`."
         ),
     )
 
@@ -115,9 +116,12 @@ def _check_sources(kind: str, sources: Any) -> None:
     if sources is not None and not isinstance(sources, (list, str)):
         raise ConversationError(f"'{kind}s' must be a list")
     for index, source in enumerate(sources if isinstance(sources, list) else []):
-        if source is not None and not isinstance(source, str):
-            raise ConversationError(
-                f"an entry of '{kind}s' cannot be of type {type(source).__name__}",
-                hint="Give a URL, base64, a data URI or null.",
-                **{f"{kind}_index": index},
-            )
+        frames = source.get("frames") if isinstance(source, dict) else source
+        one = frames if kind == "video" and isinstance(frames, list) else [source]
+        for each in one:
+            if each is not None and not isinstance(each, str):
+                raise ConversationError(
+                    f"an entry of '{kind}s' cannot be of type {type(each).__name__}",
+                    hint="Give a URL, base64, a data URI or null.",
+                    **{f"{kind}_index": index},
+                )

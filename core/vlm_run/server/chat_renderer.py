@@ -122,11 +122,11 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
         cut = None
         if tok_params is not None and tok_params.truncate_prompt_tokens is not None:
             cut = partial(_truncated, tok_params, self.tokenizer)
-        has_images = bool(conversation.image_places())
-        if cut is not None and has_images:
-            raise RequestError("'truncate_prompt_tokens' cannot be used with images")
+        has_media = bool(conversation.image_places() or conversation.video_places())
+        if cut is not None and has_media:
+            raise RequestError("'truncate_prompt_tokens' cannot be used with images or videos")
         rendered = await self._front.render(conversation, self._fetcher, cut=cut)
-        if has_images:
+        if has_media:
             metrics.count_rendered(rendered)
         engine_input = rendered.engine_input
         if not conversation.continued:
