@@ -21,6 +21,7 @@ ARGUMENTS = {
     "preprocess_image": ["model", "image"],
     "placeholder": ["model", "index"],
     "count_image_tokens": ["model", "width", "height"],
+    "count_video_tokens": ["model", "width", "height", "frames", "fps", "times"],
     "engine_kwargs": ["model", "limits"],
     "register_with_vllm": [],
 }

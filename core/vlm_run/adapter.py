@@ -297,6 +297,45 @@ class Adapter:
             raise MediaError(f"'{self.spec.model_type}' takes no videos")
         return self.spec.video if selection is None else self.spec.video.bounded(selection.max_pixels)
 
+    def count_video_tokens(
+        self,
+        width: int,
+        height: int,
+        frames: int,
+        fps: float,
+        times: Sequence[float] | None = None,
+        *,
+        max_pixels: int | None = None,
+    ) -> int:
+        """The number of prompt tokens that a video of `width` × `height` pixels takes.
+
+        Args:
+            width: Width of the video in pixels.
+            height: Height of the video in pixels.
+            frames: Number of frames that the model sees.
+            fps: Frames that the model sees per second of the video.
+            times: When each of these frames is shown, in seconds; None if they are evenly spaced from 0.
+            max_pixels: The request's bound on the area of a frame, in pixels.
+
+        Raises:
+            MediaError: The model takes no videos, not of this size, or does not support `max_pixels`.
+        """
+        spec = self.spec
+        if spec.video is not None:
+            spec = spec.model_copy(update={"video": spec.video.bounded(max_pixels)})
+        if times is None:
+            times = [number / fps for number in range(frames)]
+        return self._call(
+            "count_video_tokens",
+            int,
+            model=spec,
+            width=width,
+            height=height,
+            frames=frames,
+            fps=fps,
+            times=times,
+        )
+
     def engine_kwargs(self, *, served: bool = False, **overrides: Any) -> dict[str, Any]:
         """Engine options in `vllm.EngineArgs`' names.
 

@@ -177,6 +177,35 @@ def count_image_tokens(model: ModelSpec, width: int, height: int) -> int | None:
 
 
 @hookspec(firstresult=True)
+def count_video_tokens(
+    model: ModelSpec, width: int, height: int, frames: int, fps: float, times: Sequence[float]
+) -> int | None:
+    """The number of prompt tokens that a video of `width` × `height` pixels takes.
+
+    It must equal the number of tokens by which vLLM's processor for the model replaces the placeholder,
+    including those that separate frames and tell their times. Raise `MediaError` for a size that the model
+    does not accept. The default asks `model.video`.
+
+    Args:
+        model: The model type.
+        width: Width of the video in pixels.
+        height: Height of the video in pixels.
+        frames: Number of frames that the model sees.
+        fps: Frames that the model sees per second of the video.
+        times: When each of these frames is shown, in seconds.
+
+    Added in contract 1.3.
+
+    >>> from vlm_run import hookimpl
+    >>> @hookimpl
+    ... def count_video_tokens(frames):
+    ...     return 144 * frames
+    >>> count_video_tokens(frames=8)
+    1152
+    """
+
+
+@hookspec(firstresult=True)
 def engine_kwargs(model: ModelSpec, limits: Limits) -> Mapping[str, Any] | None:
     """Engine options for the model under the user's limits, in `vllm.EngineArgs`' names.
 

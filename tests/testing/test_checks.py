@@ -14,6 +14,11 @@ from .conftest import TEMPLATE
 
 Make = Callable[..., PluginSubject]
 
+VIDEOS = """
+from vlm_run import PooledVideo
+FACTS |= dict(video=PooledVideo(image_size=336, patch_size=14), video_placeholder="<video>")
+"""
+
 # A check, a fault (source added to the module, or a template), and what the check says of it.
 FAULTS: list[tuple[str, str, str, str]] = [
     (
@@ -54,6 +59,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
         TEMPLATE.replace("<image>", "<|image_1|>"),
         "not numbered in order",
     ),
+    ("one_placeholder_for_each_video", VIDEOS, TEMPLATE, "the prompt for 1 video has '<video>' 0 times"),
     (
         "rendering_is_deterministic",
         """
@@ -236,6 +242,12 @@ VLLM_FAULTS: list[tuple[str, str, str, str]] = [
 
 # Found with a checkpoint directory.
 CHECKPOINT_FAULTS: list[tuple[str, str, str, str]] = [
+    (
+        "video_counts_agree_with_vllm",  # LLaVA 1.5 takes none
+        VIDEOS,
+        TEMPLATE.replace("<image>", "<image>{% elif part.type == 'video' %}<video>"),
+        "`count_video_tokens` gives 144 for 1 frame",
+    ),
     (
         "prompt_agrees_with_checkpoint",
         "",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vlm_run.explain.explanation import VideoCost
 from vlm_run.prompts.conversation import Conversation, Video
+from vlm_run.video import load_clip
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
@@ -32,17 +33,12 @@ def video_costs(
 
 
 def _cost(adapter: Adapter, video: Video, policy: MediaPolicy) -> VideoCost:
-    from vlm_run.media.load import encoded_video, fetch_source, for_videos
-    from vlm_run.media.video import sample_video
+    from vlm_run.media.load import encoded_video, fetch_video
 
     facts = adapter.video_facts(video.selection)
-    source = asyncio.run(fetch_source(video.source, for_videos(policy)))
-    clip = sample_video(
-        encoded_video(source, policy),  # type: ignore[arg-type]  # a video has no pages
-        policy,
-        lambda available, fps: facts.choose_frames(available, fps, video.selection),
-        lambda width, height, frames: (1, 1),  # only sizes and times are wanted
-    )
+    content = encoded_video(asyncio.run(fetch_video(video.source, policy)), policy)
+    # Only sizes and times are wanted.
+    clip = load_clip(facts, content, video.selection, policy, lambda width, height, frames: (1, 1))
     width, height = clip.size
     return VideoCost(
         width,
@@ -50,5 +46,7 @@ def _cost(adapter: Adapter, video: Video, policy: MediaPolicy) -> VideoCost:
         times=clip.times,
         fps=clip.fps,
         resized=facts.resized(width, height, len(clip.times)),
-        tokens=facts.count(width, height, len(clip.times), clip.fps, clip.times),
+        tokens=adapter.count_video_tokens(
+            *(width, height, len(clip.times), clip.fps, clip.times), max_pixels=video.selection.max_pixels
+        ),
     )

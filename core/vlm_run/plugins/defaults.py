@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_run.errors import PluginError, TemplateError, UnknownTokenCountError
+from vlm_run.errors import MediaError, PluginError, TemplateError, UnknownTokenCountError
 from vlm_run.hookspecs import hookimpl
 from vlm_run.specs import Limits, ModelSpec
 
@@ -64,6 +64,15 @@ def count_image_tokens(model: ModelSpec, width: int, height: int) -> int:
         )
     model.vision.check_size(width, height)
     return model.vision.count_image_tokens(width, height)
+
+
+@hookimpl
+def count_video_tokens(
+    model: ModelSpec, width: int, height: int, frames: int, fps: float, times: Sequence[float]
+) -> int:
+    if model.video is None:
+        raise MediaError(f"'{model.model_type}' takes no videos")
+    return model.video.count(width, height, frames, fps, times)
 
 
 @hookimpl

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from vlm_run.adapter import Adapter
 from vlm_run.errors import ContextOverflowError, RequestError
 from vlm_run.prompts.conversation import Conversation
+from vlm_run.specs import Limits
 from vlm_run.testing.conversations import CONVERSATIONS, with_text_inside
 from vlm_run.testing.image_checks import counts_tokens
 from vlm_run.testing.subject import CheckFailed, CheckSkipped, ModelSubject
@@ -16,6 +17,9 @@ _SIZES = 50
 _FEWEST_SIZES = 12
 _LARGEST = 1200
 _EXTREME = ((1, 1), (1, 150), (150, 1), (27, 29), (2000, 30), (1, 4000), (4000, 1), (1500, 1500))
+
+# Width and height in pixels and number of frames: few pixels, since each model type is asked about all.
+_VIDEOS = ((64, 64, 1), (97, 63, 3), (320, 180, 4), (30, 400, 2), (640, 360, 2), (50, 40, 24))
 
 
 def prompt_agrees_with_checkpoint(subject: ModelSubject) -> str | None:
@@ -128,6 +132,30 @@ def counts_agree_with_vllm(subject: ModelSubject) -> str:
                 f"but vLLM's processor gives {theirs} with the checkpoint {directory.name}"
             )
     return f"{len(sizes)} sizes"
+
+
+def video_counts_agree_with_vllm(subject: ModelSubject) -> str:
+    """`count_video_tokens` equals the count of vLLM's processor for videos of several sizes and lengths."""
+    if subject.spec.video is None:
+        return "takes no videos"
+    directory = subject.need_checkpoint()
+    _need("vllm")
+    from vlm_run.testing.vllm_processor import video_token_counts
+
+    adapter = subject.adapter(Limits(max_videos=1))
+    for video, theirs in zip(_VIDEOS, video_token_counts(adapter, _VIDEOS), strict=True):
+        if isinstance(theirs, ContextOverflowError):
+            continue
+        width, height, frames = video
+        ours = adapter.count_video_tokens(width, height, frames, fps=2.0)
+        if ours != theirs:
+            answer = f"says: {theirs}" if isinstance(theirs, RequestError) else f"gives {theirs}"
+            raise CheckFailed(
+                f"`count_video_tokens` gives {ours} for {frames} frame{'s' if frames > 1 else ''} of "
+                f"{width} x {height} pixels, "
+                f"but vLLM's processor {answer} with the checkpoint {directory.name}"
+            )
+    return f"{len(_VIDEOS)} videos"
 
 
 def _sizes(subject: ModelSubject) -> list[tuple[int, int]]:

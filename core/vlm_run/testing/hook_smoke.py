@@ -38,7 +38,7 @@ def remarks(plugins: Plugins, plugin: Plugin) -> list[str]:
     return [
         f"'{spec.model_type}' has no `vision`, so image tokens are not counted"
         for spec in plugin.specs
-        if spec.vision is None
+        if spec.vision is None and spec.max_images != 0
     ]
 
 

@@ -56,6 +56,24 @@ def one_placeholder_for_each_image(subject: ModelSubject) -> None:
         _check_placeholders(adapter, prompt, images, f"the conversation '{name}', with {images} images,")
 
 
+def one_placeholder_for_each_video(subject: ModelSubject) -> str | None:
+    """The prompt has one placeholder for each video, in any turn, if the model takes videos."""
+    video = subject.spec.video_placeholder
+    if video is None:
+        return "takes no videos"
+    adapter = subject.adapter()
+    for count in (1, 2):
+        history = [["What is this?", "A cat."]]
+        conversation = Conversation.from_query("And now?", history, videos=["clip.mp4"] * count)
+        found = len(adapter.render_prompt(conversation).split(video)) - 1
+        if found != count:
+            raise CheckFailed(
+                f"the prompt for {count} video{'s' if count > 1 else ''} has '{video}' {found} times",
+                hint="The template must write `video_placeholder` once for each part of type 'video'.",
+            )
+    return None
+
+
 def rendering_is_deterministic(subject: ModelSubject) -> None:
     """The same conversation gives the same prompt every time."""
     again = subject.adapter()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ImageTokens: TypeAlias = "Callable[[Adapter, list[tuple[int, int]]], list[int]]"
 """Returns the token counts of a prompt's images from an adapter and their (width, height) in pixels."""
 
+VideoTokens: TypeAlias = "Callable[[Adapter, list[tuple[int, int, int]]], list[int]]"
+"""Returns the token counts of videos from an adapter and their (width, height, frames)."""
+
 _OPTION = "--vlm-run-checkpoint"
 _SUITE = "vlm_run.testing.conformance"
 """The module whose function is the test of `conformance_tests`."""
@@ -85,5 +88,30 @@ def vllm_image_tokens() -> Iterator[ImageTokens]:
             images = [Image.new("RGB", size) for size in sizes]
             question = Conversation.from_query("What is this?", images=images)
             return list(asyncio.run(made[key].render(question)).image_tokens)
+
+        yield count
+
+
+@pytest.fixture(scope="session")
+def vllm_video_tokens() -> Iterator[VideoTokens]:
+    """A function that counts the tokens of videos, each in a prompt of its own, with vLLM's processor.
+
+    The adapter's source must be a checkpoint directory; weights are not needed. Its limits must allow a
+    video. Frames are half a second apart.
+    """
+    pytest.importorskip("vllm")
+    from vlm_run.engine.standalone_renderer import renderer_without_engine
+    from vlm_run.testing.vllm_processor import question_about
+
+    made: dict[Any, Any] = {}
+    with ExitStack() as stack:
+
+        def count(adapter: Adapter, videos: list[tuple[int, int, int]]) -> list[int]:
+            key = adapter.spec.model_type, adapter.source, adapter.limits
+            if key not in made:
+                made[key] = stack.enter_context(renderer_without_engine(adapter))
+            return [
+                sum(asyncio.run(made[key].render(question_about(*video))).video_tokens) for video in videos
+            ]
 
         yield count

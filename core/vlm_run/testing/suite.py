@@ -36,6 +36,7 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     prompt_checks.conversations_render,
     prompt_checks.every_text_is_in_the_prompt,
     prompt_checks.one_placeholder_for_each_image,
+    prompt_checks.one_placeholder_for_each_video,
     prompt_checks.rendering_is_deterministic,
     prompt_checks.control_tokens_in_a_text_stay_text,
     image_checks.ordinary_images_work,
@@ -51,6 +52,7 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     checkpoint_checks.prompt_begins_with_one_bos,
     checkpoint_checks.tokenizer_keeps_text_as_text,
     checkpoint_checks.counts_agree_with_vllm,
+    checkpoint_checks.video_counts_agree_with_vllm,
 )
 
 
