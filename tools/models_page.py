@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_run import Conversation, ModelSpec, Registry, VisionFacts
+from vlm_run import Conversation, FrameSelection, ModelSpec, Registry, VideoFacts, VisionFacts
 from vlm_run.plugins.discovery import Plugin, installed_plugins
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,8 @@ prompt and the token counts of your own request.
 - **Images** lists the facts of the image processor, the image tokens for three image sizes in pixels, the
   maximum number of images in one conversation, and the coordinates of [boxes](boxes.md) in answers, where
   they are known.
+- **Videos** lists the facts of the video processor, and the frames and tokens of a video of 10 s and of one
+  minute, both of 1280 × 720 pixels and 30 frames a second.
 """
 
 
@@ -93,7 +95,9 @@ def _section(plugin: Plugin) -> str:
         "### Prompts",
         *(_prompt(plugin, directory, list(group)) for group in _alike(plugin.specs, _prompt_key)),
     ]
-    parts += ["### Images", _images(plugin.specs)]
+    parts += ["### Images", _images(spec for spec in plugin.specs if spec.max_images != 0)]
+    if any(spec.video is not None for spec in plugin.specs):
+        parts += ["### Videos", _videos(spec for spec in plugin.specs if spec.video is not None)]
     return "\n\n".join(parts)
 
 
@@ -189,6 +193,23 @@ def _images(specs: Iterable[ModelSpec]) -> str:
     return _table(header, [list(group) for group in groups], _image_row)
 
 
+def _videos(specs: Iterable[ModelSpec]) -> str:
+    header = ["Model types", "Facts", "A video is", "10 s", "1 min"]
+    groups = _alike(specs, lambda spec: (repr(spec.video), spec.video_placeholder))
+    return _table(header, [list(group) for group in groups], _video_row)
+
+
+def _video_row(specs: Sequence[ModelSpec]) -> list[str]:
+    adapter = Registry.load(specs[0].model_type)
+    costs = []
+    for seconds in (10, 60):
+        chosen = adapter.video_facts().choose_frames(30 * seconds, 30.0, FrameSelection())
+        times = [number / 30 for number in chosen]
+        tokens = adapter.count_video_tokens(1280, 720, len(times), len(times) / seconds, times)
+        costs.append(f"{len(times)} frames, {tokens:,} tokens")
+    return [_names(specs), _facts(specs[0].video), _code(specs[0].video_placeholder or ""), *costs]
+
+
 def _image_row(specs: Sequence[ModelSpec]) -> list[str]:
     adapter = Registry.load(specs[0].model_type)
     costs = [f"{adapter.count_image_tokens(width, height):,}" for width, height in SIZES]
@@ -202,12 +223,13 @@ def _image_row(specs: Sequence[ModelSpec]) -> list[str]:
     ]
 
 
-def _facts(vision: VisionFacts | None) -> str:
-    if vision is None:
+def _facts(facts: VisionFacts | VideoFacts | None) -> str:
+    if facts is None:
         return "`count_image_tokens` of the plugin"
-    own = type(vision).model_fields.keys() - VisionFacts.model_fields.keys()
-    fields = (f"`{name}` {_value(value)}" for name, value in vision if name in own and value is not None)
-    return f"{type(vision).__name__}: {', '.join(fields)}"
+    base = VideoFacts if isinstance(facts, VideoFacts) else VisionFacts
+    own = type(facts).model_fields.keys() - base.model_fields.keys()
+    fields = (f"`{name}` {_value(value)}" for name, value in facts if name in own and value is not None)
+    return f"{type(facts).__name__}: {', '.join(fields)}"
 
 
 def _value(value: Any) -> str:
@@ -215,6 +237,8 @@ def _value(value: Any) -> str:
     if isinstance(value, tuple):
         height, width = max(value, key=lambda size: size[0] * size[1])
         return f"{len(value)} sizes up to {width} × {height}"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 

@@ -46,6 +46,18 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "processor_config": {"processor_class": "LlavaNextProcessor", **_CLIP_FEATURES},
         },
     ),
+    "LlavaNextVideoForConditionalGeneration": (
+        "llava_next_video",
+        {
+            "preprocessor_config": {
+                "image_processor_type": "LlavaNextImageProcessor",
+                "image_grid_pinpoints": PINPOINTS,
+                **_CLIP,
+            },
+            "video_preprocessor_config": {"video_processor_type": "LlavaNextVideoVideoProcessor", **_CLIP},
+            "processor_config": {"processor_class": "LlavaNextVideoProcessor", **_CLIP_FEATURES},
+        },
+    ),
     "LlavaOnevisionForConditionalGeneration": (
         "llava_onevision",
         {
@@ -102,7 +114,8 @@ def _write(directory: Path, spec: ModelSpec) -> None:
         "image_token_index": ids["<image>"],
         "vision_feature_layer": -1 if onevision else -2,
         "vision_feature_select_strategy": "full" if onevision else "default",
-        **({"video_token_index": ids["<video>"]} if onevision else {}),
+        **({"video_token_index": ids["<video>"]} if "<video>" in ids else {}),
+        **({"spatial_pool_mode": "average", "spatial_pool_stride": 2} if "next_video" in model_type else {}),
         **({"image_grid_pinpoints": TILES if onevision else PINPOINTS} if model_type != "llava" else {}),
         "text_config": {
             "model_type": family,

@@ -1,4 +1,4 @@
-"""LLaVA 1.5, LLaVA 1.6 (LLaVA-NeXT) and LLaVA-OneVision, as llava-hf publishes them.
+"""LLaVA 1.5, LLaVA 1.6 (LLaVA-NeXT), LLaVA-NeXT-Video and LLaVA-OneVision, as llava-hf publishes them.
 
 This plugin contains only data: vLLM and transformers implement the architectures.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from vlm_run import AnyResolution, FixedResolution, ModelSpec, hookimpl
-from vlm_run_llava import llava_next_large, onevision
+from vlm_run_llava import llava_next_large, next_video, onevision
 
-vlm_run_contract = ">=1,<2"
+vlm_run_contract = ">=1.2,<2"
 
 # CLIP ViT-L/14 at 336 pixels: `vision_config` of all 1.5 and 1.6 checkpoints. The class token is dropped
 # (`vision_feature_select_strategy` is "default").
@@ -107,5 +107,6 @@ def model_specs() -> list[ModelSpec]:
         _llava_1_6_vicuna("7b"),
         _llava_1_6_vicuna("13b"),
         *llava_next_large.specs(_LLAVA_1_6, _MATCH_NEXT),
+        *next_video.specs(),
         *onevision.specs(),
     ]

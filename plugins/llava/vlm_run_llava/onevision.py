@@ -1,10 +1,10 @@
-"""LLaVA-OneVision on Qwen2, llava-hf's `ov` checkpoints: one or several images, no video."""
+"""LLaVA-OneVision on Qwen2, llava-hf's `ov` checkpoints: images and videos."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from vlm_run import AnyResolution, ModelSpec
+from vlm_run import AnyResolution, ModelSpec, PooledVideo
 
 _TILE = 384
 # `image_grid_pinpoints` of config.json of llava-hf/llava-onevision-qwen2-0.5b-ov-hf: 1 to 6 tiles
@@ -21,6 +21,9 @@ _VISION = AnyResolution(
     # transformers uses one tile per image; vLLM divides every image into tiles.
     max_tiles=9,
 )
+# Figure 3 of the report (arXiv 2408.03326): 32 frames of 196 tokens each, 14 × 14 of 27 × 27 patches. The
+# token after them is `image_newline`.
+_VIDEO = PooledVideo(num_frames=32, image_size=_TILE, patch_size=14, end_tokens=1)
 
 
 def specs() -> list[ModelSpec]:
@@ -31,7 +34,7 @@ def specs() -> list[ModelSpec]:
 def _spec(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
     options: dict[str, Any] = {
         "max_model_len": 32768,  # text_config.max_position_embeddings
-        # Otherwise vLLM profiles its memory use with a video.
+        # Otherwise vLLM profiles its memory use with a video; --max-videos allows some.
         "limit_mm_per_prompt": {"video": 0},
     }
     if gpus > 1:
@@ -48,6 +51,8 @@ def _spec(size: str, hidden_size: int, gpus: int = 1) -> ModelSpec:
         chat_template="templates/llava-onevision.jinja",
         image_placeholder="<image>",
         vision=_VISION,
+        video=_VIDEO,
+        video_placeholder="<video>",
         context_length=32768,
         engine_kwargs=options,
         # Tokens 151643 to 151647.
