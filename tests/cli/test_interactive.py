@@ -22,6 +22,7 @@ from vlm_run.cli import terminal
 from vlm_run_demo.showcase import draw
 
 from ..media.pdfs import pdf_of
+from ..media.videos import write_video
 
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
 # The line editor writes the blank behind a prompt as a move of the cursor.
@@ -82,6 +83,18 @@ def test_an_image_is_shown_with_its_size_and_tokens(session: Any, directory: Pat
     tokens = session.match[1]
     session.expect(rf"(\d+) prompt tokens, {tokens} of them image; \d+ answer tokens in [\d.]+ s")
     session.expect("-{50}")
+
+
+def test_a_model_without_videos_says_so_at_once(session: Any, directory: Path) -> None:
+    write_video(directory / "clip.mp4")
+    session.sendline("/video clip.mp4")
+    session.expect("error: 'demo-llava' takes no videos")
+    session.expect(PROMPT)
+    session.sendline("What happens?")
+    session.expect(MEDIA)
+    session.sendline("clip.mp4")
+    session.expect("error: 'demo-llava' takes no videos")
+    session.expect(PROMPT)
 
 
 def test_images_are_added_at_any_point_and_belong_to_their_turn(session: Any, directory: Path) -> None:

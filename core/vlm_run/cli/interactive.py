@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,14 @@ from vlm_run.cli.answer_log import AnswerLog
 from vlm_run.cli.output import RULE
 from vlm_run.cli.terminal import DROPPED_FILE, InterruptHandler, LineReader, unquote_dropped
 from vlm_run.errors import EngineError, PluginError, RequestError, VlmRunError
-from vlm_run.media.source import IMAGE_SUFFIXES, PAGE_MARK, PDF_SUFFIX, Pages, page_name
+from vlm_run.media.source import (
+    IMAGE_SUFFIXES,
+    PAGE_MARK,
+    PDF_SUFFIX,
+    VIDEO_SUFFIXES,
+    Pages,
+    page_name,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,11 +31,13 @@ if TYPE_CHECKING:
     from vlm_run.engine import Engine
     from vlm_run.media import MediaPolicy
     from vlm_run.request import Sampling
+    from vlm_run.response import Usage
 
 HELP = """\
-Type a question, then an image path or URL (empty for none).
+Type a question, then the path or URL of an image or a video (empty for none).
   /image PATH_OR_URL  add an image to the next question, or pages of a PDF (doc.pdf#page=3-5);
                       dropping a file on the window does too
+  /video PATH_OR_URL  add a video to the next question; the engine must take some (--max-videos)
   /explain            show what would be sent to the model
   /lora NAME          use a LoRA adapter from here on; without a name, the base model
   /save FILE          write the conversation as a line of JSON, which --val_dataset reads
@@ -45,7 +55,7 @@ class NamedImage:
 
 
 class Session:
-    """A conversation of many turns, each with any number of images.
+    """A conversation of many turns, each with any number of images and videos.
 
     Args:
         engine: The engine that answers.
@@ -75,6 +85,8 @@ class Session:
         self._history: list[list[str]] = []
         self._images: list[NamedImage] = []
         self._next: list[NamedImage] = []
+        self._videos: list[str] = []
+        self._next_videos: list[str] = []
         self._multi_line = False
         self._lora: str | None = None
         self._read = LineReader()
@@ -105,18 +117,20 @@ class Session:
             return line
         lines = [line]
         while (more := self._read("")) is not None and more.strip() != "#":
-            if not more.startswith("/image "):
+            if not more.startswith(("/image ", "/video ")):
                 lines.append(more)
                 continue
             try:
-                self._add_image(more)
+                self._add_media(more)
             except VlmRunError as error:  # keep the lines that were typed
                 _print_error(error)
         return "\n".join(lines)
 
     def _is_command(self, line: str) -> bool:
         words = ("quit", "exit", "clear", "reset-system", "multi-line", "single-line")
-        return line.strip() in words or line.startswith(("/image ", "/save ", "/explain", "/lora", "/help"))
+        return line.strip() in words or line.startswith(
+            ("/image ", "/video ", "/save ", "/explain", "/lora", "/help")
+        )
 
     def _execute(self, line: str) -> None:
         command, _, rest = line.strip().partition(" ")
@@ -132,8 +146,8 @@ class Session:
                 self._multi_line = command == "multi-line"
             case "/help":
                 typer.echo(HELP)
-            case "/image":
-                self._add_image(line)
+            case "/image" | "/video":
+                self._add_media(line)
             case "/save":
                 self._save(rest)
             case "/explain":
@@ -149,20 +163,22 @@ class Session:
         question = self._extract_dropped(line)
         if not question:
             return
-        if not self._next and "<img>" not in question:
+        has_media = self._next or self._next_videos or "<img>" in question or "</video>" in question
+        if not has_media:
             media = self._read("Input a media path or URL <<< ")
             if media is None:
                 return
             if media.strip():
-                self._add_image(media)
+                self._add_media(media)
         try:
             self._answer(question)
         finally:
-            self._next = []
+            self._next, self._next_videos = [], []
         typer.echo(RULE)
 
     def _answer(self, question: str) -> None:
         request, images = self._request(question), [*self._images, *self._next]
+        videos = [*self._videos, *self._next_videos]
         if self._lora is not None:
             request["lora"] = self._lora
         try:
@@ -170,10 +186,8 @@ class Session:
                 typer.echo(delta.text, nl=False)
                 if delta.response is not None:
                     self._history, self._images = delta.response.history, images
-                    response = delta.response
-                    self._log.write(
-                        {**request, "images": [_absolute(each.source) for each in images]}, response
-                    )
+                    self._videos, response = videos, delta.response
+                    self._log.write({**request, **_sources(images, videos)}, response)
             typer.echo()
         except KeyboardInterrupt:
             typer.echo("\n(stopped)")
@@ -182,25 +196,51 @@ class Session:
             usage = response.usage
             rate = usage.completion_tokens / max(response.seconds, 1e-9)
             typer.secho(
-                f"{usage.prompt_tokens} prompt tokens, {sum(usage.image_tokens)} of them image; "
+                f"{usage.prompt_tokens} prompt tokens, {_media_tokens(usage)}; "
                 f"{usage.completion_tokens} answer tokens in {response.seconds:.2f} s "
                 f"({rate:.1f} tokens/s, the first after {response.first_token_seconds:.2f} s)",
                 dim=True,
             )
 
     def _request(self, question: str) -> dict[str, Any]:
-        # Each image has a tag, in the history too, which keeps it with its turn.
+        # Each image and video has a tag, in the history too, which keeps it with its turn.
+        videos = [*self._videos, *self._next_videos]
         return {
-            "query": "<image>" * len(self._next) + question,
+            "query": "<video>" * len(self._next_videos) + "<image>" * len(self._next) + question,
             "history": self._history,
             "images": [each.image for each in (*self._images, *self._next)],
             "system": self._system,
+            **({"videos": videos} if videos else {}),
         }
 
-    def _add_image(self, line: str) -> None:
-        """Load the image that a line names, with or without `/image`, for the next question."""
+    def _add_media(self, line: str) -> None:
+        """Add what a line names, with or without `/image` or `/video`, to the next question."""
         command, _, rest = line.strip().partition(" ")
-        self._next += self._load(rest if command == "/image" else line)
+        source = unquote_dropped(rest if command in ("/image", "/video") else line)
+        if command == "/video" or (command != "/image" and _is_video(source)):
+            self._next_videos.append(self._checked_video(source))
+        else:
+            self._next += self._load(source)
+
+    def _checked_video(self, source: str) -> str:
+        """Print the frames of a video that the model sees and their cost in tokens; the source as it is."""
+        from vlm_run.explain.video_costs import video_costs
+        from vlm_run.prompts.conversation import Conversation
+
+        if not source:
+            raise VlmRunError("/video needs a video", hint="Write /video PATH_OR_URL.")
+        conversation = Conversation.from_query("", videos=[source])
+        try:
+            self._engine.adapter.check_takes_videos(conversation)
+            (cost,) = video_costs(self._engine.adapter, conversation, self._policy)
+        except RequestError as error:
+            raise VlmRunError(error.cause, hint=error.hint) from None
+        typer.secho(
+            f"{_short(source)}: {cost.width} × {cost.height} pixels, {len(cost.times)} frames, "
+            f"{cost.tokens:,} tokens",
+            dim=True,
+        )
+        return source
 
     def _load(self, source: str) -> list[NamedImage]:
         """Load an image or the pages of a document, and print the size of each and its cost in tokens."""
@@ -208,7 +248,6 @@ class Session:
         from vlm_run.prompts.conversation import Conversation
         from vlm_run.prompts.documents import with_pages
 
-        source = unquote_dropped(source)
         if not source:
             raise VlmRunError("/image needs an image", hint="Write /image PATH_OR_URL.")
         policy = self._policy or MediaPolicy()
@@ -219,8 +258,9 @@ class Session:
                 if isinstance(single, Pages):
                     name = page_name(source.partition(PAGE_MARK)[0], single.first)
                 image = load_image(single, policy, page_size=self._engine.adapter.page_size)
-                short = name if len(name) <= 60 else f"{name[:57]}..."
-                typer.secho(f"{short}: {image.width} × {image.height} pixels{self._cost(image)}", dim=True)
+                typer.secho(
+                    f"{_short(name)}: {image.width} × {image.height} pixels{self._cost(image)}", dim=True
+                )
                 loaded.append(NamedImage(name, image))
         except RequestError as error:
             raise VlmRunError(error.cause, hint=error.hint) from None
@@ -234,18 +274,25 @@ class Session:
             return ""
 
     def _extract_dropped(self, line: str) -> str:
-        """Remove dropped image files from a line, and add either all of them or none to the question."""
+        """Remove dropped image and video files from a line, and add all of them or none to the question."""
         dropped: list[NamedImage] = []
+        videos: list[str] = []
 
         def take(match: re.Match[str]) -> str:
             source = unquote_dropped(match[0])
-            if not source.lower().endswith((*IMAGE_SUFFIXES, PDF_SUFFIX)) or not os.path.isfile(source):
+            if not os.path.isfile(source):
                 return match[0]
-            dropped.extend(self._load(source))
+            if _is_video(source):
+                videos.append(self._checked_video(source))
+            elif source.lower().endswith((*IMAGE_SUFFIXES, PDF_SUFFIX)):
+                dropped.extend(self._load(source))
+            else:
+                return match[0]
             return ""
 
         question = DROPPED_FILE.sub(take, line).strip()
         self._next += dropped
+        self._next_videos += videos
         return question
 
     def _explain(self, question: str) -> None:
@@ -266,7 +313,7 @@ class Session:
             "system": self._system,
             "history": history,
             "query": query,
-            "images": [_absolute(each.source) for each in self._images],
+            **_sources(self._images, self._videos),
             "response": response,
         }
         path = Path(name.strip()).expanduser()
@@ -275,10 +322,30 @@ class Session:
 
     def _start_over(self) -> None:
         self._history, self._images, self._next = [], [], []
+        self._videos, self._next_videos = [], []
 
 
 def _print_error(error: Exception) -> None:
     typer.secho(f"error: {error}", fg="red", err=True)
+
+
+def _sources(images: Sequence[NamedImage], videos: Sequence[str]) -> dict[str, list[str]]:
+    """The fields of a saved request that say where its images and videos are."""
+    found = {"images": [_absolute(each.source) for each in images]}
+    return {**found, "videos": [_absolute(each) for each in videos]} if videos else found
+
+
+def _media_tokens(usage: Usage) -> str:
+    images = f"{sum(usage.image_tokens)} of them image"
+    return f"{images}, {sum(usage.video_tokens)} video" if usage.video_tokens else images
+
+
+def _is_video(source: str) -> bool:
+    return source.strip().lower().endswith(VIDEO_SUFFIXES)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:57]}..."
 
 
 def _absolute(source: str) -> str:

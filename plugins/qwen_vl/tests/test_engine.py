@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_run import Engine, Limits, Registry, Request
+from vlm_run import Engine, Limits, Registry, Request, Sampling
+from vlm_run.cli.answer_log import AnswerLog
+from vlm_run.cli.interactive import Session
 from vlm_run.engine.tracing import trace
 from vlm_run.testing.conversations import user
 
@@ -112,6 +116,21 @@ def test_an_image_and_a_video_in_one_request(qwen: Engine, tmp_path: Path) -> No
     (answer,) = qwen.infer([request], {"max_tokens": 1})
     assert answer.usage.image_tokens == (qwen.adapter.count_image_tokens(*WIDE.size),)
     assert answer.usage.video_tokens == (12 * 12,)
+
+
+def test_videos_in_an_interactive_session_stay_with_their_turn(
+    qwen: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = _clip(tmp_path / "clip.mp4", [0, 80, 160, 240])
+    lines = [f"/video {clip}", "What happens?", "And then?", "", f"/save {tmp_path}/talk.jsonl", "quit"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    Session(qwen, Sampling(max_tokens=1), None, AnswerLog(None, "", Sampling()), stats=True).run()
+    output = capsys.readouterr().out
+    assert "clip.mp4: 64 × 64 pixels, 4 frames, 288 tokens" in output
+    assert output.count("0 of them image, 288 video") == 2
+    saved = json.loads((tmp_path / "talk.jsonl").read_text())
+    assert saved["videos"] == [str(clip)]
+    assert saved["history"][0][0] == "<video>What happens?"
 
 
 def test_a_broken_video_fails_alone(qwen: Engine, tmp_path: Path) -> None:
