@@ -82,7 +82,7 @@ def vllm_image_tokens() -> Iterator[ImageTokens]:
     with ExitStack() as stack:
 
         def count(adapter: Adapter, sizes: list[tuple[int, int]]) -> list[int]:
-            key = adapter.spec.model_type, adapter.source, adapter.limits
+            key = adapter.spec.model_type, adapter.source, repr(adapter.base_engine_kwargs)
             if key not in made:
                 made[key] = stack.enter_context(renderer_without_engine(adapter))
             images = [Image.new("RGB", size) for size in sizes]

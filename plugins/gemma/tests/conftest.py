@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vlm_run import ModelSpec
-from vlm_run.testing.checkpoint_fixtures import checkpoint_maker, model_types_of
+from vlm_run.testing.checkpoint_fixtures import checkpoint_maker
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 TOKENS = {
     "image_token": "<image_soft_token>",
     "boi_token": "<start_of_image>",
     "eoi_token": "<end_of_image>",
+}
+# `extra_special_tokens` of Gemma 4's tokenizer, as far as its processor uses them.
+TOKENS_4 = {
+    "image_token": "<|image|>",
+    "boi_token": "<|image>",
+    "eoi_token": "<image|>",
+    "audio_token": "<|audio|>",
+    "boa_token": "<|audio>",
+    "eoa_token": "<audio|>",
 }
 
 
@@ -27,11 +37,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 @pytest.fixture(scope="session")
 def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
-    """For the conformance suite."""
-    return {model_type: checkpoint(model_type) for model_type in model_types_of("vlm-run-gemma")}
+    """For the conformance suite, one for each processor and each chat template."""
+    kinds = ("gemma-3-4b-it", "gemma-4-e4b-it", "gemma-4-12b-it")
+    return {model_type: checkpoint(model_type) for model_type in kinds}
 
 
 def _write(directory: Path, spec: ModelSpec) -> None:
+    if spec.architecture != "Gemma3ForConditionalGeneration":
+        _write_gemma_4(directory, spec)
+        return
     from tokenizers import Tokenizer
 
     ids = write_byte_tokenizer(
@@ -85,3 +99,41 @@ def _write(directory: Path, spec: ModelSpec) -> None:
     }
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "preprocessor_config.json").write_text(json.dumps(processor))
+
+
+def _write_gemma_4(directory: Path, spec: ModelSpec) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    ids = write_byte_tokenizer(
+        directory,
+        spec.control_tokens,
+        bos_token="<bos>",  # the chat template writes it: `add_bos_token` is false
+        eos_token="<eos>",
+        pad_token="<pad>",
+        extra_special_tokens=TOKENS_4,
+    )
+    unified = spec.architecture == "Gemma4UnifiedForConditionalGeneration"
+    budget = "num_soft_tokens" if unified else "default_output_length"
+    config = AutoConfig.for_model(
+        "gemma4_unified" if unified else "gemma4", audio_config=None, vision_config={budget: 280}
+    ).to_dict()
+    config |= {"architectures": [spec.architecture]}
+    config |= {f"{name}_id": ids[token] for name, token in TOKENS_4.items()}
+    config["text_config"]["vocab_size"] = 256 + len(ids)
+    (directory / "config.json").write_text(json.dumps(config))
+    _gemma_4_processor(unified, AutoTokenizer.from_pretrained(directory)).save_pretrained(directory)
+
+
+def _gemma_4_processor(unified: bool, tokenizer: Any) -> Any:
+    """The processor as transformers' conversion script creates it."""
+    import transformers
+
+    name = "Gemma4Unified" if unified else "Gemma4"
+    images = {"do_normalize": False, "max_soft_tokens": 280, "pooling_kernel_size": 3}
+    return getattr(transformers, f"{name}Processor")(
+        image_processor=getattr(transformers, f"{name}ImageProcessor")(**images),
+        video_processor=getattr(transformers, f"{name}VideoProcessor")(),
+        feature_extractor=getattr(transformers, f"{name}AudioFeatureExtractor")(),
+        tokenizer=tokenizer,
+        image_seq_length=280,
+    )

@@ -1,4 +1,4 @@
-"""Gemma 3, as Google publishes it.
+"""Gemma 3, as Google publishes it; Gemma 4 is in `gemma_4`.
 
 Facts without another source are from transformers' script `convert_gemma3_weights_orbax_to_hf.py`, which
 wrote the published checkpoints.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlm_run import ModelSpec, hookimpl
+from vlm_run_gemma.gemma_4 import gemma_4_specs
 from vlm_run_gemma.vision import SoftTokens
 
 vlm_run_contract = ">=1.1,<2"
@@ -60,4 +61,5 @@ def model_specs() -> list[ModelSpec]:
         _spec("12b"),
         # 54 GB of weights in bfloat16 leave room for this context on one GPU of 80 GB.
         _spec("27b", engine_kwargs={"max_model_len": 32768}),
+        *gemma_4_specs(),
     ]

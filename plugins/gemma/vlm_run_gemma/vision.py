@@ -1,6 +1,9 @@
-"""Gemma 3's image tokens."""
+"""The image tokens of Gemma 3 and Gemma 4."""
 
 from __future__ import annotations
+
+import math
+from typing import Literal
 
 from vlm_run import UnknownTokenCountError, VisionFacts
 
@@ -33,3 +36,42 @@ class SoftTokens(VisionFacts):
         if self.do_pan_and_scan:
             raise UnknownTokenCountError("image tokens are not counted with do_pan_and_scan")
         return self.image_seq_length + _AROUND
+
+
+class SoftTokenBudget(VisionFacts):
+    """The image is enlarged or shrunk, with its aspect ratio, to as many soft tokens as a budget allows.
+
+    Source: `get_aspect_ratio_preserving_size` in transformers' `image_processing_gemma4.py`, and
+    `Gemma4ProcessingInfo.get_image_repl` in vLLM.
+    """
+
+    patch_size: int
+    """Side of one patch, in pixels."""
+    pooling_kernel_size: int
+    """Side, in patches, of the square of patches that becomes one soft token."""
+    max_soft_tokens: Literal[70, 140, 280, 560, 1120]
+    """Maximum number of soft tokens of an image."""
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        unit, most = self.patch_size * self.pooling_kernel_size, self.max_soft_tokens
+        scale = math.sqrt(most * unit**2 / (height * width))
+        columns, rows = math.floor(scale * width / unit), math.floor(scale * height / unit)
+        if rows == 0:
+            columns, rows = min(width // height, most), 1
+        elif columns == 0:
+            columns, rows = 1, min(height // width, most)
+        return columns * unit, rows * unit
+
+    def size_with_most_tokens(self) -> tuple[int, int]:
+        unit = self.patch_size * self.pooling_kernel_size
+        rows = max(
+            rows
+            for rows in range(1, math.isqrt(self.max_soft_tokens) + 1)
+            if self.max_soft_tokens % rows == 0
+        )
+        return self.max_soft_tokens // rows * unit, rows * unit
+
+    def count_image_tokens(self, width: int, height: int) -> int:
+        unit = self.patch_size * self.pooling_kernel_size
+        resized_width, resized_height = self.resized(width, height)
+        return (resized_width // unit) * (resized_height // unit) + 2  # between `boi_token` and `eoi_token`

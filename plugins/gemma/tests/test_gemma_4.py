@@ -1,0 +1,131 @@
+"""Gemma 4: prompts with and without reasoning, soft tokens as vLLM counts them, checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlm_run import Conversation, Limits, Registry, TemplateError
+from vlm_run.testing.conversations import IMAGE, assistant, system, user
+from vlm_run_gemma.gemma_4 import gemma_4_specs
+from vlm_run_gemma.vision import SoftTokenBudget
+
+SPECS = {spec.model_type: spec for spec in gemma_4_specs()}
+BUDGETS = (70, 140, 280, 560, 1120)
+
+# Worked by hand from the chat template that Google published for Gemma 4 on 2026-07-09.
+PROMPTS: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "two images": (
+        [user(IMAGE, " Q\n", IMAGE)],
+        "<bos><|turn>user\n<|image|>Q<|image|><turn|>\n<|turn>model\n",
+    ),
+    "system message and history": (
+        [system("S\n"), user("Q1"), assistant(" A1"), user(IMAGE, "Q2")],
+        "<bos><|turn>system\nS <turn|>\n<|turn>user\nQ1<turn|>\n<|turn>model\nA1<turn|>\n"
+        "<|turn>user\n<|image|>Q2<turn|>\n<|turn>model\n",
+    ),
+    "answers in a row": (
+        [user("Q1"), assistant("A1"), assistant("A2"), user("Q2")],
+        "<bos><|turn>user\nQ1<turn|>\n<|turn>model\nA1A2<turn|>\n<|turn>user\nQ2<turn|>\n<|turn>model\n",
+    ),
+    "an earlier answer with its reasoning": (
+        [user("Q1"), assistant("<|channel>thought\nHm.\n<channel|>A1"), user("Q2")],
+        "<bos><|turn>user\nQ1<turn|>\n<|turn>model\nA1<turn|>\n<|turn>user\nQ2<turn|>\n<|turn>model\n",
+    ),
+}
+NO_REASONING = "<|channel>thought\n<channel|>"
+"""How an answer of a larger model begins that has no reasoning."""
+
+
+@pytest.mark.parametrize("situation", PROMPTS)
+@pytest.mark.parametrize(
+    ("model_type", "opening"), [("gemma-4-e4b-it", ""), ("gemma-4-31b-it", NO_REASONING)]
+)
+def test_the_prompt_is_that_of_the_published_template(model_type: str, opening: str, situation: str) -> None:
+    messages, expected = PROMPTS[situation]
+    prompt = Registry.load(model_type).render_prompt(Conversation.from_messages(messages))
+    assert prompt.text == expected + opening
+
+
+@pytest.mark.parametrize("model_type", ["gemma-4-e4b-it", "gemma-4-31b-it"])
+def test_reasoning_is_switched_on_in_the_system_turn(model_type: str) -> None:
+    adapter = Registry.load(model_type, template_kwargs={"enable_thinking": True})
+    assert adapter.render_prompt(Conversation.from_messages([user("Q")])).text == (
+        "<bos><|turn>system\n<|think|>\n<turn|>\n<|turn>user\nQ<turn|>\n<|turn>model\n"
+    )
+    with_system = Conversation.from_messages([system("S"), user("Q")])
+    assert "<|turn>system\n<|think|>\nS <turn|>\n" in adapter.render_prompt(with_system).text
+
+
+def test_tools_are_refused() -> None:
+    tools = [{"type": "function", "function": {"name": "zoom", "parameters": {}}}]
+    with pytest.raises(TemplateError, match="--chat-template"):
+        Registry.load("gemma-4-31b-it").render_prompt(Conversation.from_messages([user("Q")], tools=tools))
+
+
+@pytest.mark.parametrize("model_type", ["gemma-4-e4b-it", "gemma-4-12b-it"])
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        ({}, [258, 268, 266, 224, 226]),
+        ({"max_soft_tokens": 70}, [66, 65, 68, 39, 72]),
+        ({"max_soft_tokens": 1120}, [1091, 1066, 1102, 1045, 898]),
+    ],
+)
+def test_image_tokens_are_those_of_vllms_processor(
+    options: dict[str, Any],
+    counts: list[int],
+    model_type: str,
+    checkpoint: Callable[[str], Path],
+    vllm_image_tokens: Any,
+) -> None:
+    adapter = Registry.load(
+        model_type,
+        checkpoint=checkpoint(model_type),
+        limits=Limits(max_model_len=8192),
+        config={"mm_processor_kwargs": options} if options else None,
+    )
+    sizes = [(896, 896), (640, 480), (1920, 1080), (100, 2000), (5, 900)]
+    assert vllm_image_tokens(adapter, sizes) == counts
+    assert [adapter.count_image_tokens(*size) for size in sizes] == counts
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from(BUDGETS))
+def test_the_size_is_transformers_own(width: int, height: int, budget: int) -> None:
+    from transformers.models.gemma4.image_processing_gemma4 import get_aspect_ratio_preserving_size
+
+    facts = SoftTokenBudget(patch_size=16, pooling_kernel_size=3, max_soft_tokens=budget)
+    assert (
+        facts.resized(width, height)
+        == get_aspect_ratio_preserving_size(height, width, 16, budget * 9, 3)[::-1]
+    )
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_an_engine_has_one_of_five_budgets(budget: int) -> None:
+    adapter = Registry.load("gemma-4-31b-it").with_engine_kwargs(
+        {"mm_processor_kwargs": {"max_soft_tokens": budget}}
+    )
+    largest = adapter.largest_image()
+    assert largest is not None
+    assert largest[1] == budget + 2
+
+
+@pytest.mark.parametrize("model_type", SPECS)
+def test_a_checkpoint_is_recognized_by_its_size(model_type: str, tmp_path: Path) -> None:
+    spec = SPECS[model_type]
+    text_config = {key.removeprefix("text_config."): value for key, value in spec.config_match.items()}
+    config = {"architectures": [spec.architecture], "text_config": text_config}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Registry.load(tmp_path).spec.model_type == model_type
+
+
+def test_videos_are_off_since_one_would_need_a_batch_of_2496_tokens() -> None:
+    limits = Registry.load("gemma-4-31b-it").engine_kwargs()["limit_mm_per_prompt"]
+    assert limits == {"video": 0, "audio": 0}
