@@ -230,7 +230,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         more=("<vision>", "</vision>"),
     ),
     "Gemma3ForConditionalGeneration": Architecture(
-        "gemma3", "<start_of_image>", _GEMMA3, GEMMA, config={"vision_config": _NO_HEAD}
+        "gemma3",
+        "<start_of_image>",
+        _GEMMA3,
+        GEMMA,
+        # Its 256 image tokens are a mean over patches, of which transformers' default has 196.
+        config={"vision_config": {"image_size": 224, "patch_size": 14, **_NO_HEAD}},
     ),
     "Gemma3nForConditionalGeneration": Architecture("gemma3n", "<image_soft_token>", _GEMMA3N, GEMMA),
     "Gemma4ForConditionalGeneration": Architecture(
@@ -286,7 +291,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         images=_TWO_TILES,
     ),
     "InternVLForConditionalGeneration": Architecture(
-        "internvl", "<IMG_CONTEXT>\n", _INTERN, more=("<image>",)
+        "internvl",
+        "<IMG_CONTEXT>\n",
+        _INTERN,
+        more=("<image>",),
+        images={"size": {"height": 448, "width": 448}},  # the model's tiles; transformers' default is 384
     ),
     "Lfm2VlForConditionalGeneration": Architecture(
         "lfm2_vl",
@@ -408,7 +417,10 @@ ARCHITECTURES: dict[str, Architecture] = {
             "audio_eos_token": "<|audio_end|>",
         },
     ),
-    "Qwen3VLForConditionalGeneration": Architecture("qwen3_vl", _QWEN_IMAGE, _QWEN),
+    # The model's patches have 16 pixels a side; transformers' default processor is Qwen2-VL's, with 14.
+    "Qwen3VLForConditionalGeneration": Architecture(
+        "qwen3_vl", _QWEN_IMAGE, _QWEN, images={"patch_size": 16}
+    ),
     "Qwen3VLMoeForConditionalGeneration": Architecture("qwen3_vl_moe", _QWEN_IMAGE, _QWEN, like="qwen3_vl"),
     "Qwen3_5ForConditionalGeneration": Architecture("qwen3_5", _QWEN_IMAGE, _QWEN),
     "Qwen3_5MoeForConditionalGeneration": Architecture("qwen3_5_moe", _QWEN_IMAGE, _QWEN),

@@ -43,7 +43,7 @@ SMALL = {
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
     "num_heads": 2,
-    "head_dim": 128,  # of which the sections of multimodal rotary embeddings are parts
+    "head_dim": 32,
     "projection_dim": 64,
     "perceiver_config": None,
     "alignment_intermediate_size": 128,
@@ -66,7 +66,7 @@ def write_weights(directory: Path, architecture: str) -> None:
     model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(directory))
     with torch.no_grad():  # large enough for an image to move the answer's probabilities
         for parameter in model.parameters():
-            parameter.normal_(std=0.1)
+            parameter.normal_(std=0.2)
     # In the format of published checkpoints, as transformers writes it, without the weights that are tied.
     model.to(torch.float32).save_pretrained(directory / "weights")
     weights = load_file(directory / "weights" / "model.safetensors")
