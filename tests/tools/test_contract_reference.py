@@ -39,6 +39,7 @@ def test_every_hook_stands_there_with_its_signature(tool: dict[str, Any], page: 
         "preprocess_image",
         "placeholder",
         "count_image_tokens",
+        "count_video_tokens",
         "engine_kwargs",
         "register_with_vllm",
     }

@@ -31,8 +31,7 @@ def test_the_page_is_up_to_date(tool: dict[str, Any], page: str) -> None:
 
 def test_every_model_type_has_a_row_a_prompt_and_a_cost(tool: dict[str, Any], page: str) -> None:
     prompts = re.findall(r"^(`.+`): \[.+\n\n```json\n(.+)\n```$", page, re.MULTILINE)
-    tables = [rest.partition("\n## ")[0] for rest in page.split("### Images")[1:]]
-    costs = [line for table in tables for line in table.splitlines() if line.startswith("| `")]
+    images, videos = rows_below(page, "### Images"), rows_below(page, "### Videos")
     question = Conversation.from_query("Q", images=["image.png"])
     for plugin in tool["plugins"]():
         for spec in plugin.specs:
@@ -40,8 +39,18 @@ def test_every_model_type_has_a_row_a_prompt_and_a_cost(tool: dict[str, Any], pa
             assert re.search(rf"^\| {re.escape(name)} \| (\[|with the plugin)", page, re.MULTILINE), name
             (prompt,) = [text for names, text in prompts if name in names.split(", ")]
             assert json.loads(prompt) == Registry.load(spec.model_type).render_prompt(question).text
-            (row,) = [line for line in costs if name in line.split(" | ")[0].removeprefix("| ").split(", ")]
-            assert f" | {Registry.load(spec.model_type).count_image_tokens(1000, 400):,} | " in row
+            assert (name in videos) == (spec.video is not None)
+            assert (name in images) == (spec.max_images != 0)
+            if name in images:
+                tokens = Registry.load(spec.model_type).count_image_tokens(1000, 400)
+                assert f" | {tokens:,} | " in images[name]
+
+
+def rows_below(page: str, heading: str) -> dict[str, str]:
+    """The row of each model type in the tables below a heading."""
+    tables = [re.split(r"\n##", rest)[0] for rest in page.split(heading)[1:]]
+    rows = [line for table in tables for line in table.splitlines() if line.startswith("| `")]
+    return {name: row for row in rows for name in row.split(" | ")[0].removeprefix("| ").split(", ")}
 
 
 def test_every_row_of_a_table_has_all_its_cells(page: str) -> None:
