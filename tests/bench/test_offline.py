@@ -25,7 +25,9 @@ def test_images_are_all_different_and_of_the_requested_size() -> None:
 
 
 @pytest.mark.engine
-def test_both_sides_see_the_same_prompts_and_give_the_same_answers() -> None:
+def test_both_sides_see_the_same_prompts_and_give_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    # `LLM` runs its engine in its own process, which saves one that imports vLLM.
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     sizes = ((256, 192), (128, 128))
     load = Load(sizes, count=4, max_tokens=4, renderers=0, rounds=2)
     results = compare(Registry.load("demo-llava"), load)
