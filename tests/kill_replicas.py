@@ -45,8 +45,9 @@ REPLICAS = 2
 CUT_LINE = 0.3
 """Probability that a kill of the driver is followed by a truncation, as in a power failure."""
 PATIENCE_S = 300.0
-"""A kill comes after this time even if the file has not grown: rows may wait for an older one. It must be long
-enough for a replica to start, or the batch gives up."""
+"""A kill comes after this time even if the file has not grown: rows may wait for an older one.
+
+It must be long enough for a replica to start, or the batch gives up."""
 
 
 @dataclass(frozen=True)
