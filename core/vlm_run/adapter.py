@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vlm_run.engine import Engine
     from vlm_run.prompts.conversation import Conversation, Image
     from vlm_run.video import FrameSelection, VideoFacts
+    from vlm_run.vision import VisionFacts
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ class Adapter:
         bare = cls(spec, plugin, plugins, source, limits, config)
         kwargs = dict(bare._call("engine_kwargs", Mapping, model=spec, limits=limits))
         if options := {name: value for name, value in config.items() if name != "model"}:
-            kwargs = limits.apply_to({**kwargs, **options})
+            kwargs = limits.apply_to({**kwargs, **options}, spec.vision)
         return replace(bare, base_engine_kwargs=kwargs).with_engine_kwargs(kwargs)
 
     def __repr__(self) -> str:
@@ -189,15 +190,44 @@ class Adapter:
         from PIL import Image as PILImage
 
         preprocessed = self._call("preprocess_image", PILImage.Image, model=self.spec, image=image)
-        if bounds is None or (bounds.min_pixels is None and bounds.max_pixels is None):
+        vision = self._bounded_vision(bounds)
+        if vision is None or vision.processor_options():
             return preprocessed
-        vision = self.spec.vision
-        if vision is None:
-            raise pixel_bounds_unsupported()
-        size = vision.bounded(bounds.min_pixels, bounds.max_pixels).resized(*preprocessed.size)
+        size = vision.resized(*preprocessed.size)
         if size is None:
             raise pixel_bounds_unsupported()
         return preprocessed.resize(size, PILImage.Resampling.BICUBIC)  # the processor's own filter
+
+    def _bounded_vision(self, bounds: Image | None) -> VisionFacts | None:
+        """The facts for an image whose area a request bounds; None for another image."""
+        if bounds is None or (bounds.min_pixels is None and bounds.max_pixels is None):
+            return None
+        if self.spec.vision is None:
+            raise pixel_bounds_unsupported()
+        return self.spec.vision.bounded(bounds.min_pixels, bounds.max_pixels)
+
+    def processor_options(self, bounds: Image | None) -> dict[str, Any]:
+        """Options of vLLM's processor for an image, see `VisionFacts.processor_options`.
+
+        Args:
+            bounds: The image's part of the conversation, which may bound its area in pixels.
+
+        Raises:
+            MediaError: The model does not support `min_pixels` and `max_pixels`.
+        """
+        vision = self._bounded_vision(bounds)
+        return {} if vision is None else dict(vision.processor_options())
+
+    def for_image(self, bounds: Image | None) -> Self:
+        """This adapter with the `processor_options` of an image, for its size and tokens.
+
+        Args:
+            bounds: The image's part of the conversation, which may bound its area in pixels.
+
+        Raises:
+            MediaError: The model does not support `min_pixels` and `max_pixels`.
+        """
+        return self.with_engine_kwargs({"mm_processor_kwargs": self.processor_options(bounds)})
 
     def resized(self, width: int, height: int) -> tuple[int, int] | None:
         """Width and height in pixels to which the image processor resizes a preprocessed image.
@@ -226,7 +256,8 @@ class Adapter:
         from vlm_run.prompts.conversation import Image
 
         blank, bounds = PILImage.new("RGB", (width, height)), Image("", min_pixels, max_pixels)
-        return ImageSize(width, height, self.resized(*self.preprocess_image(blank, bounds).size))
+        seen = self.preprocess_image(blank, bounds).size
+        return ImageSize(width, height, self.for_image(bounds).resized(*seen))
 
     def parse_boxes(self, answer: str, images: Sequence[ImageSize]) -> tuple[Box, ...]:
         """The boxes in an answer, for example one of a server; an engine's are in `Response.boxes`.

@@ -202,15 +202,26 @@ class Limits(BaseModel):
             raise ValueError(f"min_pixels, {self.min_pixels}, is greater than max_pixels, {self.max_pixels}")
         return self
 
-    def apply_to(self, engine_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Engine options with these limits applied."""
+    def apply_to(self, engine_kwargs: Mapping[str, Any], vision: VisionFacts | None = None) -> dict[str, Any]:
+        """Engine options with these limits applied.
+
+        Args:
+            engine_kwargs: The options.
+            vision: How the model bounds the area of images, if it has options of its own for that.
+
+        Raises:
+            MediaError: The limits bound the area of images, which the model does not support.
+        """
         kwargs = dict(engine_kwargs)
         most = {"image": self.max_images, "video": self.max_videos}
         if given := {kind: count for kind, count in most.items() if count is not None}:
             kwargs["limit_mm_per_prompt"] = {**(kwargs.get("limit_mm_per_prompt") or {}), **given}
         if self.max_model_len is not None:
             kwargs["max_model_len"] = self.max_model_len
-        if bounds := self.pixel_bounds:
+        bounds: Mapping[str, Any] = self.pixel_bounds
+        if bounds and vision is not None:
+            bounds = vision.bounded(self.min_pixels, self.max_pixels).processor_options() or bounds
+        if bounds:
             kwargs["mm_processor_kwargs"] = {**(kwargs.get("mm_processor_kwargs") or {}), **bounds}
         return kwargs
 

@@ -83,6 +83,14 @@ class VisionFacts(BaseModel, ABC):
         """
         raise pixel_bounds_unsupported()
 
+    def processor_options(self) -> Mapping[str, Any]:
+        """Options of vLLM's processor for an image whose area a request bounds; of the facts from `bounded`.
+
+        By default there are none, and such an image is resized before the processor sees it. A processor
+        that enlarges every image, as Gemma 4's does, needs the bound as an option of its own.
+        """
+        return {}
+
     def allows_downscaled_decode(self, size: tuple[int, int], smaller: tuple[int, int]) -> bool:
         """Whether a JPEG may be decoded at a lower resolution.
 

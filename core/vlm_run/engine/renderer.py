@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
@@ -136,10 +136,11 @@ class Renderer:
                 self.check_media_count(paged)
                 ids = await self._encode(self._adapter.render_prompt(paged, self._control))
             conversation = paged
+        options = self._processor_options(conversation)
         images, videos = await self._load(conversation), await self._load_videos(conversation)
         decoded = clock.lap()
         try:
-            engine_input = await self._process(ids, images, videos)
+            engine_input = await self._process(ids, images, videos, options)
         except RequestError:
             loaded = [*(image.pixels for image in images), *(video.clip for video in videos)]
             if all(content is not None for content in loaded):
@@ -147,7 +148,7 @@ class Renderer:
             # An image or a video was evicted from vLLM's cache in the meantime.
             images = await self._load(conversation, force=True)
             videos = await self._load_videos(conversation, force=True)
-            engine_input = await self._process(ids, images, videos)
+            engine_input = await self._process(ids, images, videos, options)
         self._remember_sizes(images)
         processed = clock.lap()
         rendered = Rendered(
@@ -300,7 +301,29 @@ class Renderer:
         whole = b"whole " if self._full_resolution_only else b""
         return cache_key(self._salt, bounds, whole, kind, content)
 
-    async def _process(self, ids: list[int], images: Sequence[_Loaded], videos: Sequence[LoadedVideo]) -> Any:
+    def _processor_options(self, conversation: Conversation) -> dict[str, Any]:
+        """Return the processor's options for the bounds of the images, which it takes for a whole prompt."""
+        first: dict[str, Any] | None = None
+        for index, (message, image) in enumerate(conversation.image_places()):
+            with locating_errors(message, index):
+                options = self._adapter.processor_options(image)
+            if first not in (None, options):
+                raise ConversationError(
+                    f"'{self._adapter.spec.model_type}' needs one max_pixels for all images of a request",
+                    hint="Give it beside the messages, not in one image part.",
+                    message_index=message,
+                    image_index=index,
+                )
+            first = options
+        return first or {}
+
+    async def _process(
+        self,
+        ids: list[int],
+        images: Sequence[_Loaded],
+        videos: Sequence[LoadedVideo],
+        processor_kwargs: Mapping[str, Any],
+    ) -> Any:
         try:
             return await process_prompt(
                 self._vllm,
@@ -309,6 +332,7 @@ class Renderer:
                 [image.cache_key for image in images],
                 [video.item for video in videos],
                 [video.cache_key for video in videos],
+                processor_kwargs,
             )
         except request_errors() as error:
             raise RequestError(f"vLLM cannot process the request: {error}") from error

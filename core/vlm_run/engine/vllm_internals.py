@@ -80,6 +80,7 @@ async def process_prompt(
     cache_keys: Sequence[str],
     videos: Sequence[Any] = (),
     video_keys: Sequence[str] = (),
+    processor_kwargs: Mapping[str, Any] | None = None,
 ) -> Any:
     """The engine's input for a tokenized prompt, its images and its videos.
 
@@ -90,8 +91,11 @@ async def process_prompt(
         cache_keys: One for each image; the engine's caches know the images by them.
         videos: Frames and metadata of each video.
         video_keys: One for each video, likewise.
+        processor_kwargs: Options of the processor for this prompt; the cache keys must depend on them.
     """
     prompt: dict[str, Any] = {"prompt_token_ids": list(token_ids)}
+    if processor_kwargs:
+        prompt["mm_processor_kwargs"] = dict(processor_kwargs)
     media = {"image": (images, cache_keys), "video": (videos, video_keys)}
     given = {kind: (list(data), list(keys)) for kind, (data, keys) in media.items() if data}
     if given:

@@ -100,6 +100,7 @@ def _image_notes(number: int, loaded: PILImage.Image, source: ImageSource) -> li
 
 def _cost(adapter: Adapter, loaded: PILImage.Image, image: Image, notes: list[str]) -> ImageCost:
     seen = adapter.preprocess_image(loaded, image).size
+    adapter = adapter.for_image(image)
     tokens = None
     try:
         tokens = adapter.count_image_tokens(*seen)

@@ -77,8 +77,4 @@ def count_video_tokens(
 
 @hookimpl
 def engine_kwargs(model: ModelSpec, limits: Limits) -> Mapping[str, Any]:
-    if limits.pixel_bounds and model.vision is not None:
-        model.vision.bounded(
-            limits.min_pixels, limits.max_pixels
-        )  # raises MediaError if the model does not support bounds
-    return limits.apply_to(Limits(max_images=model.max_images).apply_to(model.engine_kwargs))
+    return limits.apply_to(Limits(max_images=model.max_images).apply_to(model.engine_kwargs), model.vision)

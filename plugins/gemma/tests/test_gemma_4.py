@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from vlm_run import Conversation, Limits, Registry, TemplateError
+from vlm_run import Conversation, ConversationError, Limits, Registry, Request, TemplateError
+from vlm_run.engine.standalone_renderer import renderer_without_engine
+from vlm_run.explain import explain
 from vlm_run.testing.conversations import IMAGE, assistant, system, user
 from vlm_run_gemma.gemma_4 import gemma_4_specs
-from vlm_run_gemma.vision import SoftTokenBudget
+from vlm_run_gemma.vision import BUDGETS, SoftTokenBudget
 
 SPECS = {spec.model_type: spec for spec in gemma_4_specs()}
-BUDGETS = (70, 140, 280, 560, 1120)
 
 # Worked by hand from the chat template that Google published for Gemma 4 on 2026-07-09.
 PROMPTS: dict[str, tuple[list[dict[str, Any]], str]] = {
@@ -115,6 +118,49 @@ def test_an_engine_has_one_of_five_budgets(budget: int) -> None:
     largest = adapter.largest_image()
     assert largest is not None
     assert largest[1] == budget + 2
+
+
+PIXELS = 48 * 48
+"""Area of one soft token."""
+
+
+@pytest.mark.parametrize(
+    ("max_pixels", "budget"), [(1, 70), (140 * PIXELS - 1, 70), (140 * PIXELS, 140), (10**7, 280)]
+)
+def test_max_pixels_of_a_request_is_the_largest_budget_within_the_engines(
+    max_pixels: int, budget: int
+) -> None:
+    request = Request.parse({"query": "Q", "images": ["640x480"], "max_pixels": max_pixels})
+    explanation = explain(Registry.load("gemma-4-31b-it"), request.conversation)
+    (cost,) = explanation.images
+    facts = SoftTokenBudget(patch_size=16, pooling_kernel_size=3, max_soft_tokens=budget)
+    assert cost.tokens == facts.count_image_tokens(640, 480)
+    assert cost.resized == facts.resized(640, 480)
+
+
+def test_max_pixels_of_an_engine_is_its_budget() -> None:
+    adapter = Registry.load("gemma-4-31b-it", limits=Limits(max_pixels=140 * PIXELS))
+    assert adapter.engine_kwargs()["mm_processor_kwargs"] == {"max_soft_tokens": 140}
+    assert adapter.largest_image() == ((672, 480), 142)
+
+
+def test_vllms_processor_heeds_max_pixels_of_a_request(checkpoint: Callable[[str], Path]) -> None:
+    adapter = Registry.load(
+        "gemma-4-e4b-it", checkpoint=checkpoint("gemma-4-e4b-it"), limits=Limits(max_model_len=8192)
+    )
+    image = Image.new("RGB", (640, 480))
+    ask = {"query": "Q", "images": [image, image]}
+
+    async def image_tokens(renderer: Any, request: dict[str, Any]) -> tuple[int, ...]:
+        return (await renderer.render(Request.parse(request).conversation)).image_tokens
+
+    with renderer_without_engine(adapter) as renderer:
+        for bounds, tokens in (({}, 268), ({"max_pixels": 70 * PIXELS}, 65), ({}, 268)):
+            assert asyncio.run(image_tokens(renderer, {**ask, **bounds})) == (tokens, tokens)
+        parts = [{"type": "image", "image": image, "max_pixels": 1}, {"type": "image", "image": image}]
+        mixed = {"messages": [{"role": "user", "content": parts}]}
+        with pytest.raises(ConversationError, match="one max_pixels for all images"):
+            asyncio.run(image_tokens(renderer, mixed))
 
 
 @pytest.mark.parametrize("model_type", SPECS)

@@ -75,6 +75,8 @@ def _spec(
         control_tokens=_CONTROL_TOKENS,
         stop=("<turn|>", "<|tool_response>"),  # `eot_token` and `str_token` of `eos_token_id`
         reasoning_end="<channel|>",
+        # Otherwise the tokens around the reasoning are missing, and it runs into the answer.
+        sampling_params={"skip_special_tokens": False},
         bos_token="<bos>",
         eos_token="<eos>",
         template_kwargs={"enable_thinking": False, "empty_reasoning": large},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from vlm_run import UnknownTokenCountError, VisionFacts
 
@@ -38,6 +39,10 @@ class SoftTokens(VisionFacts):
         return self.image_seq_length + _AROUND
 
 
+BUDGETS = (70, 140, 280, 560, 1120)
+"""The numbers of soft tokens that Gemma 4's image processor accepts as `max_soft_tokens`."""
+
+
 class SoftTokenBudget(VisionFacts):
     """The image is enlarged or shrunk, with its aspect ratio, to as many soft tokens as a budget allows.
 
@@ -51,6 +56,17 @@ class SoftTokenBudget(VisionFacts):
     """Side, in patches, of the square of patches that becomes one soft token."""
     max_soft_tokens: Literal[70, 140, 280, 560, 1120]
     """Maximum number of soft tokens of an image."""
+
+    def bounded(self, min_pixels: int | None, max_pixels: int | None) -> Self:
+        # The largest budget that the area leaves, within the engine's own. `min_pixels` has no effect, since
+        # an image is enlarged to its budget anyway.
+        area = (self.patch_size * self.pooling_kernel_size) ** 2
+        most = self.max_soft_tokens if max_pixels is None else min(max_pixels // area, self.max_soft_tokens)
+        budget = max((budget for budget in BUDGETS if budget <= most), default=BUDGETS[0])
+        return self.model_copy(update={"max_soft_tokens": budget})
+
+    def processor_options(self) -> Mapping[str, Any]:
+        return {"max_soft_tokens": self.max_soft_tokens}
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         unit, most = self.patch_size * self.pooling_kernel_size, self.max_soft_tokens
