@@ -15,6 +15,7 @@ from vlm_run.errors import ConversationError, MediaError, PluginError
 from vlm_run.explain.start_notes import context_note
 from vlm_run.prompts.conversation import Image
 from vlm_run.prompts.prompt import Prompt
+from vlm_run.prompts.support import with_task_text
 
 SPEC = """
 from vlm_run import DynamicResolution
@@ -113,7 +114,9 @@ def test_a_task_may_contain_control_tokens_but_the_question_may_not(with_tasks: 
 
 def test_the_history_has_the_text_of_the_task(with_tasks: Adapter) -> None:
     conversation = Request.parse({"task": "ocr", "query": "<image>Title?", "images": ["a.png"]}).conversation
-    assert with_tasks.with_task_text(conversation).to_history("A") == [["<image>Free OCR.\nTitle?", "A"]]
+    assert with_task_text(with_tasks.spec, conversation).to_history("A") == [
+        ["<image>Free OCR.\nTitle?", "A"]
+    ]
 
 
 def test_an_unknown_task_names_those_that_are_known(with_tasks: Adapter) -> None:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from vlm_run.boxes import Box, ImageSize, parse_boxes
-from vlm_run.errors import (
-    ConversationError,
-    MediaError,
-    PluginError,
-    TemplateError,
-    VlmRunError,
-    printable,
-)
+from vlm_run.errors import MediaError, VlmRunError
 from vlm_run.plugins.cpu_dtype import cpu_engine_kwargs, dtype_note
 from vlm_run.plugins.discovery import Plugin, Plugins
 from vlm_run.plugins.gpu_throughput import gpu_engine_kwargs
+from vlm_run.plugins.hook_call import call_hook
 from vlm_run.prompts.guard import Guard, control_tokens, cut_at_end_mark, with_end_mark
 from vlm_run.prompts.prompt import Prompt
+from vlm_run.prompts.support import check_images_rendered, check_takes_videos, with_task_text
 from vlm_run.specs import Limits, ModelSpec
 from vlm_run.vision import pixel_bounds_unsupported
 
@@ -100,77 +94,18 @@ class Adapter:
             TemplateError: The chat template refuses the conversation.
             ConversationError: The model has no such task, or takes no videos.
         """
-        self.check_takes_videos(conversation)
+        check_takes_videos(self.spec, conversation)
         if self.spec.reasoning_end is not None:
             conversation = conversation.without_reasoning(self.spec.reasoning_end)
         guard = Guard({*control_tokens(self.spec), *control})
         # After users' text is masked, since a task's text may contain control tokens.
-        masked = self.with_task_text(guard.mask(conversation))
+        masked = with_task_text(self.spec, guard.mask(conversation))
         if conversation.continued:
             masked = with_end_mark(masked)
         text = self._call("render_prompt", str, model=self.spec, conversation=masked)
         prompt = guard.unmask(cut_at_end_mark(text) if conversation.continued else text)
-        self._check_images(conversation, prompt)
+        check_images_rendered(self.spec, conversation, prompt)
         return prompt
-
-    def with_task_text(self, conversation: Conversation) -> Conversation:
-        """The conversation with the text of its task, if it has one, before the question.
-
-        Raises:
-            ConversationError: The model has no such task, or there is no user message.
-        """
-        if conversation.task is None:
-            return conversation
-        return replace(conversation.with_instruction(self.task_text(conversation.task)), task=None)
-
-    def task_text(self, task: str) -> str:
-        """The text of a task in the prompt.
-
-        Raises:
-            ConversationError: The model has no such task.
-        """
-        text = self.spec.tasks.get(task)
-        if text is None:
-            known = ", ".join(self.spec.tasks)
-            raise ConversationError(
-                f"'{self.spec.model_type}' has no task '{printable(task)}'",
-                hint=f"Its tasks: {known}." if known else "It has no tasks. Ask a question instead.",
-            )
-        return text
-
-    def check_takes_videos(self, conversation: Conversation) -> None:
-        """Raise `ConversationError` if there are videos, but the model takes none."""
-        places = conversation.video_places()
-        if places and self.spec.video is None:
-            raise ConversationError(
-                f"'{self.spec.model_type}' takes no videos",
-                hint="Give frames as images, or use another model.",
-                message_index=places[0][0],
-                video_index=0,
-            )
-
-    def _check_images(self, conversation: Conversation, prompt: Prompt) -> None:
-        """Raise unless the prompt has a placeholder for each image, where the request may be the cause.
-
-        Few chat templates render images of tool messages; the others leave them out. Variables of the
-        request may be of those that the template writes as the placeholder.
-        """
-        places = [index for index, _ in conversation.image_places()]
-        of_tools = [index for index in places if conversation.messages[index].role == "tool"]
-        if not (of_tools or conversation.template_kwargs):
-            return
-        if len(prompt.split(self.spec.image_placeholder)) == len(places) + 1:
-            return
-        if of_tools:
-            raise ConversationError(
-                f"the chat template of '{self.spec.model_type}' does not render images of tool messages",
-                hint="Give the image in a user message.",
-                message_index=of_tools[0],
-            )
-        raise TemplateError(
-            f"the chat template of '{self.spec.model_type}' does not render each image once with "
-            "the variables of this request"
-        )
 
     def render(self, conversation: Conversation, control: Iterable[str] = ()) -> Prompt:
         """The former name of `render_prompt`, which is kept for existing scripts."""
@@ -450,28 +385,4 @@ class Adapter:
         return engine.Engine(self, **overrides)
 
     def _call(self, hook: str, returns: Callable[..., T] | type[T], **arguments: Any) -> T:
-        """Call a hook of the plugin; an unexpected exception becomes a `PluginError`."""
-        try:
-            answer = self._plugins.hook(hook, self.plugin.module)(**arguments)
-        except VlmRunError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"the hook '{hook}' of plugin {self._at_fault(error)} failed with "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if not isinstance(answer, returns):  # type: ignore[arg-type]
-            raise PluginError(
-                f"the hook '{hook}' of plugin {self.plugin.name} returned {type(answer).__name__}, "
-                f"not {returns.__name__}"
-            )
-        return answer
-
-    def _at_fault(self, error: BaseException) -> str:
-        """The plugin whose code raised the error, which may be another plugin's wrapper."""
-        owners = {getattr(plugin.module, "__name__", ""): plugin.name for plugin in self._plugins.healthy}
-        for frame, _ in reversed([*walk_tb(error.__traceback__)]):
-            module = frame.f_globals.get("__name__", "")
-            if owner := owners.get(module) or owners.get(module.partition(".")[0]):
-                return owner
-        return self.plugin.name
+        return call_hook(self._plugins, self.plugin, hook, returns, **arguments)

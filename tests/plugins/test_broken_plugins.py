@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from vlm_run.hookspecs import CONTRACT_VERSION
+
 HEAD = """
 from vlm_run import FixedResolution, ModelSpec, hookimpl
 
@@ -82,7 +84,7 @@ LEFT_OUT: dict[str, tuple[str, str]] = {
     # Contracts.
     "contract_newer": (
         f"vlm_run_contract = '>=2'\n{HEAD}{SPECS}",
-        "contract >=2, but this vlm-run has contract 1.2",
+        f"contract >=2, but this vlm-run has contract {CONTRACT_VERSION}",
     ),
     "contract_older": (f"vlm_run_contract = '<1'\n{HEAD}{SPECS}", "Upgrade the plugin"),
     "contract_nonsense": (f"vlm_run_contract = 'yes'\n{HEAD}{SPECS}", "not a version range"),

@@ -283,8 +283,10 @@ def _check_dataset_alone(draw: Path | None, log: Path | None, *, asked: bool) ->
 
 def _check_supported(adapter: Adapter, task: str | None, videos: bool) -> None:
     """Refuse an unknown task, or videos for a model that takes none, before the engine starts."""
+    from vlm_run.prompts.support import task_text
+
     if task is not None:
-        adapter.task_text(task)
+        task_text(adapter.spec, task)
     if videos:
         adapter.video_facts()
 

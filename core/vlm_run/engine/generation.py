@@ -20,6 +20,7 @@ from vlm_run.engine.sampling import sampling_params, with_model_params
 from vlm_run.engine.vllm_internals import request_errors
 from vlm_run.errors import EngineError, RequestError, VlmRunError, as_request_error
 from vlm_run.prompts.conversation import Conversation
+from vlm_run.prompts.support import with_task_text
 from vlm_run.request import Request, Sampling
 from vlm_run.response import Delta, Response, Trace, Usage
 
@@ -142,7 +143,7 @@ class Generator:
                     piece,
                     Response(
                         response=texts[0],
-                        history=self.adapter.with_task_text(parsed.conversation).to_history(texts[0]),
+                        history=with_task_text(self.adapter.spec, parsed.conversation).to_history(texts[0]),
                         usage=Usage(
                             rendered.prompt_tokens, rendered.image_tokens, tokens, rendered.video_tokens
                         ),

@@ -29,6 +29,7 @@ from vlm_run.media.source import Pages
 from vlm_run.prompts.conversation import Conversation, Image
 from vlm_run.prompts.documents import with_pages
 from vlm_run.prompts.prompt import Prompt
+from vlm_run.prompts.support import check_takes_videos
 from vlm_run.prompts.tokenize import control_tokens, encode
 from vlm_run.response import Stages
 
@@ -339,7 +340,7 @@ class Renderer:
 
     def check_media_count(self, conversation: Conversation) -> None:
         """Raise `ConversationError` if there are more images or videos than the engine accepts."""
-        self._adapter.check_takes_videos(conversation)
+        check_takes_videos(self._adapter.spec, conversation)
         videos = len(conversation.video_places())
         if videos and self._max_videos is not None and videos > self._max_videos:
             takes = f"{self._max_videos} at most" if self._max_videos else "none"
