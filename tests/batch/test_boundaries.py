@@ -20,7 +20,7 @@ from vlm_run.batch import ResultFile, RowFormat, open_dataset, run_batch, shapes
 from vlm_run.batch import row as row_module
 from vlm_run.batch.run import unfinished_rows
 from vlm_run.batch.sources.text_file import TextFile
-from vlm_run.engine import generation, image_fetcher, renderer
+from vlm_run.engine import generation, image_fetcher, image_loader, renderer
 from vlm_run.engine.many_streams import stream_all
 from vlm_run.errors import EngineError, RequestError
 from vlm_run.media import MediaPolicy
@@ -91,7 +91,7 @@ STAGES: dict[str, Callable[[Engine], tuple[Any, str]]] = {
     "parsing": lambda engine: (Request, "parse"),
     "locating images": lambda engine: (row_module.os.path, "isfile"),
     "fetching": lambda engine: (image_fetcher, "fetch"),
-    "decoding": lambda engine: (renderer, "decode"),
+    "decoding": lambda engine: (image_loader, "decode"),
     "the hook preprocess_image": lambda engine: (Adapter, "preprocess_image"),
     "the hook render_prompt": lambda engine: (Adapter, "render_prompt"),
     "rendering the template": lambda engine: (chat_template, "render"),

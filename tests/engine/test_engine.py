@@ -84,7 +84,7 @@ def test_a_checkpoint_that_sees_more_than_its_plugin_says_gets_full_resolution(e
     assert adapter.allows_downscaled_decode((1000, 500), (500, 250))
     assert adapter.count_image_tokens(1000, 500) != engine.adapter.count_image_tokens(1000, 500)
     rendered = asyncio.run(wrong.render(conversation))
-    assert wrong._full_resolution_only
+    assert wrong._images.full_resolution_only
     assert rendered.image_tokens == (engine.adapter.count_image_tokens(1000, 500),)
 
 

@@ -10,23 +10,19 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image as PILImage
 
 from vlm_run.boxes import ImageSize
-from vlm_run.engine.cache_key import cache_key
 from vlm_run.engine.image_fetcher import Fetcher
+from vlm_run.engine.image_loader import ImageLoader, LoadedImage
 from vlm_run.engine.videos import LoadedVideo, load_video
 from vlm_run.engine.vllm_internals import process_prompt, processed_image_cache, request_errors
 from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
 from vlm_run.media import MediaPolicy
-from vlm_run.media.decode import check_image, decode
-from vlm_run.media.load import encoded, locating_errors
-from vlm_run.media.pages import Document, Tiff, open_document
-from vlm_run.media.source import Pages
-from vlm_run.prompts.conversation import Conversation, Image
+from vlm_run.media.load import locating_errors
+from vlm_run.prompts.conversation import Conversation
 from vlm_run.prompts.documents import with_pages
 from vlm_run.prompts.prompt import Prompt
 from vlm_run.prompts.support import check_takes_videos
@@ -40,7 +36,6 @@ if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
 
 _SHORT_TEXT = 2000
-_MAX_SIZES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +92,10 @@ class Renderer:
         self._max_videos: int | None = (
             config.multimodal_config and config.multimodal_config.get_limit_per_prompt("video")
         )
-        self._full_resolution_only = False
         self._processed = processed_image_cache(vllm_renderer)
-        # Sizes of images whose processed form is in the cache; these images are not decoded again.
-        self._sizes: dict[str, ImageSize] = {}
         # Two adapters may share an engine. What the engine itself does to images is fixed.
         self._salt = f"{adapter.plugin.name} {adapter.plugin.version} {adapter.spec!r} ".encode()
+        self._images = ImageLoader(adapter, policy, self._salt, self._is_processed)
 
     async def render(
         self,
@@ -138,7 +131,7 @@ class Renderer:
                 ids = await self._encode(self._adapter.render_prompt(paged, self._control))
             conversation = paged
         options = self._processor_options(conversation)
-        images, videos = await self._load(conversation), await self._load_videos(conversation)
+        images, videos = await self._images.load(conversation), await self._load_videos(conversation)
         decoded = clock.lap()
         try:
             engine_input = await self._process(ids, images, videos, options)
@@ -147,10 +140,11 @@ class Renderer:
             if all(content is not None for content in loaded):
                 raise
             # An image or a video was evicted from vLLM's cache in the meantime.
-            images = await self._load(conversation, force=True)
+            images = await self._images.load(conversation, force=True)
             videos = await self._load_videos(conversation, force=True)
             engine_input = await self._process(ids, images, videos, options)
-        self._remember_sizes(images)
+        if self._processed is not None:
+            self._images.remember_sizes(images)
         processed = clock.lap()
         rendered = Rendered(
             engine_input=engine_input,
@@ -165,7 +159,7 @@ class Renderer:
         pairs = zip(images, rendered.image_tokens, strict=True)
         if any(image.tokens not in (None, count) for image, count in pairs):
             # The checkpoint's processor is not the one that the plugin describes.
-            self._full_resolution_only = True
+            self._images.full_resolution_only = True
             return await self.render(conversation, fetcher)
         self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens, rendered.video_tokens)
         return rendered
@@ -176,17 +170,9 @@ class Renderer:
             return encode(prompt, self._tokenizer, self._adapter.spec)
         return await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
 
-    async def _load(self, conversation: Conversation, *, force: bool = False) -> list[_Loaded]:
-        # Pages that follow each other are loaded together, so that their document is opened once.
-        runs = groupby(enumerate(conversation.image_places()), key=_document_or_index)
-        loaded = await asyncio.gather(
-            *(asyncio.to_thread(self._load_run, list(run), force) for _, run in runs)
-        )
-        return [image for run in loaded for image in run]
-
     async def _load_videos(self, conversation: Conversation, *, force: bool = False) -> list[LoadedVideo]:
         def is_processed(key: str) -> bool:
-            return not force and self._processed is not None and bool(self._processed.is_cached_item(key))
+            return not force and self._is_processed(key)
 
         # One after the other: each may have hundreds of frames.
         return [
@@ -196,111 +182,9 @@ class Renderer:
             for index, (message, video) in enumerate(conversation.video_places())
         ]
 
-    def _load_run(self, run: Sequence[tuple[int, tuple[int, Image]]], force: bool) -> list[_Loaded]:
-        """Load an image, or pages of one document."""
-        index, (message, image) = run[0]
-        if not isinstance(image.source, Pages):
-            return [self._load_one(image, message, index, force)]
-        content = image.source.content
-        with locating_errors(message, index):
-            document = open_document(content, self._policy)
-        with document:
-            digest = cache_key(content).encode()  # once for all pages
-            return [
-                self._load_page(document, digest, page, message, index, force)
-                for index, (message, page) in run
-            ]
-
-    def _load_page(
-        self, document: Document, digest: bytes, image: Image, message: int, index: int, force: bool
-    ) -> _Loaded:
-        with locating_errors(message, index):
-            number = cast(Pages, image.source).first
-            usual = document.size(number)
-            rendered_at, tokens = self._page_size(document, usual, image)
-            key = self._cache_key(image, b"page %d %d %d " % (number, *rendered_at), digest)
-            size = self._sizes.get(key)
-            if not force and self._is_processed(key, size):
-                return _Loaded(key, None, size)
-            pixels = self._adapter.preprocess_image(document.render(number, rendered_at), image)
-            return _Loaded(key, pixels, self._size(usual, pixels), tokens)
-
-    def _page_size(
-        self, document: Document, usual: tuple[int, int], image: Image
-    ) -> tuple[tuple[int, int], int | None]:
-        """Return the size at which a page is loaded, and its expected image tokens if that is not the usual
-        one."""
-        if self._full_resolution_only or isinstance(document, Tiff):
-            return usual, None
-        size = self._adapter.page_size(*usual, image)
-        if size == usual or image.min_pixels is not None or image.max_pixels is not None:
-            return size, None
-        return size, self._adapter.count_image_tokens(*usual)
-
-    def _load_one(self, image: Image, message: int, index: int, force: bool) -> _Loaded:
-        with locating_errors(message, index):
-            content: bytes | PILImage.Image
-            if isinstance(image.source, PILImage.Image):
-                content = check_image(image.source, self._policy)
-                kind = f"picture {content.mode} {content.width} {content.height} ".encode()
-                key = self._cache_key(image, kind, content.tobytes())
-            else:
-                content = encoded(image.source, self._policy)
-                key = self._cache_key(image, b"file ", content)
-            size = self._sizes.get(key)
-            if not force and self._is_processed(key, size):
-                return _Loaded(key, None, size)
-            decoded = (
-                _Decoded(content) if isinstance(content, PILImage.Image) else self._decode(content, image)
-            )
-            original = decoded.full_size or decoded.pixels.size
-            pixels = self._adapter.preprocess_image(decoded.pixels, image)
-            return _Loaded(key, pixels, self._size(original, pixels), decoded.tokens)
-
-    def _is_processed(self, key: str, size: ImageSize | None) -> bool:
-        """Return whether vLLM has the processed form of an image, and its size is known if that is needed."""
-        if size is None and self._adapter.spec.box_coordinates is not None:
-            return False
+    def _is_processed(self, key: str) -> bool:
+        """Return whether vLLM's cache has the processed form of an image or a video."""
         return self._processed is not None and bool(self._processed.is_cached_item(key))
-
-    def _decode(self, content: bytes, image: Image) -> _Decoded:
-        if self._full_resolution_only or image.min_pixels is not None or image.max_pixels is not None:
-            return _Decoded(decode(content, self._policy))
-        tokens = full_size = None
-
-        def allows_downscaled_decode(size: tuple[int, int], smaller: tuple[int, int]) -> bool:
-            nonlocal tokens, full_size
-            if not self._adapter.allows_downscaled_decode(size, smaller):
-                return False
-            tokens, full_size = self._adapter.count_image_tokens(*size), size
-            return True
-
-        return _Decoded(decode(content, self._policy, allows_downscaled_decode), full_size, tokens)
-
-    def _size(self, original: tuple[int, int], pixels: PILImage.Image) -> ImageSize | None:
-        if self._adapter.spec.box_coordinates is None:
-            return None
-        return ImageSize(*original, self._adapter.resized(*pixels.size))
-
-    def _remember_sizes(self, images: Sequence[_Loaded]) -> None:
-        """Keep the sizes of images that are in the cache from now on."""
-        if self._processed is None:
-            return
-        self._sizes |= {image.cache_key: image.size for image in images if image.size is not None}
-        while len(self._sizes) > _MAX_SIZES:
-            del self._sizes[next(iter(self._sizes))]
-
-    def _cache_key(self, image: Image, kind: bytes, content: bytes) -> str:
-        """Return a key that is the same in every process for the same content and bounds.
-
-        Args:
-            image: The image's part of the conversation, for its bounds.
-            kind: What the content is.
-            content: The encoded image, the decoded pixels, or the digest of a document.
-        """
-        bounds = f"{image.min_pixels} {image.max_pixels} ".encode()
-        whole = b"whole " if self._full_resolution_only else b""
-        return cache_key(self._salt, bounds, whole, kind, content)
 
     def _processor_options(self, conversation: Conversation) -> dict[str, Any]:
         """Return the processor's options for the bounds of the images, which it takes for a whole prompt."""
@@ -321,7 +205,7 @@ class Renderer:
     async def _process(
         self,
         ids: list[int],
-        images: Sequence[_Loaded],
+        images: Sequence[LoadedImage],
         videos: Sequence[LoadedVideo],
         processor_kwargs: Mapping[str, Any],
     ) -> Any:
@@ -375,46 +259,6 @@ class Renderer:
 def _lengths(engine_input: Any, kind: str) -> tuple[int, ...]:
     """Return the number of tokens of each image or video."""
     return tuple(span.length for span in engine_input.get("mm_placeholders", {}).get(kind, ()))
-
-
-def _document_or_index(place: tuple[int, tuple[int, Image]]) -> tuple[str, int]:
-    """Return what pages of one document have in common, and no other two images."""
-    index, (_, image) = place
-    if isinstance(image.source, Pages):
-        return "document", id(image.source.content)
-    return "image", index
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    """A decoded image.
-
-    Attributes:
-        pixels: The image.
-        full_size: Its width and height in pixels, if it was decoded at a smaller size.
-        tokens: The expected number of image tokens, if it was decoded at a smaller size.
-    """
-
-    pixels: PILImage.Image
-    full_size: tuple[int, int] | None = None
-    tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """An image to process.
-
-    Attributes:
-        cache_key: Its key in vLLM's caches.
-        pixels: The decoded image; None if vLLM has its processed form in the cache.
-        size: Its size; None if the model type has no `box_coordinates`.
-        tokens: The expected number of image tokens, if it was decoded at a smaller size.
-    """
-
-    cache_key: str
-    pixels: PILImage.Image | None
-    size: ImageSize | None
-    tokens: int | None = None
 
 
 class _Clock:
