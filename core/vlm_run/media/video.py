@@ -286,7 +286,8 @@ def _pixels(capture: Any, container: str, number: int) -> Image.Image:
     done, pixels = capture.retrieve()
     if not done:
         raise _damaged(container, f"frame {number + 1:,} cannot be decoded")
-    return Image.fromarray(pixels[:, :, ::-1].copy())  # from BGR
+    cv2 = _import_cv2()
+    return Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
 def room_for(count: int, size: tuple[int, int], policy: MediaPolicy) -> Any:

