@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,34 @@ def checkpoint_maker(
         return directory
 
     return make
+
+
+def checkpoint_fixtures(
+    write: Callable[[Path, ModelSpec], None], model_types: str | Sequence[str]
+) -> tuple[Callable[..., Callable[[str], Path]], Callable[..., dict[str, Path]]]:
+    """The fixtures `checkpoint` and `vlm_run_checkpoints`, for a plugin's conftest.py.
+
+        checkpoint, vlm_run_checkpoints = checkpoint_fixtures(write, "vlm-run-acme-vl")
+
+    `checkpoint` is a function from a model type to its checkpoint directory; `vlm_run_checkpoints` gives the
+    conformance suite the directories.
+
+    Args:
+        write: Writes the checkpoint, given its directory and the model type's spec.
+        model_types: The model types to test with a checkpoint, or the distribution, for all that it serves.
+    """
+    import pytest
+
+    @pytest.fixture(scope="session")
+    def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+        return checkpoint_maker(tmp_path_factory, write)
+
+    @pytest.fixture(scope="session")
+    def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
+        names = model_types_of(model_types) if isinstance(model_types, str) else model_types
+        return {name: checkpoint(name) for name in names}
+
+    return checkpoint, vlm_run_checkpoints
 
 
 def model_types_of(distribution: str) -> list[str]:

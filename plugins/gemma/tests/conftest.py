@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from vlm_run import ModelSpec
-from vlm_run.testing.checkpoint_fixtures import checkpoint_maker
+from vlm_run.testing.checkpoint_fixtures import checkpoint_fixtures
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 TOKENS = {
@@ -27,19 +24,6 @@ TOKENS_4 = {
     "boa_token": "<|audio>",
     "eoa_token": "<audio|>",
 }
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that writes the checkpoint of a model type."""
-    return checkpoint_maker(tmp_path_factory, _write)
-
-
-@pytest.fixture(scope="session")
-def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
-    """For the conformance suite, one for each processor and each chat template."""
-    kinds = ("gemma-3-4b-it", "gemma-4-e4b-it", "gemma-4-12b-it")
-    return {model_type: checkpoint(model_type) for model_type in kinds}
 
 
 def _write(directory: Path, spec: ModelSpec) -> None:
@@ -137,3 +121,9 @@ def _gemma_4_processor(unified: bool, tokenizer: Any) -> Any:
         tokenizer=tokenizer,
         image_seq_length=280,
     )
+
+
+# One for each processor and each chat template.
+checkpoint, vlm_run_checkpoints = checkpoint_fixtures(
+    _write, ("gemma-3-4b-it", "gemma-4-e4b-it", "gemma-4-12b-it")
+)

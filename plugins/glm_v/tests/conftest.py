@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from vlm_run import ModelSpec
-from vlm_run.testing.checkpoint_fixtures import checkpoint_maker
+from vlm_run.testing.checkpoint_fixtures import checkpoint_fixtures
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 # `model_type` of config.json and the processor's class, whose image processor has the same prefix.
@@ -27,20 +24,6 @@ _SMALL = {
     "head_dim": 32,
 }
 _TOWER = {"depth": 1, "hidden_size": 32, "num_heads": 1, "out_hidden_size": 32, "intermediate_size": 32}
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that writes the checkpoint of a model type."""
-    return checkpoint_maker(tmp_path_factory, _write)
-
-
-@pytest.fixture(scope="session")
-def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
-    """For the conformance suite, one of each architecture: all else is the same."""
-    return {
-        model_type: checkpoint(model_type) for model_type in ("glm-4_1v-9b-thinking", "glm-4_5v", "glm-ocr")
-    }
 
 
 def _write(directory: Path, spec: ModelSpec) -> None:
@@ -93,3 +76,7 @@ def _write(directory: Path, spec: ModelSpec) -> None:
     }
     for name, content in files.items():
         (directory / name).write_text(json.dumps(content))
+
+
+# One of each architecture: all else is the same.
+checkpoint, vlm_run_checkpoints = checkpoint_fixtures(_write, ("glm-4_1v-9b-thinking", "glm-4_5v", "glm-ocr"))

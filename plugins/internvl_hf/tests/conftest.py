@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from vlm_run import ModelSpec
-from vlm_run.testing.checkpoint_fixtures import checkpoint_maker
+from vlm_run.testing.checkpoint_fixtures import checkpoint_fixtures
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 NAMED = {
@@ -21,19 +18,6 @@ NAMED = {
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
 SQUARE = {"height": 448, "width": 448}
 NORMALIZED = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that writes the checkpoint of a model type."""
-    return checkpoint_maker(tmp_path_factory, _write)
-
-
-@pytest.fixture(scope="session")
-def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
-    """For the conformance suite, one for each kind of language model: all else is the same."""
-    kinds = ("internvl3-1b-hf", "internvl3_5-1b-hf", "internvl3_5-30b-a3b-hf")
-    return {model_type: checkpoint(model_type) for model_type in kinds}
 
 
 def _write(directory: Path, spec: ModelSpec) -> None:
@@ -79,3 +63,9 @@ def _write(directory: Path, spec: ModelSpec) -> None:
     }
     for name, content in files.items():
         (directory / name).write_text(json.dumps(content))
+
+
+# One for each kind of language model: all else is the same.
+checkpoint, vlm_run_checkpoints = checkpoint_fixtures(
+    _write, ("internvl3-1b-hf", "internvl3_5-1b-hf", "internvl3_5-30b-a3b-hf")
+)

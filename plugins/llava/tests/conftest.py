@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from vlm_run import ModelSpec
-from vlm_run.testing.checkpoint_fixtures import checkpoint_maker, model_types_of
+from vlm_run.testing.checkpoint_fixtures import checkpoint_fixtures
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 # config.json of llava-hf/llava-v1.6-mistral-7b-hf and of the Vicuna ones.
@@ -79,18 +76,6 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
 _SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1}
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that makes the checkpoint directory, without weights, of a model type."""
-    return checkpoint_maker(tmp_path_factory, _write)
-
-
-@pytest.fixture(scope="session")
-def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
-    """For the conformance suite."""
-    return {model_type: checkpoint(model_type) for model_type in model_types_of("vlm-run-llava")}
-
-
 def language_model(spec: ModelSpec) -> str:
     """`model_type` of the language model, which vLLM reads too."""
     family: str = spec.config_match.get("text_config.model_type") or (
@@ -141,3 +126,6 @@ def _write(directory: Path, spec: ModelSpec) -> None:
     }
     for name, content in {"config": config, **files}.items():
         (directory / f"{name}.json").write_text(json.dumps(content))
+
+
+checkpoint, vlm_run_checkpoints = checkpoint_fixtures(_write, "vlm-run-llava")

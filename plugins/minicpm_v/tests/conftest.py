@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from vlm_run import ModelSpec
-from vlm_run.testing.checkpoint_fixtures import checkpoint_maker, model_types_of
+from vlm_run.testing.checkpoint_fixtures import checkpoint_fixtures
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 NAMED = {
@@ -22,18 +19,6 @@ NAMED = {
     "image_id_start_token": "<image_id>",
     "image_id_end_token": "</image_id>",
 }
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that writes the checkpoint of a model type."""
-    return checkpoint_maker(tmp_path_factory, _write)
-
-
-@pytest.fixture(scope="session")
-def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
-    """For the conformance suite."""
-    return {model_type: checkpoint(model_type) for model_type in model_types_of("vlm-run-minicpm-v")}
 
 
 def _write(directory: Path, spec: ModelSpec) -> None:
@@ -76,3 +61,6 @@ def _write(directory: Path, spec: ModelSpec) -> None:
     }
     for name, content in files.items():
         (directory / name).write_text(json.dumps(content))
+
+
+checkpoint, vlm_run_checkpoints = checkpoint_fixtures(_write, "vlm-run-minicpm-v")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from vlm_run import ModelSpec
-from vlm_run.testing.checkpoint_fixtures import checkpoint_maker, model_types_of
+from vlm_run.testing.checkpoint_fixtures import checkpoint_fixtures
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 # preprocessor_config.json of PaddlePaddle/PaddleOCR-VL and of PaddlePaddle/PaddleOCR-VL-1.6.
@@ -22,18 +19,6 @@ _SMALL = {
     "num_attention_heads": 2,
     "head_dim": 16,
 }
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that writes the checkpoint of a model type."""
-    return checkpoint_maker(tmp_path_factory, _write)
-
-
-@pytest.fixture(scope="session")
-def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
-    """For the conformance suite."""
-    return {model_type: checkpoint(model_type) for model_type in model_types_of("vlm-run-paddleocr-vl")}
 
 
 def _write(directory: Path, spec: ModelSpec) -> None:
@@ -75,3 +60,6 @@ def _write(directory: Path, spec: ModelSpec) -> None:
     }
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+
+
+checkpoint, vlm_run_checkpoints = checkpoint_fixtures(_write, "vlm-run-paddleocr-vl")

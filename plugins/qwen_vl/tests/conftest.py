@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from vlm_run import ModelSpec
-from vlm_run.testing.checkpoint_fixtures import checkpoint_maker, model_types_of
+from vlm_run.testing.checkpoint_fixtures import checkpoint_fixtures
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 _QWEN3 = {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16}
@@ -62,18 +59,6 @@ GENERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Qwen3_5ForConditionalGeneration": ("qwen3_5", "Qwen3VLProcessor", _QWEN3_TOWER),
     "Qwen3_5MoeForConditionalGeneration": ("qwen3_5_moe", "Qwen3VLProcessor", _QWEN3_TOWER),
 }
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that makes the checkpoint directory, without weights, of a model type."""
-    return checkpoint_maker(tmp_path_factory, _write)
-
-
-@pytest.fixture(scope="session")
-def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
-    """For the conformance suite."""
-    return {model_type: checkpoint(model_type) for model_type in model_types_of("vlm-run-qwen-vl")}
 
 
 def _write(directory: Path, spec: ModelSpec) -> None:
@@ -129,3 +114,6 @@ def _write(directory: Path, spec: ModelSpec) -> None:
     (directory / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     if processor == "Qwen3VLProcessor":
         (directory / "video_preprocessor_config.json").write_text(json.dumps(VIDEO_PREPROCESSOR))
+
+
+checkpoint, vlm_run_checkpoints = checkpoint_fixtures(_write, "vlm-run-qwen-vl")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from vlm_run import ModelSpec
-from vlm_run.testing.checkpoint_fixtures import checkpoint_maker
+from vlm_run.testing.checkpoint_fixtures import checkpoint_fixtures
 from vlm_run.testing.tokenizer import write_byte_tokenizer
 
 # Words that are one token in the tokenizer of the language model, of the tags that are no special tokens.
@@ -20,19 +17,6 @@ WORDS = {
 _SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 # Image size, patch size and scale factor, from which the model computes its image tokens.
 _VISION = {64: (512, 16, 4), 81: (384, 14, 3), 169: (364, 14, 2)}
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that writes the checkpoint of a model type."""
-    return checkpoint_maker(tmp_path_factory, _write)
-
-
-@pytest.fixture(scope="session")
-def vlm_run_checkpoints(checkpoint: Callable[[str], Path]) -> dict[str, Path]:
-    """For the conformance suite, one for each processor: the others differ only in numbers."""
-    kinds = ("smolvlm2-2_2b-instruct", "idefics3-8b-llama3")
-    return {model_type: checkpoint(model_type) for model_type in kinds}
 
 
 def _write(directory: Path, spec: ModelSpec) -> None:
@@ -82,3 +66,9 @@ def _write(directory: Path, spec: ModelSpec) -> None:
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     (directory / "processor_config.json").write_text(json.dumps(processor))
+
+
+# One for each processor: the others differ only in numbers.
+checkpoint, vlm_run_checkpoints = checkpoint_fixtures(
+    _write, ("smolvlm2-2_2b-instruct", "idefics3-8b-llama3")
+)
