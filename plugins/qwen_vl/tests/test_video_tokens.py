@@ -70,7 +70,8 @@ def test_tokens_are_those_of_vllms_processor(
 ) -> None:
     adapter = load(model_type)
     facts = adapter.video_facts()
-    for frames, fps, width, height in CLIPS:
+    # Qwen3.5's processor is Qwen3-VL's, so a few suffice.
+    for frames, fps, width, height in CLIPS[::4] if model_type == GENERATIONS[-1] else CLIPS:
         rendered = render(adapter, clip(tmp_path / "clip.mp4", frames, fps, width, height))
         chosen = facts.choose_frames(frames, fps, FrameSelection())
         seen, times = len(chosen), [number / fps for number in chosen]
