@@ -558,6 +558,8 @@ def write_checkpoint(directory: Path, architecture: str, small: Mapping[str, Any
             layers = section.get("num_hidden_layers")
             if isinstance(section.get("layer_types"), list):
                 section["layer_types"] = section["layer_types"][:layers]
+            if section.get("per_layer_config"):
+                section["per_layer_config"] = {}  # of layers that there are no more
     (directory / "config.json").write_text(json.dumps(config))
     ends = [ids["<|im_end|>"], ids["<end_of_turn>"]]
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
