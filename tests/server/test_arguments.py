@@ -83,7 +83,7 @@ def test_parsers_of_a_file_are_known(tmp_path: Path) -> None:
         (["--chat-template", "{{ messages }}"], {}, "Give --chat-template before the `--`"),
         (["--headless"], {}, "--headless is not a flag for vLLM here"),
         (["--shutdown-timeout", "9"], {}, "Give --shutdown-timeout before the `--`"),
-        (["--tokenizer-mode", "mistral"], {}, "--tokenizer-mode mistral cannot be used with"),
+        (["--tokenizer-mode", "deepseek_v32"], {}, "--tokenizer-mode deepseek_v32 cannot be used with"),
     ],
 )
 def test_what_vllm_does_not_take_is_an_error(flags: list[str], options: dict[str, Any], message: str) -> None:

@@ -126,12 +126,12 @@ def set_api_process(options: AsyncEngineArgs, count: int, rank: int) -> None:
     options._api_process_rank = rank
 
 
-def replace_hf_renderer(renderer: type) -> None:
-    """Use a renderer, found by its name, in place of vLLM's for Hugging Face tokenizers."""
+def replace_renderer(mode: str, renderer: type) -> None:
+    """Use a renderer, found by its name, in place of vLLM's for tokenizers of a mode, `hf` or `mistral`."""
     from vllm.renderers.registry import RENDERER_REGISTRY
 
-    RENDERER_REGISTRY.renderers.pop("hf", None)  # or `register` warns of the replacement
-    RENDERER_REGISTRY.register("hf", renderer.__module__, renderer.__name__)
+    RENDERER_REGISTRY.renderers.pop(mode, None)  # or `register` warns of the replacement
+    RENDERER_REGISTRY.register(mode, renderer.__module__, renderer.__name__)
 
 
 def run_api_processes(args: Namespace, worker: Callable[..., None]) -> None:

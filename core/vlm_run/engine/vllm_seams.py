@@ -199,10 +199,14 @@ _SERVER = (
         parameters="renderer_mode module class_name",
     ),
     _seam("vllm.renderers.hf:HfRenderer", parameters="config tokenizer"),
-    _seam(
-        "vllm.renderers.hf:HfRenderer.render_chat_async",
-        parameters="conversations chat_params tok_params prompt_extras skip_mm_cache",
-        overridden=True,
+    _seam("vllm.renderers.mistral:MistralRenderer", parameters="config tokenizer"),
+    *(
+        _seam(
+            f"vllm.renderers.{renderer}.render_chat_async",
+            parameters="conversations chat_params tok_params prompt_extras skip_mm_cache",
+            overridden=True,
+        )
+        for renderer in ("hf:HfRenderer", "mistral:MistralRenderer")
     ),
     _seam(
         "vllm.renderers.params:ChatParams",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from vlm_run.prompts.prompt import Prompt
@@ -20,6 +21,8 @@ _ANCHOR = "\n"
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
     """The strings that the tokenizer turns into one control token wherever they occur."""
+    if _is_of_mistral_common(tokenizer):
+        return frozenset(tokenizer.all_special_tokens)
     return frozenset(
         token.content
         for token in tokenizer.added_tokens_decoder.values()
@@ -33,6 +36,8 @@ def encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, model: ModelSpec)
     They begin with exactly one BOS if the tokenizer adds one, whether or not the chat template
     writes it too.
     """
+    if _is_of_mistral_common(tokenizer):
+        return _encode_with_mistral_common(prompt, tokenizer)
     if model.image_token is None:
         return _encode_piece(prompt, tokenizer)
     image = tokenizer.convert_tokens_to_ids(model.image_token)
@@ -77,3 +82,36 @@ def _encode_inside(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if anchored[: len(anchor)] == anchor:
         return list(anchored[len(anchor) :])
     return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _is_of_mistral_common(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer is mistral-common's, as transformers or as vLLM wraps it."""
+    wrappers = ("MistralCommonBackend", "MistralTokenizer")
+    return any(base.__name__ in wrappers for base in type(tokenizer).__mro__)
+
+
+def _encode_with_mistral_common(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a prompt by mistral-common, which never makes a control token of text."""
+    control = _pattern_of_control_tokens(tokenizer)
+    ids: list[int] = []
+    text = ""  # up to the next control token, literals included: mistral-common encodes it as one
+    for piece, literal in prompt.pieces():
+        first, *rest = [piece] if literal else control.split(piece)
+        text += first
+        for token, after in zip(rest[::2], rest[1::2], strict=True):
+            ids += [*_text_ids(text, tokenizer), tokenizer.convert_tokens_to_ids(token)]
+            text = after
+    ids += _text_ids(text, tokenizer)
+    bos = tokenizer.bos_token_id
+    return ids if ids[:1] == [bos] else [bos, *ids]
+
+
+def _text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False)) if text else []
+
+
+@lru_cache(maxsize=4)
+def _pattern_of_control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Matches control tokens; the longest first, and in a group, so that `split` keeps them."""
+    tokens = sorted(control_tokens(tokenizer), key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, tokens))})")

@@ -70,7 +70,7 @@ def server_arguments(adapter: Adapter, options: Mapping[str, Any], flags: Sequen
     for name, advice in _UNSUPPORTED.items():
         if getattr(args, name, None):
             raise EngineError(f"--{name.replace('_', '-')} is not a flag for vLLM here", hint=advice)
-    if args.tokenizer_mode not in ("auto", "hf"):
+    if args.tokenizer_mode not in ("auto", "hf", "mistral"):
         raise EngineError(f"--tokenizer-mode {args.tokenizer_mode} cannot be used with the adapter's prompts")
     return args
 

@@ -1,8 +1,9 @@
 """vLLM's renderer of chat messages, replaced by one that renders with the adapter.
 
-vLLM creates its renderer by a name in its registry; `use_adapter_renderer` puts this one in place of the
-one for Hugging Face tokenizers. Every endpoint that accepts messages renders through it: the adapter
-renders the prompt, users' text never becomes control tokens, and images are fetched under vlm-run's policy.
+vLLM creates its renderer by a name in its registry; `use_adapter_renderer` puts these in place of the ones
+for Hugging Face's and Mistral's tokenizers. Every endpoint that accepts messages renders through it: the
+adapter renders the prompt, users' text never becomes control tokens, and images are fetched under vlm-run's
+policy.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import ValidationError
 from vllm.renderers.hf import HfRenderer
+from vllm.renderers.mistral import MistralRenderer
 
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.renderer import Renderer
 from vlm_run.engine.rendering_front import RenderingFront
-from vlm_run.engine.vllm_internals import replace_hf_renderer
+from vlm_run.engine.vllm_internals import replace_renderer
 from vlm_run.errors import ConversationError, RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.prompts.conversation import Conversation
@@ -31,6 +33,7 @@ from vlm_run.server.validation_errors import describe
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
+    from vllm.renderers import BaseRenderer
 
     from vlm_run.adapter import Adapter
     from vlm_run.engine.renderer_pool import RendererPool
@@ -63,23 +66,25 @@ class ConversationInput(dict[str, Any]):
 
 def use_adapter_renderer(adapter: Adapter, policy: MediaPolicy, pool: RendererPool | None) -> None:
     """Have vLLM render with the adapter, in every renderer that it creates in this process from now on."""
-    AdapterRenderer.served = Served(adapter, policy, pool)
-    replace_hf_renderer(AdapterRenderer)
+    RendersWithAdapter.served = Served(adapter, policy, pool)
+    replace_renderer("hf", AdapterRenderer)
+    replace_renderer("mistral", MistralAdapterRenderer)
 
 
-class AdapterRenderer(HfRenderer):  # type: ignore[misc]
-    """Renders chat messages with the adapter, and everything else as vLLM does.
+class RendersWithAdapter:
+    """Renders chat messages with the adapter; before one of vLLM's renderers among the bases of a class.
 
     Attributes:
         served: What the renderers of this process render with. vLLM creates them and knows nothing of it.
     """
 
     served: ClassVar[Served | None] = None
+    tokenizer: Any
 
     def __init__(self, config: VllmConfig, tokenizer: Any) -> None:
-        super().__init__(config, tokenizer)
+        super().__init__(config, tokenizer)  # type: ignore[call-arg]
         assert self.served is not None
-        own = Renderer(self.served.adapter, self, self.served.policy)
+        own = Renderer(self.served.adapter, cast("BaseRenderer", self), self.served.policy)
         self._front = RenderingFront(own, self.served.pool)
         self._fetcher = Fetcher(self.served.policy, keep_bytes=0, timer=metrics.FETCH_SECONDS.time)
 
@@ -135,6 +140,14 @@ class AdapterRenderer(HfRenderer):  # type: ignore[misc]
         if cache_salt is not None:
             engine_input["cache_salt"] = cache_salt
         return engine_input
+
+
+class AdapterRenderer(RendersWithAdapter, HfRenderer):  # type: ignore[misc]
+    """Renders chat messages with the adapter, and everything else as vLLM does."""
+
+
+class MistralAdapterRenderer(RendersWithAdapter, MistralRenderer):  # type: ignore[misc]
+    """The same where the checkpoint has mistral-common's tokenizer."""
 
 
 def _refuse_own_options(params: Any) -> None:

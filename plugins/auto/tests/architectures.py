@@ -474,8 +474,8 @@ OTHER_FORMATS: dict[str, str] = {
     "DeepseekOCRForCausalLM": "DeepSeek-OCR, whose checkpoint has no chat template and whose processor "
     "is vLLM's. Served by the plugin vlm-run-deepseek-ocr, or with `--chat-template`.",
     "PixtralForConditionalGeneration": "Pixtral in Mistral's own format, with `params.json` in place of "
-    "`config.json` and no chat template: not served. In transformers' format it is: "
-    "`LlavaForConditionalGeneration (Pixtral)` above.",
+    "`config.json` and no chat template: served by the plugin vlm-run-mistral-vl. In transformers' "
+    "format: `LlavaForConditionalGeneration (Pixtral)` above.",
 }
 """Architectures that vLLM serves and transformers lacks, of which users ask, with what to do."""
 
