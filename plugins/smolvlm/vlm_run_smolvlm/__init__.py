@@ -1,11 +1,12 @@
 """SmolVLM, SmolVLM2 and Idefics3, as Hugging Face publishes them.
 
-Sources: preprocessor_config.json, processor_config.json and config.json of the repositories, of which the
-settings are also in public code: for SmolVLM-256M and 500M in Spark NLP's `SmolVLM.scala`, for
-SmolVLM-Instruct in mlx-swift-lm's tests of `Idefics3Processor`, for SmolVLM2-2.2B in kornia-rs's
-`smolvlm2`, for SmolVLM2-256M in transformers' `test_processing_smolvlm.py`. Those of Idefics3 are the
-defaults of transformers' `Idefics3ImageProcessor` and `Idefics3Processor`, with which
-`convert_idefics3_weights_to_hf.py` wrote its checkpoint.
+Sources: preprocessor_config.json, processor_config.json and config.json of the repositories, as public code
+quotes them: Spark NLP's `SmolVLMConfig` for SmolVLM-256M and 500M, MLX Swift's
+`Idefics3ImageSequenceLengthTests` for SmolVLM-Instruct, kornia-rs's `SmolVlm2` for SmolVLM2-2.2B,
+transformers' `test_processing_smolvlm.py` for SmolVLM2-256M. Those of Idefics3 are the defaults of
+transformers' `Idefics3ImageProcessor` and `Idefics3Processor`, with which
+`convert_idefics3_weights_to_hf.py` (15ea02a) wrote its checkpoint. The chat templates are in TRL, as
+`smolvlm.jinja` and `idefics3.jinja`.
 
 A context length is stated where a source does; vLLM takes the others from config.json.
 """
