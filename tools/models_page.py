@@ -239,6 +239,8 @@ def _value(value: Any) -> str:
         return f"{len(value)} sizes up to {width} × {height}"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str):
+        return value
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 

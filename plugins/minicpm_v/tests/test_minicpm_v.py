@@ -40,17 +40,23 @@ def test_the_prompt_is_that_of_ms_swift(situation: str) -> None:
 
 
 SIZES = [(448, 448), (336, 336), (1000, 400), (1920, 1080), (1344, 1344), (100, 2000), (3, 900)]
-COUNTS = [69, 69, 265, 600, 665, 77, 144]
 
 
-@pytest.mark.parametrize("config", [{}, {"mm_processor_kwargs": {"max_slice_nums": 4}}])
-def test_image_tokens_are_those_of_vllms_processor_whatever_its_options(
-    config: dict[str, Any], checkpoint: Callable[[str], Path], vllm_image_tokens: Any
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        ({}, [69, 69, 265, 600, 665, 77, 144]),
+        ({"max_slice_nums": 4}, [69, 69, 265, 257, 334, 77, 144]),
+        ({"downsample_mode": "4x"}, [261, 261, 1027, 2334, 2585, 293, 561]),
+    ],
+)
+def test_image_tokens_are_those_of_vllms_processor(
+    options: dict[str, Any], counts: list[int], checkpoint: Callable[[str], Path], vllm_image_tokens: Any
 ) -> None:
-    limits = Limits(max_model_len=8192)
+    limits, config = Limits(max_model_len=8192), {"mm_processor_kwargs": options} if options else {}
     adapter = Registry.load(MODEL_TYPE, checkpoint=checkpoint(MODEL_TYPE), limits=limits, config=config)
-    assert vllm_image_tokens(adapter, SIZES) == COUNTS
-    assert [adapter.count_image_tokens(*size) for size in SIZES] == COUNTS
+    assert vllm_image_tokens(adapter, SIZES) == counts
+    assert [adapter.count_image_tokens(*size) for size in SIZES] == counts
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 12))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Literal
 
 from vlm_run import VisionFacts
 
 _Size = tuple[float, float]
 """Width and height."""
 
-# Side, in patches, of the square that becomes one image token (`downsample_mode` "16x").
+# Sizes are multiples of the square of patches that becomes one image token with `downsample_mode` "16x".
 _MERGED = 4
 
 
@@ -30,10 +29,8 @@ class Slices(VisionFacts):
     """Side of one patch, in pixels."""
     max_slice_nums: int
     """Maximum number of slices."""
-
-    def with_processor_kwargs(self, kwargs: Mapping[str, Any]) -> Self:
-        # vLLM's processor counts with the checkpoint's settings, whatever the engine's options.
-        return self
+    downsample_mode: Literal["4x", "16x"] = "16x"
+    """How many patches become one image token."""
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         grid = self._grid(width, height)
@@ -59,8 +56,9 @@ class Slices(VisionFacts):
         return tokens + columns * rows * of_slice + newlines
 
     def _tokens(self, size: tuple[int, int]) -> int:
-        unit = _MERGED * self.patch_size
-        return (size[0] // unit) * (size[1] // unit)
+        width, height = size
+        patches = (width // self.patch_size) * (height // self.patch_size)
+        return patches // (4 if self.downsample_mode == "4x" else 16)
 
     def _grid(self, width: int, height: int) -> tuple[int, int] | None:
         """Columns and rows of slices; None for an image that is not cut."""
