@@ -90,6 +90,12 @@ def test_image_tokens_are_those_of_vllms_processor(
     assert adapter.largest_image() == ((adapter.spec.vision.max_image_size,) * 2, max(counts))
 
 
+def test_the_settings_of_the_tokenizer_hold_whatever_the_engines_options() -> None:
+    adapter = Registry.load(PIXTRAL)
+    other = adapter.with_engine_kwargs({"mm_processor_kwargs": {"max_image_size": 512}})
+    assert other.count_image_tokens(1024, 1024) == adapter.count_image_tokens(1024, 1024) == 4160
+
+
 @given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([(16, 1024, 1), (14, 1540, 2)]))
 def test_rows_are_those_of_mistral_common(width: int, height: int, settings: tuple[int, int, int]) -> None:
     from types import SimpleNamespace

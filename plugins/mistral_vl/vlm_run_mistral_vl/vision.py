@@ -21,6 +21,10 @@ class Rows(VisionFacts):
     spatial_merge_size: int = 1
     """Side, in patches, of the square that becomes one image token."""
 
+    def with_processor_kwargs(self, kwargs: object) -> Rows:
+        # mistral-common's encoder has the settings of tekken.json, whatever the engine's options.
+        return self
+
     def resized(self, width: int, height: int) -> tuple[int, int]:
         unit = self.image_patch_size * self.spatial_merge_size
         ratio = max(height / self.max_image_size, width / self.max_image_size)
