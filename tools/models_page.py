@@ -131,6 +131,13 @@ def _derived(plugin: Plugin, directory: str) -> str:
                 sorted(tested["OTHER_FORMATS"].items()),
                 lambda pair: [f"`{pair[0]}`", pair[1]],
             ),
+            "Architectures of vLLM whose checkpoints need Python code of their own. vlm-run refuses them "
+            "unless you add `--trust-remote-code`; they are not tested:",
+            _table(
+                ["Architecture", "For example"],
+                sorted(tested["REMOTE_CODE"].items()),
+                lambda pair: [f"`{pair[0]}`", f"[{pair[1]}](https://huggingface.co/{pair[1]})"],
+            ),
         ]
     )
 

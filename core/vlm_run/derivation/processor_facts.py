@@ -69,4 +69,4 @@ def _count(checkpoint: str, placeholder: str, kwargs: str, width: int, height: i
 def _processor(checkpoint: str) -> Any:
     from transformers import AutoProcessor
 
-    return AutoProcessor.from_pretrained(checkpoint, local_files_only=True)
+    return AutoProcessor.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)

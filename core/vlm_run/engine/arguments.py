@@ -65,6 +65,12 @@ def vllm_config(adapter: Adapter, options: Mapping[str, Any]) -> VllmConfig:
 
 
 def _no_checkpoint(adapter: Adapter, error: Exception) -> EngineError:
+    if "trust_remote_code" in str(error):  # transformers' advice
+        return EngineError(
+            f"the checkpoint {adapter.source} needs Python code of its own",
+            hint="It runs, with your rights, only with --trust-remote-code (in Python: "
+            "trust_remote_code=True). Add it if you trust the author.",
+        )
     architecture = adapter.spec.architecture
     if adapter.spec.derived_from and architecture not in known_architectures():
         return EngineError(

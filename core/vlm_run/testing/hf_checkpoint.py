@@ -25,7 +25,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise EngineError(f"transformers cannot load the tokenizer of {directory}: {error}") from error
 
@@ -55,7 +55,7 @@ def _processor(directory: Path) -> Any:
     from transformers import AutoProcessor
 
     try:
-        return AutoProcessor.from_pretrained(directory, local_files_only=True)
+        return AutoProcessor.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception:  # the tokenizer may still have a template
         return None
 

@@ -72,9 +72,10 @@ class Reference:
         spread = {"device_map": "auto"} if torch.cuda.device_count() > 1 else {}
         logging.disable_progress_bar()
         try:
-            self._processor = AutoProcessor.from_pretrained(adapter.source, **_revision(adapter))
+            source: dict[str, Any] = {"trust_remote_code": False, **_revision(adapter)}
+            self._processor = AutoProcessor.from_pretrained(adapter.source, **source)
             self._model = AutoModelForImageTextToText.from_pretrained(
-                adapter.source, dtype=self._dtype, **spread, **_revision(adapter)
+                adapter.source, dtype=self._dtype, **spread, **source
             ).eval()
         except Exception as error:
             raise _unable(adapter, error) from error

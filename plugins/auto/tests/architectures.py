@@ -479,6 +479,39 @@ OTHER_FORMATS: dict[str, str] = {
 }
 """Architectures that vLLM serves and transformers lacks, of which users ask, with what to do."""
 
+REMOTE_CODE: dict[str, str] = {
+    "BeeForConditionalGeneration": "Open-Bee/Bee-8B-RL",
+    "DotsOCRForCausalLM": "rednote-hilab/dots.ocr",
+    "Eagle2_5_VLForConditionalGeneration": "nvidia/Eagle2.5-8B",
+    "GLM4VForCausalLM": "zai-org/glm-4v-9b",
+    "H2OVLChatModel": "h2oai/h2ovl-mississippi-800m",
+    "InternS1ForConditionalGeneration": "internlm/Intern-S1",
+    "InternS1ProForConditionalGeneration": "internlm/Intern-S1-Pro",
+    "InternVLChatModel": "OpenGVLab/InternVL3-1B",
+    "IsaacForConditionalGeneration": "PerceptronAI/Isaac-0.1",
+    "KananaVForConditionalGeneration": "kakaocorp/kanana-1.5-v-3b-instruct",
+    "KeyeForConditionalGeneration": "Kwai-Keye/Keye-VL-8B-Preview",
+    "KeyeVL1_5ForConditionalGeneration": "Kwai-Keye/Keye-VL-1_5-8B",
+    "KimiK25ForConditionalGeneration": "moonshotai/Kimi-K2.5",
+    "KimiVLForConditionalGeneration": "moonshotai/Kimi-VL-A3B-Instruct",
+    "Llama_Nemotron_Nano_VL": "nvidia/Llama-3.1-Nemotron-Nano-VL-8B-V1",
+    "MiniCPMO": "openbmb/MiniCPM-o-2_6",
+    "MiniCPMV": "openbmb/MiniCPM-V-4_5",
+    "Molmo2ForConditionalGeneration": "allenai/Molmo2-8B",
+    "MolmoForCausalLM": "allenai/Molmo-7B-D-0924",
+    "NVLM_D": "nvidia/NVLM-D-72B",
+    "OpenCUAForConditionalGeneration": "xlangai/OpenCUA-7B",
+    "OpenPanguVLForConditionalGeneration": "FreedomIntelligence/openPangu-VL-7B",
+    "Ovis": "AIDC-AI/Ovis2-1B",
+    "Ovis2_5": "AIDC-AI/Ovis2.5-2B",
+    "Ovis2_6_MoeForCausalLM": "AIDC-AI/Ovis2.6-30B-A3B",
+    "Phi4MMForCausalLM": "microsoft/Phi-4-multimodal-instruct",
+}
+"""Architectures for images whose checkpoints need Python code of their own, with one of them.
+
+Those that vLLM's tests load with `trust_remote_code=True`: tests/models/registry.py (0008d35).
+"""
+
 SIZES = (
     (336, 336),
     (640, 480),

@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from vlm_run import Conversation, EngineError, Registry, TemplateError, UnknownModelError
+from vlm_run import (
+    Conversation,
+    EngineError,
+    Registry,
+    TemplateError,
+    UnknownModelError,
+    UnknownTokenCountError,
+)
 from vlm_run.checkpoints.files import read_json
 from vlm_run.cli import app
 from vlm_run.explain import explain
@@ -189,6 +196,28 @@ def test_an_architecture_that_vllm_lacks_is_named_with_what_to_do(
     with pytest.raises(EngineError, match="has no architecture 'AcmeForConditionalGeneration'") as caught:
         adapter.vllm_config()
     assert "--trust-remote-code" in str(caught.value)
+
+
+def test_a_checkpoint_with_code_of_its_own_is_refused_and_the_code_does_not_run(
+    directory: Path, only_auto: Plugins, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("vllm")
+    config = {
+        "architectures": ["MiniCPMV"],
+        "model_type": "minicpmv",
+        "vision_config": {},
+        "auto_map": {"AutoConfig": "acme_code.Config", "AutoProcessor": "acme_code.Processor"},
+    }
+    _write(directory, "config.json", config)
+    (directory / "acme_code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    adapter = Registry.load(directory, plugins=only_auto)
+    with pytest.raises(UnknownTokenCountError):
+        adapter.count_image_tokens(640, 480)
+    with pytest.raises(EngineError, match="needs Python code of its own") as caught:
+        adapter.vllm_config()
+    assert "--trust-remote-code" in str(caught.value)
+    assert "[y/N]" not in capfd.readouterr().out
+    assert not (tmp_path / "ran").exists()
 
 
 def test_models_shows_each_field_with_its_source(directory: Path) -> None:

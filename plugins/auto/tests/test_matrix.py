@@ -30,6 +30,14 @@ def test_every_architecture_is_covered_or_listed_with_a_reason(architectures: Mo
     assert len(architectures.ARCHITECTURES) >= 40
 
 
+def test_those_that_need_code_of_their_own_are_vllms_and_in_no_other_table(architectures: ModuleType) -> None:
+    from vllm.model_executor.models.registry import _MULTIMODAL_MODELS
+
+    others = [architectures.ARCHITECTURES, architectures.UNSERVED, architectures.OTHER_FORMATS]
+    assert architectures.REMOTE_CODE.keys() <= _MULTIMODAL_MODELS.keys()
+    assert not any(architectures.REMOTE_CODE.keys() & table.keys() for table in others)
+
+
 def test_the_prompt_is_that_of_the_checkpoints_processor(adapter: Adapter) -> None:
     template = chat_template(Path(adapter.source))
     assert template is not None

@@ -86,7 +86,9 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> Self:
         """Load from a checkpoint; only the tokenizer and `num_crops` are read."""
-        tokenizer = kwargs.get("tokenizer") or AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
+        tokenizer = kwargs.get("tokenizer") or AutoTokenizer.from_pretrained(
+            pretrained_model_name_or_path, trust_remote_code=False
+        )
         num_crops = kwargs.get("num_crops")
         if num_crops is None:
             file = cached_file(
