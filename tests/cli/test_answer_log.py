@@ -29,7 +29,7 @@ def test_every_answer_is_kept_and_every_error(engine: Engine, tmp_path: Path) ->
     with pytest.raises(RequestError, match="half a character"):
         answer_once(engine, {"query": "\ud83d", "images": []}, sampling, log, False)
     session = Session(engine, sampling, None, AnswerLog(tmp_path / "log.jsonl", "demo-llava", sampling))
-    session._add_image(images[0])
+    session._add_media(images[0])
     session._answer(TURN.question)
 
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pexpect
+import psutil
 import pytest
 
 from vlm_run.batch.row import RowFormat, read_row
@@ -248,15 +250,29 @@ def test_an_interrupt_stops_the_answer_and_not_the_session(session: Any) -> None
     session.expect(PROMPT)
     session.sendline("How many shapes are there?")
     session.expect(MEDIA)
-    session.sendline("p.png")
-    session.expect(r"p\.png: .*? tokens")
-    session.sendintr()
-    session.expect(r"\(stopped\)")
+    with suspended_engine(session):  # so that there is no answer until the interrupt is heard
+        session.sendline("p.png")
+        session.expect(r"p\.png: .*? tokens")
+        stopped = False
+        while not stopped:  # an interrupt before the answer is awaited is for nothing
+            session.sendintr()
+            stopped = session.expect([r"\(stopped\)", pexpect.TIMEOUT], timeout=1) == 0
     session.expect(PROMPT)
     session.sendline("Who are you?")
     session.expect(MEDIA)
     session.sendline("")
     session.expect("I am a small demo model.")  # vLLM's processes have not heard of it
+
+
+@contextmanager
+def suspended_engine(session: Any) -> Iterator[None]:
+    family = psutil.Process(session.pid).children(recursive=True)
+    (engine,) = [process for process in family if "EngineCore" in process.name()]
+    engine.suspend()
+    try:
+        yield
+    finally:
+        engine.resume()
 
 
 class Slow(BaseHTTPRequestHandler):
