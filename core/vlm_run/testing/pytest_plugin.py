@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
+    from vlm_run.engine.renderer import Renderer
 
 ImageTokens: TypeAlias = "Callable[[Adapter, list[tuple[int, int]]], list[int]]"
 """Returns the token counts of a prompt's images from an adapter and their (width, height) in pixels."""
@@ -66,52 +67,52 @@ def vlm_run_checkpoints(pytestconfig: pytest.Config) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def vllm_image_tokens() -> Iterator[ImageTokens]:
+def _vllm_renderers() -> Iterator[Callable[[Adapter], Renderer]]:
+    """A function from an adapter to its renderer, which is made once for the same engine options."""
+    pytest.importorskip("vllm")
+    from vlm_run.engine.standalone_renderer import renderer_without_engine
+
+    made: dict[tuple[str, str, str], Renderer] = {}
+    with ExitStack() as stack:
+
+        def of(adapter: Adapter) -> Renderer:
+            key = adapter.spec.model_type, adapter.source, repr(adapter.base_engine_kwargs)
+            if key not in made:
+                made[key] = stack.enter_context(renderer_without_engine(adapter))
+            return made[key]
+
+        yield of
+
+
+@pytest.fixture(scope="session")
+def vllm_image_tokens(_vllm_renderers: Callable[[Adapter], Renderer]) -> ImageTokens:
     """A function that counts the tokens of each image of one prompt with vLLM's own processor.
 
     The adapter's source must be a checkpoint directory; weights are not needed. Use it to test
     `count_image_tokens` on more sizes than the conformance suite has.
     """
-    pytest.importorskip("vllm")
-    from PIL import Image
+    from vlm_run.testing.vllm_processor import question_about_images
 
-    from vlm_run.engine.standalone_renderer import renderer_without_engine
-    from vlm_run.prompts.conversation import Conversation
+    def count(adapter: Adapter, sizes: list[tuple[int, int]]) -> list[int]:
+        rendered = asyncio.run(_vllm_renderers(adapter).render(question_about_images(*sizes)))
+        return list(rendered.image_tokens)
 
-    made: dict[Any, Any] = {}
-    with ExitStack() as stack:
-
-        def count(adapter: Adapter, sizes: list[tuple[int, int]]) -> list[int]:
-            key = adapter.spec.model_type, adapter.source, repr(adapter.base_engine_kwargs)
-            if key not in made:
-                made[key] = stack.enter_context(renderer_without_engine(adapter))
-            images = [Image.new("RGB", size) for size in sizes]
-            question = Conversation.from_query("What is this?", images=images)
-            return list(asyncio.run(made[key].render(question)).image_tokens)
-
-        yield count
+    return count
 
 
 @pytest.fixture(scope="session")
-def vllm_video_tokens() -> Iterator[VideoTokens]:
+def vllm_video_tokens(_vllm_renderers: Callable[[Adapter], Renderer]) -> VideoTokens:
     """A function that counts the tokens of videos, each in a prompt of its own, with vLLM's processor.
 
     The adapter's source must be a checkpoint directory; weights are not needed. Its limits must allow a
     video. Frames are half a second apart.
     """
-    pytest.importorskip("vllm")
-    from vlm_run.engine.standalone_renderer import renderer_without_engine
-    from vlm_run.testing.vllm_processor import question_about
+    from vlm_run.testing.vllm_processor import question_about_video
 
-    made: dict[Any, Any] = {}
-    with ExitStack() as stack:
+    def count(adapter: Adapter, videos: list[tuple[int, int, int]]) -> list[int]:
+        renderer = _vllm_renderers(adapter)
+        return [
+            sum(asyncio.run(renderer.render(question_about_video(*video))).video_tokens) for video in videos
+        ]
 
-        def count(adapter: Adapter, videos: list[tuple[int, int, int]]) -> list[int]:
-            key = adapter.spec.model_type, adapter.source, adapter.limits
-            if key not in made:
-                made[key] = stack.enter_context(renderer_without_engine(adapter))
-            return [
-                sum(asyncio.run(made[key].render(question_about(*video))).video_tokens) for video in videos
-            ]
-
-        yield count
+    return count

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from vlm_run.engine.renderer import Renderer
+from vlm_run.engine.renderer import Rendered, Renderer
 from vlm_run.engine.standalone_renderer import renderer_without_engine
 from vlm_run.errors import RequestError
 from vlm_run.media.source import Frames
@@ -21,23 +21,7 @@ def image_token_counts(adapter: Adapter, sizes: Sequence[tuple[int, int]]) -> li
 
     For a size that it refuses, the error takes the place of the count.
     """
-    with renderer_without_engine(adapter) as renderer:
-        return asyncio.run(_counts(renderer, sizes))
-
-
-async def _counts(renderer: Renderer, sizes: Sequence[tuple[int, int]]) -> list[int | RequestError]:
-    from PIL import Image
-
-    counts: list[int | RequestError] = []
-    for size in sizes:
-        conversation = Conversation.from_query("What is this?", images=[Image.new("RGB", size)])
-        try:
-            rendered = await renderer.render(conversation)
-        except RequestError as error:
-            counts.append(error)
-            continue
-        counts.append(sum(rendered.image_tokens))
-    return counts
+    return _counts(adapter, map(question_about_images, sizes), lambda rendered: rendered.image_tokens)
 
 
 def video_token_counts(adapter: Adapter, videos: Sequence[tuple[int, int, int]]) -> list[int | RequestError]:
@@ -49,25 +33,34 @@ def video_token_counts(adapter: Adapter, videos: Sequence[tuple[int, int, int]])
         adapter: The model; its limits must allow a video.
         videos: Width and height in pixels and the number of frames of each.
     """
-    with renderer_without_engine(adapter) as renderer:
-        return asyncio.run(_video_counts(renderer, videos))
+    questions = (question_about_video(*video) for video in videos)
+    return _counts(adapter, questions, lambda rendered: rendered.video_tokens)
 
 
-async def _video_counts(
-    renderer: Renderer, videos: Sequence[tuple[int, int, int]]
+def _counts(
+    adapter: Adapter, questions: Iterable[Conversation], tokens: Callable[[Rendered], Iterable[int]]
 ) -> list[int | RequestError]:
-    counts: list[int | RequestError] = []
-    for video in videos:
-        try:
-            rendered = await renderer.render(question_about(*video))
-        except RequestError as error:
-            counts.append(error)
-            continue
-        counts.append(sum(rendered.video_tokens))
-    return counts
+    async def count_all(renderer: Renderer) -> list[int | RequestError]:
+        counts: list[int | RequestError] = []
+        for question in questions:
+            try:
+                counts.append(sum(tokens(await renderer.render(question))))
+            except RequestError as error:
+                counts.append(error)
+        return counts
+
+    with renderer_without_engine(adapter) as renderer:
+        return asyncio.run(count_all(renderer))
 
 
-def question_about(width: int, height: int, frames: int) -> Conversation:
+def question_about_images(*sizes: tuple[int, int]) -> Conversation:
+    """A question about black images, each of a (width, height) in pixels."""
+    from PIL import Image
+
+    return Conversation.from_query("What is this?", images=[Image.new("RGB", size) for size in sizes])
+
+
+def question_about_video(width: int, height: int, frames: int) -> Conversation:
     """A question about a video of grey frames, half a second apart."""
     from PIL import Image
 
