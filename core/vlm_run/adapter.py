@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from vlm_run.boxes import Box, ImageSize, parse_boxes
-from vlm_run.errors import MediaError, VlmRunError
+from vlm_run.errors import VlmRunError
 from vlm_run.plugins.cpu_dtype import cpu_engine_kwargs, dtype_note
 from vlm_run.plugins.discovery import Plugin, Plugins
 from vlm_run.plugins.gpu_throughput import gpu_engine_kwargs
 from vlm_run.plugins.hook_call import call_hook
 from vlm_run.prompts.guard import Guard, control_tokens, cut_at_end_mark, with_end_mark
 from vlm_run.prompts.prompt import Prompt
-from vlm_run.prompts.support import check_images_rendered, check_takes_videos, with_task_text
+from vlm_run.prompts.support import check_images_rendered, check_takes_videos, video_facts, with_task_text
 from vlm_run.specs import Limits, ModelSpec
 from vlm_run.vision import pixel_bounds_unsupported
 
@@ -92,7 +92,8 @@ class Adapter:
 
         Raises:
             TemplateError: The chat template refuses the conversation.
-            ConversationError: The model has no such task, or takes no videos.
+            ConversationError: The model has no such task.
+            MediaError: There is a video, but the model takes none.
         """
         check_takes_videos(self.spec, conversation)
         if self.spec.reasoning_end is not None:
@@ -259,9 +260,8 @@ class Adapter:
         Raises:
             MediaError: The model takes no videos, or does not support `max_pixels` of a video.
         """
-        if self.spec.video is None:
-            raise MediaError(f"'{self.spec.model_type}' takes no videos")
-        return self.spec.video if selection is None else self.spec.video.bounded(selection.max_pixels)
+        facts = video_facts(self.spec)
+        return facts if selection is None else facts.bounded(selection.max_pixels)
 
     def count_video_tokens(
         self,

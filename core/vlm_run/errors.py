@@ -117,7 +117,7 @@ class ConversationError(RequestError):
 
 
 class MediaError(RequestError):
-    """An image cannot be fetched or decoded, or the media policy or the model refuses it."""
+    """An image or a video cannot be fetched or decoded, or the media policy or the model refuses it."""
 
 
 class MediaWarning(UserWarning):

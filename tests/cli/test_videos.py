@@ -91,4 +91,4 @@ def test_infer_refuses_a_video_without_a_question(clip: Path) -> None:
 def test_a_model_that_takes_no_videos_says_so_before_it_is_loaded(clip: Path) -> None:
     code, output = run("infer", "demo-llava", "What?", "--video", clip)
     assert code != 0
-    assert output == "'demo-llava' takes no videos"
+    assert output == "'demo-llava' takes no videos. Give frames as images, or use another model."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from vlm_run import Conversation, Frames, FrameSelection, Image, Registry, Request, Text, Video
-from vlm_run.errors import ConversationError, RequestError
+from vlm_run import Adapter, Conversation, Frames, FrameSelection, Image, Registry, Request, Text, Video
+from vlm_run.errors import ConversationError, MediaError, RequestError
 from vlm_run.prompts.conversation import with_media_parts
 
 
@@ -186,7 +187,23 @@ def test_a_prompt_has_the_models_placeholder_where_the_video_stands() -> None:
     assert f"user\n{video}{image}What happens?<|im_end|>" in prompt
 
 
-def test_a_model_without_videos_says_so() -> None:
+REFUSAL = "'llava1_5-7b-instruct' takes no videos. Give frames as images, or use another model."
+
+
+def test_a_model_without_videos_refuses_a_conversation_with_one() -> None:
     conversation = Conversation.from_query("What happens?", videos=["a.mp4"])
-    with pytest.raises(ConversationError, match="video 1: 'llava1_5-7b-instruct' takes no videos"):
+    with pytest.raises(MediaError, match=f"^message 1, video 1: {REFUSAL}$"):
         Registry.load("llava1_5-7b-instruct").render_prompt(conversation)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda adapter: adapter.video_facts(),
+        lambda adapter: adapter.count_video_tokens(640, 480, 8, fps=2.0),
+    ],
+    ids=["video_facts", "count_video_tokens"],
+)
+def test_a_model_without_videos_has_no_facts_and_no_counts_of_them(ask: Callable[[Adapter], Any]) -> None:
+    with pytest.raises(MediaError, match=f"^{REFUSAL}$"):
+        ask(Registry.load("llava1_5-7b-instruct"))

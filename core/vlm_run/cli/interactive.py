@@ -226,13 +226,11 @@ class Session:
         """Print the frames of a video that the model sees and their cost in tokens; the source as it is."""
         from vlm_run.explain.video_costs import video_costs
         from vlm_run.prompts.conversation import Conversation
-        from vlm_run.prompts.support import check_takes_videos
 
         if not source:
             raise VlmRunError("/video needs a video", hint="Write /video PATH_OR_URL.")
         conversation = Conversation.from_query("", videos=[source])
         try:
-            check_takes_videos(self._engine.adapter.spec, conversation)
             (cost,) = video_costs(self._engine.adapter, conversation, self._policy)
         except RequestError as error:
             raise VlmRunError(error.cause, hint=error.hint) from None

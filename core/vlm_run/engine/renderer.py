@@ -223,7 +223,12 @@ class Renderer:
             raise RequestError(f"vLLM cannot process the request: {error}") from error
 
     def check_media_count(self, conversation: Conversation) -> None:
-        """Raise `ConversationError` if there are more images or videos than the engine accepts."""
+        """Check that the engine accepts as many images and videos.
+
+        Raises:
+            ConversationError: There are more than the engine accepts.
+            MediaError: There are videos, but the model takes none.
+        """
         check_takes_videos(self._adapter.spec, conversation)
         videos = len(conversation.video_places())
         if videos and self._max_videos is not None and videos > self._max_videos:

@@ -7,8 +7,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_run.errors import MediaError, PluginError, TemplateError, UnknownTokenCountError
+from vlm_run.errors import PluginError, TemplateError, UnknownTokenCountError
 from vlm_run.hookspecs import hookimpl
+from vlm_run.prompts.support import video_facts
 from vlm_run.specs import Limits, ModelSpec
 
 if TYPE_CHECKING:
@@ -70,9 +71,7 @@ def count_image_tokens(model: ModelSpec, width: int, height: int) -> int:
 def count_video_tokens(
     model: ModelSpec, width: int, height: int, frames: int, fps: float, times: Sequence[float]
 ) -> int:
-    if model.video is None:
-        raise MediaError(f"'{model.model_type}' takes no videos")
-    return model.video.count(width, height, frames, fps, times)
+    return video_facts(model).count(width, height, frames, fps, times)
 
 
 @hookimpl

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vlm_run.errors import ConversationError, TemplateError, printable
+from vlm_run.errors import ConversationError, MediaError, TemplateError, printable
 from vlm_run.prompts.conversation import Conversation
 from vlm_run.prompts.prompt import Prompt
 from vlm_run.specs import ModelSpec
+from vlm_run.video import VideoFacts
 
 
 def with_task_text(spec: ModelSpec, conversation: Conversation) -> Conversation:
@@ -38,15 +39,32 @@ def task_text(spec: ModelSpec, task: str) -> str:
 
 
 def check_takes_videos(spec: ModelSpec, conversation: Conversation) -> None:
-    """Raise `ConversationError` if there are videos, but the model takes none."""
-    places = conversation.video_places()
-    if places and spec.video is None:
-        raise ConversationError(
+    """Raise `MediaError`, which names the first video, if there are videos but the model takes none."""
+    if places := conversation.video_places():
+        video_facts(spec, message_index=places[0][0], video_index=0)
+
+
+def video_facts(
+    spec: ModelSpec, *, message_index: int | None = None, video_index: int | None = None
+) -> VideoFacts:
+    """How the model sees a video.
+
+    Args:
+        spec: The model type.
+        message_index: Index of the message with the video, for the error.
+        video_index: Index of the video in the conversation, for the error.
+
+    Raises:
+        MediaError: The model takes no videos.
+    """
+    if spec.video is None:
+        raise MediaError(
             f"'{spec.model_type}' takes no videos",
             hint="Give frames as images, or use another model.",
-            message_index=places[0][0],
-            video_index=0,
+            message_index=message_index,
+            video_index=video_index,
         )
+    return spec.video
 
 
 def check_images_rendered(spec: ModelSpec, conversation: Conversation, prompt: Prompt) -> None:
