@@ -411,6 +411,21 @@ def test_image_parts_as_datasets_write_them(content: list[dict[str, Any]]) -> No
     assert said(row) == [("user", ["/data/a.png", "How many?"])]
 
 
+@pytest.mark.parametrize("column", ["images", "videos"])
+@pytest.mark.parametrize(
+    ("cell", "source"),
+    [
+        ({"path": "a", "bytes": b"data"}, b"data"),
+        ({"url": "http://host/b", "path": "/data/a"}, "/data/a"),
+        ({"url": "http://host/b", "base64": "AAAA"}, "AAAA"),
+        ({"url": "http://host/b", "path": None}, "http://host/b"),
+    ],
+)
+def test_of_an_object_with_several_sources_one_counts(column: str, cell: dict[str, Any], source: Any) -> None:
+    asked = conversation(read({"query": "How many?", column: [cell]}))
+    assert (asked.images or asked.videos) == (source,)
+
+
 def test_bytes_inside_a_message_are_its_image() -> None:
     part = {"type": "image", "image": {"bytes": b"png", "path": "a.png"}}
     assert said(read({"messages": [{"role": "user", "content": [part, TEXT]}]})) == [

@@ -292,10 +292,31 @@ def test_an_image_part_without_source_stands_for_an_image_given_beside(more: dic
     ]
 
 
-@pytest.mark.parametrize("image", [{"bytes": b"png", "path": "a.png"}, {"bytes": b"png", "path": None}])
-def test_an_image_may_be_given_as_datasets_write_it(image: dict[str, Any]) -> None:
-    conversation = Conversation.from_messages([_user([{"type": "image", "image": image}])])
-    assert conversation.images == (b"png",)
+# An object with several keys, and the one that counts.
+OBJECTS = [
+    ({"path": "a.png", "bytes": b"png"}, b"png"),
+    ({"path": "a.png", "bytes": None}, "a.png"),
+    ({"url": "http://host/a.png", "path": "a.png"}, "a.png"),
+    ({"url": "http://host/a.png", "base64": "iVBORw0KGgo="}, "iVBORw0KGgo="),
+    ({"url": "http://host/a.png"}, "http://host/a.png"),
+]
+
+
+@pytest.mark.parametrize(("image", "source"), OBJECTS)
+@pytest.mark.parametrize("key", ["image", "image_url"])
+def test_an_image_may_be_an_object(key: str, image: dict[str, Any], source: Any) -> None:
+    conversation = Conversation.from_messages([_user([{"type": key, key: image}])])
+    assert conversation.images == (source,)
+
+
+@pytest.mark.parametrize(("image", "source"), OBJECTS)
+def test_a_part_may_be_such_an_object_itself(image: dict[str, Any], source: Any) -> None:
+    assert Conversation.from_messages([_user([{"type": "image", **image}])]).images == (source,)
+
+
+def test_an_object_without_a_source_is_no_image() -> None:
+    with pytest.raises(ConversationError, match="message 1: part 1 of type 'image' has no image"):
+        Conversation.from_messages([_user([{"type": "image", "image": {"bytes": None, "path": None}}])])
 
 
 # --- Mistakes

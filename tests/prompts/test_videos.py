@@ -66,7 +66,7 @@ FRAMES = ("1.png", "2.png", "3.png")
         ({"frames": ["1.png", "2.png", "3.png"], "times": [0, 1.5, 4]}, Frames(FRAMES, (0.0, 1.5, 4.0))),
         ({"frames": ["1.png", "2.png", "3.png"], "sample_fps": 4}, Frames(FRAMES, (0.0, 0.25, 0.5))),
         (
-            {"frames": [{"bytes": b"1", "path": None}, {"bytes": None, "path": "2.png"}]},
+            {"frames": [{"bytes": b"1", "path": "1.png"}, {"path": "2.png", "url": "http://host/2.png"}]},
             Frames((b"1", "2.png")),
         ),
         (
@@ -94,6 +94,7 @@ def test_a_part_may_have_frames_with_their_times(part: dict[str, Any]) -> None:
     [
         ([], "video 1 has a video without frames"),
         ({"frames": "1.png"}, "'frames' of video 1 must be a list"),
+        (["1.png", {"bytes": None, "path": None}], "frame 2 of video 1 has no image"),
         ({"frames": ["1.png"], "times": [0, 1]}, "'times' of video 1 must be a list with a time for each of"),
         ({"frames": ["1.png", "2.png"], "times": [1, 1]}, "'times' of video 1 do not ascend"),
         ({"frames": ["1.png"], "times": ["0:01"]}, "'times' of video 1 is not a time in seconds: '0:01'"),

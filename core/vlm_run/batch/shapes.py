@@ -17,6 +17,7 @@ from vlm_run.batch.batch_line import read_body
 from vlm_run.batch.messages import name_images, read_messages
 from vlm_run.batch.reference import read_reference
 from vlm_run.errors import ConversationError
+from vlm_run.media.source import source_in
 from vlm_run.prompts.frames import FRAME_FIELDS
 from vlm_run.request import PIXEL_BOUNDS
 
@@ -29,8 +30,6 @@ COLUMNS = (
 
 # Columns that hold lists or objects. Where a cell is text, it may be their JSON.
 _STRUCTURED = ("history", "images", "videos", "messages", "conversations", "body", "sampling")
-# Keys with which Hugging Face's datasets and messages say where an image is.
-_SOURCE_KEYS = ("bytes", "path", "url", "image", "base64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +108,7 @@ def _read_videos(fields: Mapping[str, Any]) -> dict[str, Any]:
     videos = fields.get("videos", fields.get("video"))
     if videos is None:
         return {}
-    sources = [_read_video(video) for video in (videos if isinstance(videos, (list, tuple)) else [videos])]
-    return {"videos": sources, **_read_numbers(fields, FRAME_FIELDS)}
+    return {"videos": _sources_in(videos), **_read_numbers(fields, FRAME_FIELDS)}
 
 
 def _read_query(
@@ -154,18 +152,9 @@ def _read_messages(
 
 def _read_images(fields: Mapping[str, Any]) -> list[Any] | None:
     images = fields.get("images", fields.get("image"))
-    if images is None:
-        return None
-    return [_read_source(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
+    return None if images is None else _sources_in(images)
 
 
-def _read_video(video: Any) -> Any:
-    """Return the source of a video; frames with their times as they are."""
-    return video if isinstance(video, Mapping) and "frames" in video else _read_source(video)
-
-
-def _read_source(image: Any) -> Any:
-    """Return the source of an image that a Hugging Face dataset gives by its bytes, its path or both."""
-    if isinstance(image, Mapping):
-        return next((image[key] for key in _SOURCE_KEYS if image.get(key) is not None), None)
-    return image
+def _sources_in(cell: Any) -> list[Any]:
+    """Return the sources of the images or the videos in a cell, a list of them or a single one."""
+    return [source_in(each) for each in (cell if isinstance(cell, (list, tuple)) else [cell])]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,6 +71,36 @@ def page_name(document: str, number: int) -> str:
     return f"{document}{PAGE_MARK}{number}"
 
 
+SOURCE_KEYS = ("bytes", "base64", "path", "url")
+"""The keys under which an object has the source of an image or a video; the first that has a value counts.
+
+The data itself comes before its location, and a local file before an address: `datasets` and ms-swift write
+`bytes` and `path`, where the path is only the name of the file from which the bytes were read.
+"""
+
+
+def source_in(value: Any) -> Any:
+    """The source of an image or a video in an object of a row or a message; any other value as it is.
+
+    >>> source_in({"bytes": b"GIF89a", "path": "a.gif"})
+    b'GIF89a'
+    >>> source_in({"bytes": None, "path": "a.gif"})
+    'a.gif'
+    >>> source_in("a.gif")
+    'a.gif'
+
+    Args:
+        value: A source, or a mapping with one of `SOURCE_KEYS`, with `image` as in parts of messages, or with
+            `frames`, which stays as it is.
+
+    Returns:
+        None if a mapping has a value for none of them.
+    """
+    if not isinstance(value, Mapping) or value.get("frames") is not None:
+        return value
+    return next((value[key] for key in (*SOURCE_KEYS, "image") if value.get(key) is not None), None)
+
+
 _INVISIBLE = "\ufeff\u200b\u2060"  # byte order mark, zero-width space, word joiner
 
 
@@ -85,6 +116,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "PAGE_MARK",
     "PDF_SUFFIX",
+    "SOURCE_KEYS",
     "VIDEO_SUFFIXES",
     "Frames",
     "ImageSource",
@@ -92,5 +124,6 @@ __all__ = [
     "Path",
     "VideoSource",
     "page_name",
+    "source_in",
     "trimmed",
 ]

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from vlm_run.errors import ConversationError
-from vlm_run.media.source import Frames
+from vlm_run.media.source import Frames, source_in
 from vlm_run.video import FrameSelection
 
 FRAME_FIELDS = ("fps", "num_frames", "max_frames", "start", "end")
@@ -64,7 +64,7 @@ def read_video_source(value: Any, fields: Mapping[str, Any], what: str, message_
         message_index: The message that it belongs to, for errors.
 
     Raises:
-        ConversationError: There are no frames, or their times make no sense.
+        ConversationError: There are no frames, one has no image, or their times make no sense.
     """
     if isinstance(value, Mapping) and value.get("frames") is not None:
         fields, value = value, value["frames"]
@@ -77,14 +77,11 @@ def read_video_source(value: Any, fields: Mapping[str, Any], what: str, message_
     if not value:
         raise ConversationError(f"{what} has a video without frames", message_index=message_index)
     times = _read_times(fields, len(value), what, message_index)
-    return Frames(tuple(map(_read_frame, value)), times)
-
-
-def _read_frame(frame: Any) -> Any:
-    """The source of a frame, which a Hugging Face dataset gives by its bytes, its path or both."""
-    if not isinstance(frame, Mapping):
-        return frame
-    return next((frame[key] for key in ("bytes", "path", "url") if frame.get(key) is not None), frame)
+    frames = tuple(map(source_in, value))
+    for number, frame in enumerate(frames, 1):
+        if frame is None:
+            raise ConversationError(f"frame {number} of {what} has no image", message_index=message_index)
+    return Frames(frames, times)
 
 
 def _read_times(

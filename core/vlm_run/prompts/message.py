@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 from vlm_run.errors import ConversationError
-from vlm_run.media.source import ImageSource, VideoSource, trimmed
+from vlm_run.media.source import SOURCE_KEYS, ImageSource, VideoSource, source_in, trimmed
 from vlm_run.prompts.frames import read_selection, read_video_source
 from vlm_run.prompts.text import check_encodable
 from vlm_run.video import FrameSelection
@@ -22,15 +22,16 @@ _ROLES_WITH_IMAGES = ("user", "tool")
 # The types of parts, and the keys that hold their content.
 _TEXT_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _IMAGE_KEYS = {
-    "image": ("image", "url", "path", "base64", "bytes"),
+    "image": ("image", *SOURCE_KEYS),
     "image_url": ("image_url",),
     "input_image": ("image_url",),
 }
 _VIDEO_KEYS = {
-    "video": ("video", "frames", "url", "path", "base64", "bytes"),
+    "video": ("video", "frames", *SOURCE_KEYS),
     "video_url": ("video_url",),
 }
-_SOURCE_KEYS = (*_IMAGE_KEYS["image"], "image_url", "input_image", "image_file", "file_id", "data", "source")
+# An image part in which each of these is missing or null stands for an image given beside the messages.
+_SLOT_KEYS = (*_IMAGE_KEYS["image"], "image_url", "input_image", "image_file", "file_id", "data", "source")
 
 _TAG = re.compile(
     r"(?P<image><image>)\n?|<img>(?P<source>.*?)</img>\n?"
@@ -194,16 +195,13 @@ def is_empty_image(part: Mapping[str, Any]) -> bool:
     That is, it is of type `image`, as in Hugging Face's messages, and no key that could hold a source
     has a value; keys such as `text` and `index`, which datasets add, may have one.
     """
-    return part.get("type") == "image" and all(part.get(key) is None for key in _SOURCE_KEYS)
+    return part.get("type") == "image" and all(part.get(key) is None for key in _SLOT_KEYS)
 
 
 def _read_source(part: Mapping[str, Any], keys: Sequence[str]) -> Any:
     """Return the source of an image or a video part; None if it has none."""
-    source = next((part[key] for key in keys if part.get(key) is not None), None)
-    if isinstance(source, Mapping) and "frames" not in source:
-        # As OpenAI nests it, and as Hugging Face's datasets write images.
-        source = next((source[key] for key in ("url", "bytes", "path") if source.get(key) is not None), None)
-    return source
+    # It may be in an object, as OpenAI nests it and as `datasets` writes images.
+    return source_in(next((part[key] for key in keys if part.get(key) is not None), None))
 
 
 def read_bounds(
