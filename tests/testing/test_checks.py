@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,12 @@ FACTS |= dict(video=PooledVideo(image_size=336, patch_size=14), video_placeholde
 
 # A check, a fault (source added to the module, or a template), and what the check says of it.
 FAULTS: list[tuple[str, str, str, str]] = [
+    (
+        "checkpoint_tells_its_model_type",
+        "FACTS['config_match'] = {'text_config': {'hidden_size': 1}, 'text_config.hidden_size': 2}",
+        TEMPLATE,
+        "entries of `config_match` contradict each other",
+    ),
     (
         "conversations_render",
         "",
@@ -405,6 +412,32 @@ def test_a_detail_of_a_passed_check_is_reported(
     result = result_of(plugin(source, template), check)
     assert result.outcome == "skipped"
     assert message in result.detail
+
+
+@pytest.mark.parametrize(
+    ("smaller", "larger", "outcome"),
+    [
+        ({"config_match": {"hidden_size": 1}}, {"config_match": {"hidden_size": 2}}, "passed"),
+        ({"config_match": {"hidden_size": 1}}, {"config_match": {"hidden_size": 1}}, "failed"),
+        ({"config_match": {"hidden_size": 1}}, {"config_match": {"num_layers": 2}}, "passed"),
+        ({"template_match": "<think>"}, {}, "passed"),
+        ({"template_match": "<think>"}, {"template_match": "think"}, "failed"),
+        ({}, {}, "skipped"),
+    ],
+)
+def test_what_tells_two_model_types_apart_must_suffice(
+    plugin: Make, smaller: dict[str, Any], larger: dict[str, Any], outcome: str
+) -> None:
+    source = f"""
+    @hookimpl
+    def model_specs():
+        larger = {{**FACTS, "model_type": "acme-70b", **{larger}}}
+        return [ModelSpec(**FACTS, **{smaller}), ModelSpec(**larger)]
+    """
+    results = list(run_suite(plugin(source), {}, only="checkpoint_tells_its_model_type"))
+    assert results[0].outcome == outcome
+    if outcome != "passed":
+        assert "could be of several model types: acme-7b, acme-70b" in results[0].detail
 
 
 def test_every_check_has_a_plugin_that_breaks_it() -> None:

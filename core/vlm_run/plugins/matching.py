@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,9 @@ def model_type_of(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]
     Raises:
         UnknownModelError: Several model types fit equally well, or a file cannot be read.
     """
-    config = read_config(directory)
-    architectures = config.get("architectures") or []
-    fits = [
-        (fit, spec, plugin)
-        for spec, plugin in plugins.models()
-        if spec.architecture in architectures and (fit := _fit(spec, config)) is not None
-    ]
-    if not fits:
+    candidates = best_fits(read_config(directory), lambda: _chat_template(directory), plugins)
+    if not candidates:
         return None
-    best = max(fit for fit, _, _ in fits)
-    candidates = [(spec, plugin) for fit, spec, plugin in fits if fit == best]
-    if len(candidates) > 1:
-        candidates = _of_template(candidates, _chat_template(directory))
-        if not candidates:
-            return None
     if len(candidates) > 1:
         names = ", ".join(spec.model_type for spec, _ in candidates)
         raise UnknownModelError(
@@ -47,6 +35,27 @@ def model_type_of(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]
             hint="Give one of them, and the directory with --model (in Python: checkpoint=).",
         )
     return candidates[0]
+
+
+def best_fits(
+    config: Mapping[str, Any], chat_template: Callable[[], str], plugins: Plugins
+) -> list[tuple[ModelSpec, Plugin]]:
+    """The model types whose architecture and facts fit a checkpoint best, each with its plugin.
+
+    Args:
+        config: The checkpoint's `config.json`.
+        chat_template: Returns the source of its chat template; called if several model types fit its config.
+        plugins: The plugins whose model types are compared.
+    """
+    architectures = config.get("architectures") or []
+    fits = [
+        (fit, spec, plugin)
+        for spec, plugin in plugins.models()
+        if spec.architecture in architectures and (fit := _fit(spec, config)) is not None
+    ]
+    best = max((fit for fit, _, _ in fits), default=0)
+    candidates = [(spec, plugin) for fit, spec, plugin in fits if fit == best]
+    return candidates if len(candidates) < 2 else _of_template(candidates, chat_template())
 
 
 def read_config(directory: Path) -> dict[str, Any]:

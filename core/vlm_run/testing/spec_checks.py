@@ -1,12 +1,15 @@
-"""Checks of a plugin as a package: its specs, its contract version and its import."""
+"""Checks of a plugin as a package, its specs, its contract version and its import, and of each spec."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from vlm_run.hookspecs import CONTRACT_VERSION
-from vlm_run.testing.subject import CheckFailed, CheckSkipped, PluginSubject
+from vlm_run.plugins.matching import best_fits
+from vlm_run.testing.subject import CheckFailed, CheckSkipped, ModelSubject, PluginSubject
 
 _HEAVY = ("torch", "transformers", "vllm", "torchvision", "tensorflow", "jax")
 _IMPORT = """
@@ -53,3 +56,30 @@ def import_is_light(subject: PluginSubject) -> None:
         raise CheckFailed(
             f"importing {module} imports {', '.join(heavy)}", hint="Import it inside the hook that needs it."
         )
+
+
+def checkpoint_tells_its_model_type(subject: ModelSubject) -> None:
+    """`config_match` and `template_match` distinguish its checkpoints from those of other model types."""
+    spec = subject.spec
+    if spec.replaced_by is not None:
+        raise CheckSkipped("no vLLM version that vlm-run supports serves it")
+    config: Mapping[str, Any] = {"architectures": [spec.architecture]}
+    for key, value in spec.config_match.items():
+        config = _with_entry(config, key, value)
+    fits = best_fits(config, lambda: spec.template_match or "", subject.plugins)
+    found = [fit.model_type for fit, _ in fits]
+    if found == [spec.model_type]:
+        return
+    if spec.model_type not in found:
+        raise CheckFailed("no `config.json` fits it: entries of `config_match` contradict each other")
+    outcome = CheckFailed if spec.config_match or spec.template_match else CheckSkipped
+    raise outcome(
+        f"a checkpoint directory could be of several model types: {', '.join(found)}",
+        hint="State in `config_match` or `template_match` what only its checkpoints have.",
+    )
+
+
+def _with_entry(config: Mapping[str, Any], key: str, value: Any) -> Mapping[str, Any]:
+    """A config with a value at a dotted key."""
+    first, _, rest = key.partition(".")
+    return {**config, first: _with_entry(config.get(first, {}), rest, value) if rest else value}

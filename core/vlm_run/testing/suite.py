@@ -33,6 +33,7 @@ PLUGIN_CHECKS: tuple[PluginCheck, ...] = (
     spec_checks.import_is_light,
 )
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
+    spec_checks.checkpoint_tells_its_model_type,
     prompt_checks.conversations_render,
     prompt_checks.every_text_is_in_the_prompt,
     prompt_checks.one_placeholder_for_each_image,

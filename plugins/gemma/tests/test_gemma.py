@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,16 +57,3 @@ def test_tokens_are_not_counted_with_pan_and_scan() -> None:
     adapter = Registry.load(MODEL_TYPE).with_engine_kwargs({"mm_processor_kwargs": {"do_pan_and_scan": True}})
     with pytest.raises(UnknownTokenCountError, match="do_pan_and_scan"):
         adapter.count_image_tokens(2000, 500)
-
-
-@pytest.mark.parametrize(("hidden_size", "size"), [(2560, "4b"), (3840, "12b"), (5376, "27b")])
-def test_a_checkpoint_directory_is_recognized_by_its_size(
-    hidden_size: int, size: str, tmp_path: Path
-) -> None:
-    config = {
-        "architectures": ["Gemma3ForConditionalGeneration"],
-        "text_config": {"hidden_size": hidden_size, "vocab_size": 262208},
-        "vision_config": {"image_size": 896},
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert Registry.load(tmp_path).spec.model_type == f"gemma-3-{size}-it"

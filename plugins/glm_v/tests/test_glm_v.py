@@ -1,4 +1,4 @@
-"""GLM-V: prompts as the published templates render them, image tokens, bounds on areas, checkpoints."""
+"""GLM-V: prompts as the published templates render them, image tokens, bounds on areas."""
 
 from __future__ import annotations
 
@@ -162,22 +162,6 @@ def test_bounds_on_areas_are_given_in_the_processors_unit() -> None:
     assert adapter.resized(2000, 2000) == (980, 980)
     ignored = adapter.with_engine_kwargs({"mm_processor_kwargs": {"max_pixels": 100000}})
     assert ignored.resized(2000, 2000) == (980, 980)
-
-
-@pytest.mark.parametrize(
-    ("model_type", "config"),
-    [
-        ("glm-4_1v-9b-thinking", {"image_token_id": 151343}),
-        ("glm-4_6v-flash", {"image_token_id": 151363}),
-        ("glm-4_5v", {"text_config": {"max_position_embeddings": 65536}}),
-        ("glm-4_6v", {"text_config": {"max_position_embeddings": 131072}}),
-        ("glm-ocr", {}),
-    ],
-)
-def test_a_checkpoint_tells_its_model_type(model_type: str, config: dict[str, Any], tmp_path: Path) -> None:
-    architecture = Registry.load(model_type).spec.architecture
-    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture], **config}))
-    assert Registry.load(tmp_path).spec.model_type == model_type
 
 
 def test_boxes_of_the_form_in_the_readme_of_glm_v() -> None:

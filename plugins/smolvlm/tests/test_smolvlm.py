@@ -1,8 +1,7 @@
-"""SmolVLM, SmolVLM2 and Idefics3: prompts, tiles as vLLM's and transformers' own, checkpoints."""
+"""SmolVLM, SmolVLM2 and Idefics3: prompts, and tiles as vLLM's and transformers' own."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,7 @@ from hypothesis import strategies as st
 
 from vlm_run import Conversation, Limits, Registry, UnknownTokenCountError
 from vlm_run.testing.conversations import IMAGE, assistant, system, user
-from vlm_run_smolvlm import model_specs
 from vlm_run_smolvlm.vision import SplitImage
-
-SPECS = {spec.model_type: spec for spec in model_specs()}
 
 # Worked by hand from the chat template of the checkpoints; BOS is their first token.
 PROMPTS: dict[str, tuple[list[dict[str, Any]], str]] = {
@@ -96,12 +92,3 @@ def test_tokens_are_not_counted_for_more_tiles_than_there_are_tags() -> None:
     larger = adapter.with_engine_kwargs({"mm_processor_kwargs": {"size": {"longest_edge": 4096}}})
     with pytest.raises(UnknownTokenCountError, match="not for 8 x 8"):
         larger.count_image_tokens(640, 640)
-
-
-@pytest.mark.parametrize("model_type", SPECS)
-def test_a_checkpoint_tells_its_model_type_by_its_language_model(model_type: str, tmp_path: Path) -> None:
-    spec = SPECS[model_type]
-    text_config = {key.removeprefix("text_config."): value for key, value in spec.config_match.items()}
-    config = {"architectures": [spec.architecture], "text_config": text_config}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert Registry.load(tmp_path).spec.model_type == model_type
