@@ -14,7 +14,7 @@ import pytest
 
 from .hub import StandInHub, stand_in_hub
 
-modelscope = pytest.mark.skipif(find_spec("modelscope") is None, reason="needs vlm-run[modelscope]")
+modelscope = pytest.mark.skipif(find_spec("modelscope_hub") is None, reason="needs vlm-run[modelscope]")
 HUBS = ("huggingface", pytest.param("modelscope", marks=modelscope))
 FILES = {
     "config.json": b'{"architectures": ["Qwen2VLForConditionalGeneration"]}',
@@ -27,7 +27,8 @@ NEEDED = {"config.json", "model.safetensors", "tokenizer.json"}
 LOAD = """
 import sys
 from vlm_run import Registry
-print(Registry.load(sys.argv[1], hub="modelscope").source)
+for model in sys.argv[1:]:
+    print(Registry.load(model, hub="modelscope").source)
 """
 COMMAND = "from vlm_run.cli import main; main()"
 
@@ -76,18 +77,20 @@ def test_pull_takes_a_repository_that_no_plugin_serves(name: str, hub: StandInHu
 
 @modelscope
 def test_a_model_is_loaded_from_modelscope(hub: StandInHub, tmp_path: Path) -> None:
-    environment = hub.environment(str(tmp_path))
-    for model in ("qwen2-vl-7b-instruct", "Qwen/Qwen2-VL-7B-Instruct", "qwen/Qwen2-VL-7B-Instruct"):
-        done = run(LOAD, model, environment=environment)
-        assert done.returncode == 0, done.stderr
-        assert (Path(done.stdout.strip()) / "model.safetensors").is_file()
+    models = ("qwen2-vl-7b-instruct", "Qwen/Qwen2-VL-7B-Instruct", "qwen/Qwen2-VL-7B-Instruct")
+    done = run(LOAD, *models, environment=hub.environment(str(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    for model, directory in zip(models, done.stdout.splitlines(), strict=True):
+        assert (Path(directory) / "model.safetensors").is_file(), model
     assert sorted(hub.served) == sorted(NEEDED)
 
 
 def test_a_directory_is_used_as_it_is_with_modelscope(hub: StandInHub, tmp_path: Path) -> None:
-    for model in ("demo-llava", str(Path(__file__).parents[2] / "plugins/demo/vlm_run_demo/checkpoint")):
-        done = run(LOAD, model, environment=hub.environment(str(tmp_path)))
-        assert (Path(done.stdout.strip()) / "config.json").is_file(), done.stderr
+    models = ("demo-llava", str(Path(__file__).parents[2] / "plugins/demo/vlm_run_demo/checkpoint"))
+    done = run(LOAD, *models, environment=hub.environment(str(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    for model, directory in zip(models, done.stdout.splitlines(), strict=True):
+        assert (Path(directory) / "config.json").is_file(), model
     assert hub.served == []
 
 
@@ -140,7 +143,7 @@ def test_no_network_is_said(changed: dict[str, str], message: str, hub: StandInH
 
 
 def test_a_missing_library_is_said(hub: StandInHub, tmp_path: Path) -> None:
-    hidden = "import sys; sys.modules['modelscope'] = None; " + COMMAND
+    hidden = "import sys; sys.modules['modelscope_hub'] = None; " + COMMAND
     environment = hub.environment(str(tmp_path))
     done = run(hidden, "pull", "qwen2-vl-7b-instruct", "--hub", "modelscope", environment=environment)
     assert done.returncode == 2

@@ -72,19 +72,18 @@ def _from_huggingface(repository: str) -> Path:
 
 
 def _from_modelscope(repository: str) -> Path:
-    # vLLM's variable for downloads would have this library patch others.
+    # Its client alone: the library `modelscope`, which downloads with it, imports torch.
     try:
-        from modelscope.hub.api import HubApi
-        from modelscope.hub.snapshot_download import snapshot_download
+        from modelscope_hub import HubApi
     except ImportError:
         raise DownloadError(
-            "downloads from ModelScope need its library, which is not installed",
+            "downloads from ModelScope need its client, modelscope-hub, which is not installed",
             hint="pip install 'vlm-run[modelscope]'",
         ) from None
     try:
-        listed = HubApi().get_model_files(repository, recursive=True)
-        files = [str(file["Path"]) for file in listed]
-        return Path(snapshot_download(repository, ignore_patterns=_unused(files)))
+        hub = HubApi()
+        files = [file.path for file in hub.list_repo_files(repository, "model")]
+        return Path(hub.download_repo(repository, "model", ignore_patterns=_unused(files)))
     except Exception as error:
         hint = "Check the network and the repository's name; MODELSCOPE_ENDPOINT names another address."
         raise _failed(repository, "ModelScope", error, hint) from None
