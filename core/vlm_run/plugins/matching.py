@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def model_type_of(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]
     Raises:
         UnknownModelError: Several model types fit equally well, or a file cannot be read.
     """
-    candidates = best_fits(read_config(directory), lambda: _chat_template(directory), plugins)
+    candidates = best_fits(read_config(directory), lambda: _chat_template(directory), plugins.models())
     if not candidates:
         return None
     if len(candidates) > 1:
@@ -38,19 +38,21 @@ def model_type_of(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]
 
 
 def best_fits(
-    config: Mapping[str, Any], chat_template: Callable[[], str], plugins: Plugins
+    config: Mapping[str, Any],
+    chat_template: Callable[[], str],
+    models: Iterable[tuple[ModelSpec, Plugin]],
 ) -> list[tuple[ModelSpec, Plugin]]:
     """The model types whose architecture and facts fit a checkpoint best, each with its plugin.
 
     Args:
         config: The checkpoint's `config.json`.
         chat_template: Returns the source of its chat template; called if several model types fit its config.
-        plugins: The plugins whose model types are compared.
+        models: The model types to compare, each with its plugin.
     """
     architectures = config.get("architectures") or []
     fits = [
         (fit, spec, plugin)
-        for spec, plugin in plugins.models()
+        for spec, plugin in models
         if spec.architecture in architectures and (fit := _fit(spec, config)) is not None
     ]
     best = max((fit for fit, _, _ in fits), default=0)

@@ -59,15 +59,16 @@ def import_is_light(subject: PluginSubject) -> None:
 
 
 def checkpoint_tells_its_model_type(subject: ModelSubject) -> None:
-    """`config_match` and `template_match` distinguish its checkpoints from those of other model types."""
+    """`config_match` and `template_match` fit its checkpoints only, among the model types of the plugin."""
     spec = subject.spec
     if spec.replaced_by is not None:
         raise CheckSkipped("no vLLM version that vlm-run supports serves it")
     config: Mapping[str, Any] = {"architectures": [spec.architecture]}
     for key, value in spec.config_match.items():
         config = _with_entry(config, key, value)
-    fits = best_fits(config, lambda: spec.template_match or "", subject.plugins)
-    found = [fit.model_type for fit, _ in fits]
+    # Not those of other plugins: a plugin may serve fine-tuned weights of a model type of another one.
+    models = [(each, subject.plugin) for each in subject.plugin.specs]
+    found = [fit.model_type for fit, _ in best_fits(config, lambda: spec.template_match or "", models)]
     if found == [spec.model_type]:
         return
     if spec.model_type not in found:
