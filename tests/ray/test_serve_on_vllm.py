@@ -10,13 +10,13 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import psutil
 import pytest
 
-from ..server.conftest import MODEL, Server, unique_image
+from ..server.conftest import LONG_ANSWER_TOKENS, MODEL, Server, rest_of, unique_image
 
 KEY = "secret"
 
@@ -62,20 +62,17 @@ def test_keys_errors_limits_and_endpoints_are_those_of_one_server(server: Server
     assert named.headers.get_list("x-request-id") == ["mine"]
 
 
-def server_load(server: Server) -> float:
-    return server.metric("vllm:num_requests_running{")
-
-
 def test_sigterm_lets_running_requests_finish(server: Server) -> None:
     family = psutil.Process(server.process.pid).children(recursive=True)
-    body = {"max_tokens": 300, "ignore_eos": True}
-    with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(server.chat, "Who are you?", **body) for _ in range(4)]
-        while server_load(server) < 1:
-            time.sleep(0.05)
+    with ExitStack() as open_streams:
+        streams = [open_streams.enter_context(server.long_answer()) for _ in range(4)]
+        answers = [response.iter_lines() for response in streams]
+        # A request that has not reached the replica yet would rightly be refused.
+        begun = [next(lines) for lines in answers]
         os.kill(server.process.pid, signal.SIGTERM)
-        answers = [each.result() for each in asked]
-    assert [answer.json()["usage"]["completion_tokens"] for answer in answers] == [300] * 4
+        assert all(first.startswith("data: ") for first in begun)
+        for lines in answers:
+            assert rest_of(lines)[-1]["usage"]["completion_tokens"] == LONG_ANSWER_TOKENS
     assert server.process.wait(300) == 0
     _, alive = psutil.wait_procs(family, timeout=120)
     assert alive == []

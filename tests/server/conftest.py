@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from vlm_run_demo.drawing import COLOURS, Scene, Shape, paint
 from ..media.conftest import Server as ImageServer
 
 START_SECONDS = 600
+LONG_ANSWER_TOKENS = 300
 SEED_MODELS = ("llava1_6-vicuna-13b-instruct", "phi3-vision-128k-instruct")
 MODEL = "demo-llava"
 QUESTION = "How many red circles are there?"
@@ -48,6 +50,13 @@ def unique_image(seed: int) -> tuple[str, str]:
     image = draw(count)
     image.putpixel((0, 0), (seed % 256, seed // 256 % 256, 77))
     return base64_of(image), str(count)
+
+
+def rest_of(lines: Iterator[str]) -> list[dict[str, Any]]:
+    """The chunks of a streamed answer that are left."""
+    *chunks, end = [line.removeprefix("data: ") for line in lines if line]
+    assert end == "[DONE]"
+    return [json.loads(chunk) for chunk in chunks]
 
 
 def png(image: Image.Image) -> bytes:
@@ -124,6 +133,18 @@ class Server:
         assert error["code"] == 400
         message: str = error["message"]
         return message
+
+    def long_answer(self, **fields: Any) -> AbstractContextManager[httpx.Response]:
+        """A streamed answer of `LONG_ANSWER_TOKENS` tokens, which ends with its usage."""
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": "What can you do?"}],
+            "max_tokens": LONG_ANSWER_TOKENS,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        return self.http.stream("POST", "/v1/chat/completions", json={**body, **fields})
 
     def metric(self, name: str) -> float:
         """The sum of the metric's samples whose name and labels begin so."""

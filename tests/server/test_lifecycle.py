@@ -9,9 +9,8 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -21,52 +20,35 @@ from safetensors.torch import save_file
 
 from vlm_run_demo import CHECKPOINT
 
-from .conftest import MODEL, Server, StartServer, unique_image
-
-ANSWER_TOKENS = 300
+from .conftest import LONG_ANSWER_TOKENS, MODEL, Server, StartServer, rest_of, unique_image
 
 
-def stream(server: Server, number: int) -> list[dict[str, Any]]:
-    """The chunks of a long answer about an image."""
-    body = {
-        "model": MODEL,
-        "messages": [{"role": "user", "content": "What is in the picture?"}],
-        "images": [unique_image(number)[0]],
-        "max_tokens": ANSWER_TOKENS,
-        "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    lines = []
-    with (
-        httpx.Client(timeout=600) as http,
-        http.stream("POST", f"{server.url}/v1/chat/completions", json=body) as response,
-    ):
-        assert response.status_code == 200
-        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
-    assert lines.pop() == "[DONE]"
-    return [json.loads(line) for line in lines]
-
-
-def running(server: Server) -> float:
-    return server.metric("vllm:num_requests_running{")
+def engine_core(server: Server) -> psutil.Process:
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    (core,) = [child for child in children if "EngineCore" in child.name()]
+    return core
 
 
 def test_sigterm_lets_running_requests_finish_and_refuses_new_ones(start_server: StartServer) -> None:
     server = start_server("--host", "0.0.0.0", "--allow-private-media")
     assert "WARNING: listening at 0.0.0.0 without --api-key" in server.log
     children = psutil.Process(server.process.pid).children(recursive=True)
-    with ThreadPoolExecutor(8) as pool:
-        streams = [pool.submit(stream, server, number) for number in range(8)]
-        while running(server) < 8:
-            time.sleep(0.02)
+    with ExitStack() as open_streams:
+        streams = [
+            open_streams.enter_context(server.long_answer(images=[unique_image(number)[0]]))
+            for number in range(8)
+        ]
+        answers = [response.iter_lines() for response in streams]
+        assert all(next(lines).startswith("data: ") for lines in answers)
+        core = engine_core(server)
+        core.suspend()  # so that the answers cannot end before the server refuses
         server.process.send_signal(signal.SIGTERM)
         wait_until_refused(server)
-        assert not all(answer.done() for answer in streams)
-        for answer in streams:
-            chunks = answer.result()
-            assert chunks[-1]["usage"]["completion_tokens"] == ANSWER_TOKENS
-            assert chunks[-2]["choices"][0]["finish_reason"] == "length"
+        core.resume()
+        for lines in answers:
+            *_, last, usage = rest_of(lines)
+            assert last["choices"][0]["finish_reason"] == "length"
+            assert usage["usage"]["completion_tokens"] == LONG_ANSWER_TOKENS
     assert server.process.wait(60) == 0
     _, alive = psutil.wait_procs(children, timeout=120)
     assert alive == []
@@ -85,8 +67,7 @@ def test_a_dead_engine_shows_in_health_and_ends_the_server_with_an_error(start_s
     server = start_server()
     assert server.http.get("/health").status_code == 200
     children = psutil.Process(server.process.pid).children(recursive=True)
-    (engine,) = [child for child in children if "EngineCore" in child.name()]
-    engine.kill()
+    engine_core(server).kill()
     until = time.monotonic() + 120
     while (health := server.http.get("/health").status_code) == 200 and time.monotonic() < until:
         time.sleep(0.05)
@@ -172,15 +153,12 @@ def test_a_lora_adapter_is_served_at_a_socket_of_the_file_system(
 def ask_and_interrupt(server: Server) -> None:
     """Ctrl-C in a terminal, which all processes hear, lets an answer finish."""
     main = psutil.Process(server.process.pid)
-    body = {"model": MODEL, "stream": True, "max_tokens": ANSWER_TOKENS, "ignore_eos": True}
-    asked = {**body, "messages": [{"role": "user", "content": "What can you do?"}]}
-    with server.http.stream("POST", "/v1/chat/completions", json=asked) as response:
+    with server.long_answer() as response:
         lines = response.iter_lines()
         next(lines)
         for process in [*main.children(recursive=True), main]:
             process.send_signal(signal.SIGINT)
-        *_, last = [line for line in lines if line]
-    assert last == "data: [DONE]"
+        assert rest_of(lines)[-1]["usage"]["completion_tokens"] == LONG_ANSWER_TOKENS
     assert server.process.wait(60) == 0
 
 
