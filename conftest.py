@@ -38,6 +38,8 @@ NOT_VLLM = ("tests/media",)
 """Where a fixture with such a name starts something else."""
 SHARED = (*ENGINES, "cluster")
 """Fixtures that are expensive to start, of which one worker has the only one."""
+BESIDE = {"tests/engine/test_renderer_pool.py:pooled": ".:engine"}
+"""Fixtures that run in the worker of another one, since some tests compare the two."""
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +67,8 @@ def _group(item: pytest.Item) -> str | None:
     for name in SHARED:
         if name in fixtures:
             (*_, definition) = item._fixtureinfo.name2fixturedefs[name]  # type: ignore[attr-defined]
-            return f"{definition.baseid}:{name}"
+            group = f"{definition.baseid}:{name}"
+            return BESIDE.get(group, group)
     return None if _starts_vllm(item) else item.nodeid.partition("::")[0]
 
 

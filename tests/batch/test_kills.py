@@ -30,6 +30,6 @@ def test_kills_lose_no_row_and_double_none(
     kill_batch: Any, engine: Engine, tmp_path: Path, kills: int, unordered: bool
 ) -> None:
     tally = kill_batch.kill_again_and_again(
-        engine, tmp_path, rows=30 * kills, kills=kills, seed=kills, unordered=unordered
+        engine, tmp_path, rows=12 * kills, kills=kills, seed=kills, unordered=unordered
     )
     assert tally == kill_batch.Tally(kills=kills, lost=0, doubled=0, differing=0)

@@ -26,6 +26,7 @@ def cluster() -> Iterator[Cluster]:
     ):
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.setenv("RAY_TMPDIR", directory)
+        environment.setenv("RAY_worker_niceness", "0")  # as `joined` has it; tests run beside engines
         head = {"num_cpus": 8, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
         running = Cluster(initialize_head=True, head_node_args=head)
         ray.init(address=running.address, log_to_driver=False, logging_level="error")

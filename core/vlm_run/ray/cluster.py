@@ -99,6 +99,8 @@ def joined(address: str | None, *, log_to_driver: bool = False, **options: Any) 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
         options.setdefault("include_dashboard", False)
+        # Ray gives its workers a low priority, at which an engine waits for whatever else the machine does.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         ray.init(
             address or "local",
