@@ -1,6 +1,6 @@
 """Checkpoint directories with real dimensions and no weights: python benchmarks/checkpoints.py DIRECTORY
 
-For `--load-format dummy`, with which vLLM initialises a model with random weights. The dimensions are
+For `--load-format dummy`, with which vLLM initializes a model with random weights. The dimensions are
 those of config.json on the hub. The tokenizer has one token per byte, so the ids of the control tokens
 differ from the hub's. Prints the model types with their directories.
 """

@@ -27,7 +27,7 @@ NAMED = {
     "video_token": "<video>",
 }
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
-NORMALISED = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+NORMALIZED = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
 @pytest.fixture(scope="session")
@@ -64,13 +64,13 @@ def vlm_run_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
             "image_processor_type": "GotOcr2ImageProcessorFast",
             "processor_class": "InternVLProcessor",
             "size": square,
-            **NORMALISED,
+            **NORMALIZED,
         },
         "video_preprocessor_config.json": {
             "video_processor_type": "InternVLVideoProcessor",
             "processor_class": "InternVLProcessor",
             "size": square,
-            **NORMALISED,
+            **NORMALIZED,
         },
     }
     for name, content in files.items():

@@ -51,7 +51,7 @@ class ImageProcessor:
         }
 
     def _large_view(self, image: Image.Image) -> torch.Tensor:
-        """The image resized, padded with white to whole crops and normalised, (3, height, width)."""
+        """The image resized, padded with white to whole crops and normalized, (3, height, width)."""
         tall = image.width < image.height
         if tall:  # as published, so that rounding and padding are the same
             image = image.transpose(Image.Transpose.TRANSPOSE)
