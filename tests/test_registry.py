@@ -102,6 +102,7 @@ def test_model_types_are_listed_in_order() -> None:
     ("typo", "nearest"),
     [
         ("llava1_6-mistral-7b", "llava1_6-mistral-7b-instruct"),
+        ("qwen2-vl-2b", "qwen2-vl-2b-instruct"),  # though "qwen-vl" is closer to it
         ("qwen2-vl-7b-instuct", "qwen2-vl-7b-instruct"),
         ("PHI3_VISION", "phi3-vision-128k-instruct"),
     ],

@@ -23,25 +23,29 @@ def printable(text: str, most: int = 60) -> str:
 def did_you_mean(
     name: str, known: Iterable[str], *, most: int = 1, key: Callable[[str], str] = str
 ) -> str | None:
-    """The hint for a misspelt name: the known names closest to it.
+    """The hint for a misspelt or incomplete name: the known names that begin with it, or else the closest.
 
-    >>> did_you_mean("max_num_seq", ["max_num_seqs", "max_model_len"])
+    >>> did_you_mean("max_nun_seqs", ["max_num_seqs", "max_model_len"])
     "Did you mean 'max_num_seqs'?"
+    >>> did_you_mean("qwen2-vl-2b", ["qwen-vl", "qwen2-vl-2b-instruct"])
+    "Did you mean 'qwen2-vl-2b-instruct'?"
 
     Args:
         name: The name as written.
         known: The names to choose from.
-        most: How many to offer at most, the closest first.
+        most: How many to offer at most, the shortest or the closest first.
         key: Maps every name to the form in which names are compared.
 
     Returns:
         A question, or None if no known name is close.
     """
     names = {key(each): each for each in known}
-    near = [f"'{names[form]}'" for form in get_close_matches(key(name), names, n=most)]
+    wanted = key(name)
+    completions = sorted((form for form in names if form.startswith(wanted)), key=len) if wanted else []
+    near = completions[:most] or get_close_matches(wanted, names, n=most)
     if not near:
         return None
-    *others, last = near
+    *others, last = (f"'{names[form]}'" for form in near)
     return f"Did you mean {', '.join(others)} or {last}?" if others else f"Did you mean {last}?"
 
 
