@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from click.testing import Result
@@ -11,9 +16,22 @@ from typer.testing import CliRunner
 
 from vlm_run import Engine, MediaPolicy
 from vlm_run.adapter import Adapter
-from vlm_run.cli import app
+from vlm_run.cli import app, main
 
 Run = Callable[..., Result]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run `vlm-run WORDS` as the installed script does, without the second that a process takes."""
+    output, errors = StringIO(), StringIO()
+    with (
+        patch.object(sys, "argv", ["vlm-run", *words]),
+        redirect_stdout(output),
+        redirect_stderr(errors),
+        pytest.raises(SystemExit) as leaving,
+    ):
+        main()
+    return subprocess.CompletedProcess(words, leaving.value.code or 0, output.getvalue(), errors.getvalue())
 
 
 class BorrowedEngine:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 from vlm_run.cli.app_command import free_port
 
-VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
+from .conftest import run
 
 
 def test_the_page_gets_the_first_free_port_of_its_own_so_that_the_browser_finds_its_history() -> None:
@@ -21,15 +18,11 @@ def test_the_page_gets_the_first_free_port_of_its_own_so_that_the_browser_finds_
 
 
 def test_it_takes_the_options_of_serve_and_none_that_would_contradict_it() -> None:
-    done = subprocess.run(
-        [VLM_RUN, "app", "--help"], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run("app", "--help")
     assert done.returncode == 0
     for option in ("--port", "--api-key", "--max-model-len", "--no-browser"):
         assert option in done.stdout
     assert "--ui" not in done.stdout
-    wrong = subprocess.run(
-        [VLM_RUN, "app", "nonesuch"], capture_output=True, text=True, timeout=120, check=False
-    )
+    wrong = run("app", "nonesuch")
     assert wrong.returncode == 2
     assert "nonesuch" in wrong.stderr

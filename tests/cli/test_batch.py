@@ -1,4 +1,4 @@
-"""`vlm-run infer --val_dataset` as a user runs it, in processes of its own."""
+"""`vlm-run infer --val_dataset` as a user runs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vlm_run.cli import progress as progress_module
 from vlm_run.cli.batch import default_result_path
 from vlm_run_demo.showcase import draw
 
-from .conftest import Run
+from .conftest import Run, run
 
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
 IMAGE, TURNS = draw(7)
@@ -29,13 +29,7 @@ IMAGE, TURNS = draw(7)
 def command(directory: Path, *words: str) -> list[str]:
     """As on ms-swift's page, and where the results go."""
     model = ["--model_type", "demo-llava", "--infer_backend", "vllm"]
-    return [VLM_RUN, "infer", *model, "--result-path", str(directory / "out.jsonl"), *words]
-
-
-def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(directory, *words), capture_output=True, text=True, timeout=600, check=False
-    )
+    return ["infer", *model, "--result-path", str(directory / "out.jsonl"), *words]
 
 
 @pytest.fixture(scope="module")
@@ -54,22 +48,21 @@ def test_a_failed_row_makes_the_exit_code_3_and_can_be_retried_until_it_is_0(
     run_on_engine: Run, directory: Path
 ) -> None:
     data = ["--val_dataset", f"{directory / 'd.jsonl'}#100", "--map", "text=query"]
-    first = run_on_engine(*command(directory, *data, "--json", "--metric", "anls")[1:])
+    first = run_on_engine(*command(directory, *data, "--json", "--metric", "anls"))
     assert first.exit_code == 3, first.stderr
     summary = json.loads(first.stdout)
     assert (summary["rows"], summary["failed"]) == (len(TURNS) + 1, 1)
     assert summary["metrics"] == {"references": len(TURNS), "exact_match": 1.0, "anls": 1.0}
 
-    # What needs no engine, in processes of its own.
-    again = run(directory, *data)
+    again = run(*command(directory, *data))  # without an engine: every row has an answer
     assert again.returncode == 3
     assert f"1 failed ({len(TURNS) + 1} of them in an earlier run)" in again.stdout
-    other = run(directory, *data, "--temperature", "0.5")
+    other = run(*command(directory, *data, "--temperature", "0.5"))
     assert other.returncode == 2
     assert "sampling.temperature was 0.0, is 0.5" in other.stderr
 
     IMAGE.save(directory / "missing.png")
-    retried = run_on_engine(*command(directory, *data, "--retry-errors")[1:])
+    retried = run_on_engine(*command(directory, *data, "--retry-errors"))
     assert retried.exit_code == 0, retried.stderr
     assert f"{len(TURNS) + 1} rows answered, 0 failed" in retried.stdout
     lines = [json.loads(line) for line in (directory / "out.jsonl").read_text().splitlines()]
@@ -85,7 +78,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     lines = [json.dumps({"query": question, "images": [f"{seed}.png"]}) + "\n" for seed in range(10)]
     (tmp_path / "d.jsonl").write_text("".join(lines) * (rows // 10))
     running = subprocess.Popen(
-        command(tmp_path, "--val_dataset", str(tmp_path / "d.jsonl")),
+        [VLM_RUN, *command(tmp_path, "--val_dataset", str(tmp_path / "d.jsonl"))],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -122,9 +115,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_told_before_the_engine_starts(words: list[str], says: str) -> None:
-    done = subprocess.run(
-        [VLM_RUN, "infer", "demo-llava", *words], capture_output=True, text=True, timeout=600, check=False
-    )
+    done = run("infer", "demo-llava", *words)
     assert done.returncode == 2
     assert says in done.stderr
     assert "Loading" not in done.stderr

@@ -1,4 +1,4 @@
-"""The command as a user runs it, in processes of its own."""
+"""The commands as a user runs them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ from PIL import Image
 
 from vlm_run_demo.showcase import draw
 
-from .conftest import Run
+from .conftest import Run, run
 
 VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([VLM_RUN, *words], capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +63,7 @@ def test_listing_and_help_import_no_model_library(words: list[str]) -> None:
     [
         ["infer", "demo-llava", "Who are you?"],
         ["infer", "demo-llava", "--val_dataset", "questions.jsonl"],
-        ["serve", "demo-llava"],
+        ["serve", "demo-llava", "--port", "0"],
         ["verify", "demo-llava"],
         ["bench", "demo-llava"],
         ["demo"],
@@ -155,9 +151,9 @@ def test_infer_prints_the_answer_and_nothing_else_and_leaves_no_process(
 ) -> None:
     (turn, *_) = draw(7)[1]
     monkeypatch.setenv("STARTED_BY", mark := uuid.uuid4().hex)
-    done = run(
-        *["infer", "--model_type", "demo_llava", "--infer_backend", "vllm", "--image", str(image_file)],
-        turn.question,
+    words = ["--model_type", "demo_llava", "--infer_backend", "vllm", "--image", str(image_file)]
+    done = subprocess.run(
+        [VLM_RUN, "infer", *words, turn.question], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{turn.answer}\n"

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pexpect
+import pytest
+
+from .conftest import run
 
 COMMAND = "from vlm_run.cli import main; main()"
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", COMMAND, "plugin", "new", *arguments],
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 def test_without_a_terminal_it_asks_nothing(tmp_path: Path) -> None:
-    done = run("acme-vl", cwd=tmp_path)
+    done = run("plugin", "new", "acme-vl")
     assert done.returncode == 0, done.stderr
     package = (tmp_path / "vlm-run-acme-vl/vlm_run_acme_vl/__init__.py").read_text()
     assert 'model_type="acme-vl"' in package
@@ -38,7 +34,7 @@ def test_flags_say_everything(tmp_path: Path) -> None:
         "--hf-id=acme/7b",
         "--placeholder=<|image_{index}|>",
     ]
-    done = run("acme", *flags, "--directory", "my plugins/acme", cwd=tmp_path)
+    done = run("plugin", "new", "acme", *flags, "--directory", "my plugins/acme")
     assert done.returncode == 0, done.stderr
     package = (tmp_path / "my plugins/acme/vlm_run_acme/__init__.py").read_text()
     for fact in ('"acme-7b"', '"Acme"', '"acme/7b"', '"<|image_{index}|>"'):
@@ -46,9 +42,9 @@ def test_flags_say_everything(tmp_path: Path) -> None:
     assert "cd 'my plugins/acme'" in done.stdout
 
 
-def test_it_refuses_to_overwrite(tmp_path: Path) -> None:
-    assert run("acme", cwd=tmp_path).returncode == 0
-    again = run("acme", cwd=tmp_path)
+def test_it_refuses_to_overwrite() -> None:
+    assert run("plugin", "new", "acme").returncode == 0
+    again = run("plugin", "new", "acme")
     assert again.returncode == 2
     assert again.stderr == (
         "error: vlm-run-acme exists and is not empty. Choose another directory with --directory.\n"
@@ -57,7 +53,7 @@ def test_it_refuses_to_overwrite(tmp_path: Path) -> None:
 
 def test_on_a_terminal_it_asks_for_what_is_left_out(tmp_path: Path) -> None:
     arguments = ["-c", COMMAND, "plugin", "new", "acme", "--architecture=Acme"]
-    terminal = pexpect.spawn(sys.executable, arguments, cwd=str(tmp_path), encoding="utf-8", timeout=600)
+    terminal = pexpect.spawn(sys.executable, arguments, encoding="utf-8", timeout=600)
     terminal.expect_exact("Model type [acme]: ")
     terminal.sendline("acme-7b")
     terminal.expect_exact("Hugging Face repository [acme/acme-7b]: ")
@@ -73,7 +69,7 @@ def test_on_a_terminal_it_asks_for_what_is_left_out(tmp_path: Path) -> None:
 def test_on_a_terminal_it_asks_nothing_when_the_flags_say_everything(tmp_path: Path) -> None:
     flags = ["--model-type=acme", "--architecture=Acme", "--hf-id=acme/7b", "--placeholder=<image>"]
     arguments = ["-c", COMMAND, "plugin", "new", "acme", *flags]
-    terminal = pexpect.spawn(sys.executable, arguments, cwd=str(tmp_path), encoding="utf-8", timeout=600)
+    terminal = pexpect.spawn(sys.executable, arguments, encoding="utf-8", timeout=600)
     terminal.expect(pexpect.EOF)
     assert "?" not in terminal.before
     assert "]: " not in terminal.before

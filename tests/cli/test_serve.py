@@ -5,15 +5,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([VLM_RUN, *words], capture_output=True, text=True, timeout=600, check=False)
+from .conftest import run
 
 
 @pytest.mark.parametrize("command", ["serve", "deploy"])
@@ -41,7 +36,7 @@ def test_an_address_that_is_taken_is_an_error_before_vllm_is_imported() -> None:
             "from vlm_run.cli import main\n"
             f"sys.argv = ['vlm-run', 'serve', 'demo-llava', '--port', '{port}']\n"
             "try:\n    main()\n"
-            "finally:\n    print('vllm.config' in sys.modules)\n"
+            "finally:\n    print('vllm' in sys.modules)\n"
         )
         done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     assert done.returncode == 2

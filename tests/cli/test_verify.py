@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import Run
-
-VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [VLM_RUN, "verify", *words], capture_output=True, text=True, timeout=600, check=False
-    )
+from .conftest import Run, run
 
 
 def test_in_float32_every_token_of_the_demo_model_agrees(run_on_engine: Run) -> None:
@@ -60,7 +50,7 @@ def test_a_wrong_file_is_told_by_its_line(content: str | None, says: str, tmp_pa
     file = tmp_path / "requests.jsonl"
     if content is not None:
         file.write_text(content)
-    done = run("demo-llava", "--requests", str(file))
+    done = run("verify", "demo-llava", "--requests", str(file))
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert says in line

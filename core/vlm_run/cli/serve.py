@@ -156,7 +156,10 @@ def serve(
         "max_pixels": max_image_pixels,
     }
     adapter = load.load(name, hub)
-    check_serves(adapter.spec)  # before importing the server's modules, which need vLLM
+    on_ray = any(given is not None for given in (replicas, max_replicas, ray))
+    if not on_ray and not flags:  # which may name another address
+        bind_tcp(host, port).close()
+    check_serves(adapter.spec)  # which imports vLLM, as the server's modules do
     adapters = read_lora_adapters(lora or [])
     given: dict[str, Any] = {
         "options": {
@@ -170,9 +173,7 @@ def serve(
         "shutdown_seconds": shutdown_timeout,
         "max_body_bytes": max_request_mib * MIB,
     }
-    if replicas is None and max_replicas is None and ray is None:
-        if not flags:  # which may name another address
-            bind_tcp(host, port).close()
+    if not on_ray:
         from vlm_run.server.serve import serve as run
 
         raise typer.Exit(run(adapter, page=ui, open_browser=open_browser, **given))
