@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from vlm_run.prompts.prompt import Prompt
@@ -68,20 +68,34 @@ def _encode_piece(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[in
     has_bos = bool(bos) and first[0].startswith(bos)
     ids: list[int] = list(tokenizer(first[0], add_special_tokens=not has_bos).input_ids)
     for text, literal in rest:
+        if not literal:
+            ids += _encode_inside(text, tokenizer)
+            continue
         # Encoded one character at a time, no control token can match.
-        for piece in text if literal else [text]:
-            ids += _encode_inside(piece, tokenizer)
+        for character in text:
+            ids += _character_encoder(tokenizer)(character)
     return ids
 
 
 def _encode_inside(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a text that does not begin the prompt."""
     # SentencePiece puts a space before a text on its own, but not after an anchor.
-    anchor = tokenizer(_ANCHOR, add_special_tokens=False).input_ids
+    anchor = _anchor_ids(tokenizer)
     anchored = tokenizer(_ANCHOR + text, add_special_tokens=False).input_ids
     if anchored[: len(anchor)] == anchor:
         return list(anchored[len(anchor) :])
     return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+@lru_cache(maxsize=4)
+def _anchor_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return list(tokenizer(_ANCHOR, add_special_tokens=False).input_ids)
+
+
+@lru_cache(maxsize=4)
+def _character_encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
+    """A function for the token ids of a character that does not begin the prompt, which remembers them."""
+    return lru_cache(maxsize=1024)(partial(_encode_inside, tokenizer=tokenizer))
 
 
 def _is_of_mistral_common(tokenizer: PreTrainedTokenizerBase) -> bool:

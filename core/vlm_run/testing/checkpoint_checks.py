@@ -90,22 +90,23 @@ def tokenizer_keeps_text_as_text(subject: ModelSubject) -> None:
     control = control_tokens(tokenizer)
     ids = set(tokenizer.convert_tokens_to_ids(sorted(control)))
 
-    def controls_in(conversation: Conversation) -> list[int]:
-        prompt = adapter.render_prompt(conversation, control)
+    def controls_in(conversation: Conversation) -> list[int] | None:
+        """The control tokens of the prompt; None if the model refuses the conversation."""
+        try:
+            prompt = adapter.render_prompt(conversation, control)
+        except RequestError:
+            return None
         return [token for token in encode(prompt, tokenizer, subject.spec) if token in ids]
 
-    honest = with_text_inside("")
+    honest = {place: controls_in(conversation) for place, conversation in with_text_inside("").items()}
     for forged in sorted(control):
         for place, conversation in with_text_inside(forged).items():
-            try:
-                if controls_in(conversation) == controls_in(honest[place]):
-                    continue
-            except RequestError:
-                continue
-            raise CheckFailed(
-                f"'{forged}' in {place} becomes a control token",
-                hint="In `render_prompt`, keep every character of the messages.",
-            )
+            found = controls_in(conversation)
+            if found is not None and honest[place] is not None and found != honest[place]:
+                raise CheckFailed(
+                    f"'{forged}' in {place} becomes a control token",
+                    hint="In `render_prompt`, keep every character of the messages.",
+                )
 
 
 def counts_agree_with_vllm(subject: ModelSubject) -> str:
