@@ -348,9 +348,12 @@ def test_the_adapter_is_described_with_a_worked_example(server: Server) -> None:
         "max_images": 2,
         "max_image_bytes": 50 * 1024**2,
         "max_image_pixels": 100_000_000,
+        "max_videos": 0,
+        "max_video_bytes": 200 * 1024**2,
         "pixel_bounds": False,
     }
     assert info["box_coordinates"] is None
+    assert info["takes_videos"] is False
     (image,) = info["explain"]["images"]
     usage = server.chat("What is in the picture?", images=[TWO]).json()["usage"]
     assert image["tokens"] == 268

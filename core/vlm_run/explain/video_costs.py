@@ -34,18 +34,21 @@ def video_costs(
 
 def _cost(adapter: Adapter, video: Video, policy: MediaPolicy) -> VideoCost:
     from vlm_run.media.load import encoded_video, fetch_video
+    from vlm_run.media.video import check_frame_pixels
 
     facts = adapter.video_facts(video.selection)
     content = encoded_video(asyncio.run(fetch_video(video.source, policy)), policy)
     # Only sizes and times are wanted.
     clip = load_clip(facts, content, video.selection, policy, lambda width, height, frames: (1, 1))
     width, height = clip.size
+    resized = facts.resized(width, height, len(clip.times))
+    check_frame_pixels(len(clip.times), resized, policy)
     return VideoCost(
         width,
         height,
         times=clip.times,
         fps=clip.fps,
-        resized=facts.resized(width, height, len(clip.times)),
+        resized=resized,
         tokens=adapter.count_video_tokens(
             *(width, height, len(clip.times), clip.fps, clip.times), max_pixels=video.selection.max_pixels
         ),

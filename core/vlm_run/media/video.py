@@ -298,6 +298,17 @@ def room_for(count: int, size: tuple[int, int], policy: MediaPolicy) -> Any:
     """
     import numpy as np
 
+    check_frame_pixels(count, size, policy)
+    width, height = size
+    return np.empty((count, height, width, 3), np.uint8)
+
+
+def check_frame_pixels(count: int, size: tuple[int, int], policy: MediaPolicy) -> None:
+    """Check that this many frames of this width and height in pixels may be kept.
+
+    Raises:
+        MediaError: They have more pixels than the policy allows.
+    """
     width, height = size
     if count * width * height > policy.max_video_pixels:
         raise MediaError(
@@ -305,7 +316,6 @@ def room_for(count: int, size: tuple[int, int], policy: MediaPolicy) -> Any:
             f"{policy.max_video_pixels:,} pixels allowed in a video",
             hint="Choose fewer frames with num_frames or fps, or smaller ones with max_pixels.",
         )
-    return np.empty((count, height, width, 3), np.uint8)
 
 
 @contextmanager

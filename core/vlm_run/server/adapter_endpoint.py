@@ -8,11 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 import vlm_run
-from vlm_run.adapter import Adapter
-from vlm_run.engine.versions import vllm_version
 from vlm_run.explain import explain
-from vlm_run.media import MediaPolicy
 from vlm_run.prompts.conversation import Conversation
+from vlm_run.server.served_model import ServedModel
 
 router = APIRouter()
 
@@ -30,33 +28,32 @@ async def adapter_info(
     max_pixels: Area | None = None,
 ) -> dict[str, Any]:
     """Describe the model type, its plugin and limits, and the prompt for an image of a given size."""
-    state = request.app.state
-    adapter: Adapter = state.vlm_run
-    policy: MediaPolicy = state.media_policy
-    config = state.vllm_config.model_config
-    multimodal = config.multimodal_config
-    options: dict[str, Any] = {"max_model_len": config.max_model_len}
-    if multimodal and multimodal.mm_processor_kwargs:
-        options["mm_processor_kwargs"] = multimodal.mm_processor_kwargs
+    served: ServedModel = request.app.state.served
+    adapter, policy = served.adapter, served.policy
     conversation = Conversation.from_query(_QUESTION, images=[f"{width}x{height}"])
     conversation = conversation.with_pixel_bounds(min_pixels, max_pixels)
-    explained = await asyncio.to_thread(explain, adapter, conversation, policy=policy, **options)
+    explained = await asyncio.to_thread(
+        explain, adapter, conversation, policy=policy, max_model_len=served.max_model_len
+    )
     described = explained.to_dict()
     return {
         "model_type": adapter.spec.model_type,
         "family": adapter.spec.family,
         "architecture": adapter.spec.architecture,
         "plugin": {"name": adapter.plugin.name, "version": adapter.plugin.version},
-        "versions": {"vlm_run": vlm_run.__version__, "vllm": str(vllm_version())},
+        "versions": {"vlm_run": vlm_run.__version__, "vllm": served.vllm},
         "placeholder": adapter.placeholder(1),
         "stop": list(adapter.spec.stop),
         "tasks": dict(adapter.spec.tasks),
         "box_coordinates": described["box_coordinates"],
+        "takes_videos": adapter.spec.video is not None,
         "limits": {
-            "max_model_len": config.max_model_len,
-            "max_images": multimodal.get_limit_per_prompt("image") if multimodal else 0,
+            "max_model_len": served.max_model_len,
+            "max_images": served.max_images,
             "max_image_bytes": policy.max_bytes,
             "max_image_pixels": policy.max_pixels,
+            "max_videos": served.max_videos,
+            "max_video_bytes": policy.max_video_bytes,
             "pixel_bounds": adapter.takes_pixel_bounds,
         },
         "explain": {

@@ -29,6 +29,7 @@ from vlm_run.server.error_responses import (
 from vlm_run.server.middleware import BodyLimit, Keys, RequestIds
 from vlm_run.server.page import add_page, page_paths
 from vlm_run.server.request_body import check_json_body
+from vlm_run.server.served_model import ServedModel
 from vlm_run.server.serving_engine import ServingEngine
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ async def build(setup: Setup, engine: ServingEngine) -> FastAPI:
     tasks = await engine.get_supported_tasks()
     app: FastAPI = locate(vllm_seams.BUILD_APP)(args, tasks, engine.model_config)
     await locate(vllm_seams.INIT_APP_STATE)(engine, app.state, args, tasks)
-    app.state.vlm_run = setup.adapter
-    app.state.media_policy = setup.policy
+    app.state.served = ServedModel.of_engine(setup.adapter, setup.policy, engine.model_config)
     keep_server_of_dead_engine(app)  # `api_process` ends it a little later
     app.dependency_overrides[validate_json_request] = check_json_body
     _put_first(app, chat_endpoint.router, adapter_endpoint.router)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
-from typing import Any
 
-from fastapi import FastAPI, Request
-from PIL import Image
-from pydantic import BaseModel, Field
+from fastapi import FastAPI
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from vlm_run.media import MediaPolicy
-from vlm_run.media.load import load_image_async
+from vlm_run.server.media_endpoint import add_media_endpoint
 
 DIRECTORY = Path(__file__).with_name("page")
 _STATIC = "/page"
-_THUMBNAIL_SIDE = 512
 # The page may load from and connect to this server only. Nothing inline runs, whatever a model answers.
 _HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -28,6 +21,7 @@ _HEADERS = {
             "script-src 'self'",
             "style-src 'self'",
             "img-src 'self' blob: data:",
+            "media-src blob:",
             "connect-src 'self'",
             "font-src 'self'",
             "base-uri 'none'",
@@ -52,32 +46,7 @@ def add_page(app: FastAPI) -> None:
         return FileResponse(DIRECTORY / "index.html", headers=_HEADERS)
 
     app.mount(_STATIC, _Files(directory=DIRECTORY))
-    app.post("/v1/adapter/image")(remote_image)
-
-
-class RemoteImage(BaseModel):
-    """An image by its URL."""
-
-    url: str = Field(pattern="^[hH][tT][tT][pP][sS]?://", max_length=8192)
-
-
-async def remote_image(image: RemoteImage, request: Request) -> dict[str, Any]:
-    """Width and height in pixels of an image that the server fetches, and a thumbnail as a data URI.
-
-    The page's own policy lets the browser fetch nothing from elsewhere. What is fetched is an image
-    that a question could name, under the same `MediaPolicy`; its bytes are not handed on.
-    """
-    policy: MediaPolicy = request.app.state.media_policy
-    loaded = await load_image_async(image.url, policy)
-    return {"width": loaded.width, "height": loaded.height, "thumbnail": _thumbnail(loaded)}
-
-
-def _thumbnail(image: Image.Image) -> str:
-    smaller = image.copy()
-    smaller.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
-    buffer = io.BytesIO()
-    smaller.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    add_media_endpoint(app)
 
 
 def page_paths() -> frozenset[str]:

@@ -6,15 +6,12 @@ import asyncio
 import json
 import re
 import shutil
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Locator, expect, sync_playwright
 from starlette.applications import Starlette
@@ -27,6 +24,7 @@ from vlm_run.server.middleware import Keys
 from vlm_run.server.page import page_paths
 
 from ..conftest import Server, draw
+from .listener import Listener
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 KEY = "open-sesame"
@@ -71,7 +69,7 @@ class Chat:
 
     @property
     def attachments(self) -> Locator:
-        """The images of the question that is being written."""
+        """The images and videos of the question that is being written."""
         return self.page.locator("#attachments li")
 
     def button(self, name: str, **options: Any) -> Locator:
@@ -117,15 +115,18 @@ OpenChat = Callable[..., Chat]
 
 
 @pytest.fixture
-def open_chat(browser: Browser, server: Server) -> Iterator[OpenChat]:
-    """A function that opens the page. Afterwards no console has an error, and no other server was asked."""
+def open_page(browser: Browser) -> Iterator[OpenChat]:
+    """A function that opens the page at a URL.
+
+    Afterwards no console has an error, and no other server was asked.
+    """
     chats: list[Chat] = []
 
-    def open_chat(url: str = server.url, **options: Any) -> Chat:
+    def open_page(url: str, **options: Any) -> Chat:
         chats.append(Chat(browser, url, **options))
         return chats[-1]
 
-    yield open_chat
+    yield open_page
     faults = [fault for chat in chats for fault in chat.faults()]
     for chat in chats:
         chat.context.close()
@@ -133,8 +134,18 @@ def open_chat(browser: Browser, server: Server) -> Iterator[OpenChat]:
 
 
 @pytest.fixture
+def open_chat(open_page: OpenChat, server: Server) -> OpenChat:
+    """A function that opens the page of the server that all tests share, or of another URL."""
+
+    def open_chat(url: str = server.url, **options: Any) -> Chat:
+        return open_page(url, **options)
+
+    return open_chat
+
+
+@pytest.fixture
 def chat(open_chat: OpenChat) -> Chat:
-    """The page of the server that all tests share."""
+    """The page of that server."""
     return open_chat()
 
 
@@ -162,7 +173,7 @@ def image_file(tmp_path: Path) -> Callable[[int, int], Path]:
     return image_file
 
 
-class Front:
+class Front(Listener):
     """A server of the test's in front of the real one, which passes requests on to it.
 
     Attributes:
@@ -176,26 +187,7 @@ class Front:
         self.pause = 0.0
         methods = ["GET", "POST"]
         app: Any = Starlette(routes=[Route("/{path:path}", self._answer, methods=methods)])
-        self._app = Keys(app, keys, page_paths()) if keys else app
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.start()
-
-    def start(self) -> None:
-        """Listen."""
-        config = uvicorn.Config(self._app, port=self._port, log_level="critical", timeout_graceful_shutdown=0)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            self._thread.join(0.01)
-
-    def stop(self) -> None:
-        """End all connections, and listen no more."""
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join()
+        super().__init__(Keys(app, keys, page_paths()) if keys else app)
 
     async def _answer(self, request: Request) -> Response:
         if self.script is not None and request.url.path == "/v1/chat/completions":

@@ -15,10 +15,10 @@ from .conftest import Chat
 COUNT = "How many red circles are there?"
 DrawRed = Callable[[int], Path]
 
-_GIVE = """([way, base64, name]) => {
+_GIVE = """([way, base64, name, type]) => {
     const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
     const data = new DataTransfer();
-    data.items.add(new File([bytes], name, { type: "image/png" }));
+    data.items.add(new File([bytes], name, { type }));
     const event = way === "paste"
         ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true })
         : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
@@ -26,9 +26,9 @@ _GIVE = """([way, base64, name]) => {
 }"""
 
 
-def give(page: Page, way: str, file: Path) -> None:
+def give(page: Page, way: str, file: Path, kind: str = "image/png") -> None:
     """Paste a file, or drop it on the page."""
-    page.evaluate(_GIVE, [way, base64.b64encode(file.read_bytes()).decode(), file.name])
+    page.evaluate(_GIVE, [way, base64.b64encode(file.read_bytes()).decode(), file.name, kind])
 
 
 @pytest.mark.parametrize("way", ["choose", "paste", "drop", "url"])
@@ -39,7 +39,7 @@ def test_an_image_is_given_in_four_ways_and_its_cost_is_shown_before_it_is_sent(
         chat.attach(red(3))
     elif way == "url":
         chat.button("Add an image by its URL").click()
-        chat.page.get_by_label("Image URL").fill(image_server.at("/red3.png", png(draw(3))))
+        chat.page.get_by_label("URL of an image").fill(image_server.at("/red3.png", png(draw(3))))
         chat.page.keyboard.press("Enter")
     else:
         give(chat.page, way, red(3))
@@ -110,14 +110,14 @@ def test_a_file_that_is_no_image_is_told(chat: Chat, tmp_path: Path) -> None:
 def test_the_server_measures_a_remote_image_and_hands_on_nothing_else(
     server: Server, image_server: ImageServer
 ) -> None:
-    answer = server.http.post("/v1/adapter/image", json={"url": image_server.at("/p.png", png(draw(1)))})
+    answer = server.http.post("/v1/adapter/media", json={"url": image_server.at("/p.png", png(draw(1)))})
     assert answer.status_code == 200
-    assert answer.json().keys() == {"width", "height", "thumbnail"}
+    assert answer.json().keys() == {"kind", "width", "height", "thumbnail"}
     refused = server.http.post(
-        "/v1/adapter/image", json={"url": image_server.at("/secret", b"password = 1234")}
+        "/v1/adapter/media", json={"url": image_server.at("/secret", b"password = 1234")}
     )
     assert refused.status_code == 400
     assert "not an image" in refused.json()["error"]["message"]
     assert "1234" not in refused.text
-    local = server.http.post("/v1/adapter/image", json={"url": "file:///etc/passwd"})
+    local = server.http.post("/v1/adapter/media", json={"url": "file:///etc/passwd"})
     assert local.status_code in (400, 422)

@@ -78,10 +78,10 @@ export function imageTokens({ width, height }, bounds) {
   return costs.get(query);
 }
 
-/** Size and thumbnail of an image that the server fetches. */
-export const remoteImage = (url) => json("v1/adapter/image", { body: { url } });
+/** What the server finds at a URL or in a data URI: its kind, size and thumbnail; of a video its frames and tokens. */
+export const describeMedia = (url, selection) => json("v1/adapter/media", { body: { url, ...selection } });
 
-/** Tokens of messages without images, as the model's chat template writes them. */
+/** Tokens of messages without images and videos, as the model's chat template writes them. */
 export const textTokens = async (model, messages, signal) =>
   (await json("tokenize", { body: { model, messages }, signal })).count;
 

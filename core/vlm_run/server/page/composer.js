@@ -1,22 +1,24 @@
-// Where a question is written: text, images, and what both will cost.
+// Where a question is written: text, images, videos, and what all will cost.
 
 import { imageTokens, textTokens } from "./api.js";
 import { $, h, iconButton, notify } from "./dom.js";
-import { imageFromFile, SHRUNK_SIDE, shrunk, thumbnail } from "./images.js";
-import { deleteImages, loadImage, saveImage } from "./store.js";
+import { SHRUNK_SIDE } from "./images.js";
+import { frameSelection, measures, mediaFromFile, seenByServer, shrunk, thumbnail } from "./media.js";
+import { deleteMedia, loadMedia, saveMedia } from "./store.js";
 import { strings } from "./strings.js";
 import { path } from "./tree.js";
+import { isVideo } from "./videos.js";
 
 const LARGE_BYTES = 4e6;
 const COUNT_AFTER_MS = 350;
 
 /**
  * @param state what the page is showing: conversation, adapter, model, bounds()
- * @param onSend called with {text, images, replaces}: image ids, and the question that is edited
+ * @param onSend called with {text, media, replaces}: ids of images and videos, and the question that is edited
  */
 export function createComposer(state, onSend) {
   const field = $("question");
-  let attachments = []; // {image, tokens, problem}
+  let attachments = []; // {media, tokens, frames, problem}
   let edited = null;
   let counting = null;
   let timer = 0;
@@ -27,10 +29,10 @@ export function createComposer(state, onSend) {
   };
 
   async function addFiles(files) {
-    const maxPixels = state.adapter?.limits.max_image_pixels;
     for (const file of files) {
       try {
-        add(await imageFromFile(file, maxPixels));
+        if (isVideo(file)) checkVideo(file);
+        add(await mediaFromFile(file, state.adapter?.limits.max_image_pixels));
       } catch (error) {
         notify(error.message, { kind: "error" });
       }
@@ -38,8 +40,17 @@ export function createComposer(state, onSend) {
     field.focus();
   }
 
-  function add(image) {
-    attachments.push({ image, tokens: null, problem: "" });
+  /** Refuse a video that the server would, before it is read. */
+  function checkVideo({ name, size }) {
+    if (!state.adapter) return;
+    const { limits, takes_videos } = state.adapter;
+    if (!takes_videos) throw new Error(strings.noVideos(name, state.model));
+    if (!limits.max_videos) throw new Error(strings.videosOff(name));
+    if (size > limits.max_video_bytes) throw new Error(strings.videoTooLarge(name, size, limits.max_video_bytes));
+  }
+
+  function add(media) {
+    attachments.push({ media, tokens: null, problem: "" });
     changed();
   }
 
@@ -66,14 +77,12 @@ export function createComposer(state, onSend) {
   }
 
   function drawAttachment(attachment, index) {
-    const { image, tokens, problem } = attachment;
-    const large = image.blob && (image.blob.size > LARGE_BYTES || Math.max(image.width, image.height) > SHRUNK_SIDE);
-    const cost =
-      problem ||
-      (tokens === undefined ? strings.unknownCost : tokens === null ? strings.counting : strings.tokens(tokens));
-    const size = [image.width && strings.size(image.width, image.height), image.blob && strings.bytes(image.blob.size)];
+    const { media, tokens, frames, problem } = attachment;
+    const large = media.blob && (media.blob.size > LARGE_BYTES || Math.max(media.width, media.height) > SHRUNK_SIDE);
+    const counted = tokens === null ? strings.counting : strings.cost(tokens, frames);
+    const cost = problem || (tokens === undefined ? strings.unknownCost : counted);
     const shrink = async () => {
-      attachments[index] = { image: await shrunk(image), tokens: null, problem: "" };
+      attachments[index] = { media: await shrunk(media), tokens: null, problem: "" };
       changed();
     };
     return h(
@@ -88,19 +97,19 @@ export function createComposer(state, onSend) {
           if (from !== "") move(Number(from), index);
         },
       },
-      thumbnail(image),
-      h("span", { class: "name", title: image.name }, image.name),
-      h("span", { class: "size" }, size.filter(Boolean).join(" · ")),
+      thumbnail(media),
+      h("span", { class: "name", title: media.name }, media.name),
+      h("span", { class: "size" }, measures(media)),
       h("span", { class: "cost" }, cost),
       h(
         "span",
         { class: "buttons" },
-        iconButton("left", strings.moveEarlier(image.name), () => move(index, index - 1), { disabled: index === 0 }),
-        iconButton("right", strings.moveLater(image.name), () => move(index, index + 1), {
+        iconButton("left", strings.moveEarlier(media.name), () => move(index, index - 1), { disabled: index === 0 }),
+        iconButton("right", strings.moveLater(media.name), () => move(index, index + 1), {
           disabled: index === attachments.length - 1,
         }),
-        large && image.width && iconButton("shrink", strings.shrink(SHRUNK_SIDE), shrink),
-        iconButton("close", strings.removeImage(image.name), () => {
+        large && media.width && media.kind === "image" && iconButton("shrink", strings.shrink(SHRUNK_SIDE), shrink),
+        iconButton("close", strings.removeMedia(media.name), () => {
           attachments.splice(index, 1);
           changed();
           field.focus();
@@ -117,37 +126,48 @@ export function createComposer(state, onSend) {
     const limits = state.adapter?.limits;
     if (!limits) return;
     const shown = earlier();
-    const before = await Promise.all(shown.flatMap((node) => node.images).map(loadImage));
-    const tokens = await Promise.all([...before, ...attachments.map(({ image }) => image)].map((image) => cost(image)));
+    const before = await Promise.all(shown.flatMap((node) => node.media).map(loadMedia));
+    const current = [...attachments];
+    const all = [...before, ...current.map(({ media }) => media)];
+    const costs = await Promise.all(all.map(cost));
     const text = await textTokens(state.model, textMessages(shown), signal).catch(() => null);
     if (signal.aborted) return;
     let used = text ?? 0;
-    tokens.forEach((each, place) => {
+    const given = { image: 0, video: 0 };
+    const tokens = { image: 0, video: 0 };
+    costs.forEach((each, place) => {
+      const { kind } = all[place] ?? { kind: "image" };
+      const most = limits[`max_${kind}s`];
+      given[kind] += 1;
+      tokens[kind] += each.tokens ?? 0;
       used += each.tokens ?? 0;
-      const attachment = attachments[place - before.length];
+      const attachment = current[place - before.length];
       if (!attachment) return;
-      const tooMany = limits.max_images !== null && place >= limits.max_images;
-      const tooLong = used > limits.max_model_len;
+      const tooMany = most !== null && given[kind] > most && strings.tooMany(most, kind);
+      const tooLong = used > limits.max_model_len && strings.doesNotFit;
       attachment.tokens = each.tokens;
-      attachment.problem =
-        each.problem || (tooMany && strings.tooManyImages(limits.max_images)) || (tooLong && strings.doesNotFit) || "";
+      attachment.frames = each.frames;
+      attachment.problem = each.problem || tooMany || tooLong || "";
     });
     draw();
-    const inImages = tokens.reduce((sum, each) => sum + (each.tokens ?? 0), 0);
     const over = used >= limits.max_model_len;
     const said = [
       strings.budget(used, limits.max_model_len),
-      inImages && strings.budgetImages(inImages),
+      tokens.image && strings.budgetImages(tokens.image),
+      tokens.video && strings.budgetVideos(tokens.video),
       over && strings.tooLong,
     ];
     $("budget").textContent = text === null ? "" : said.filter(Boolean).join(" · ");
     $("budget").className = over ? "problem" : "";
   }
 
-  async function cost(image) {
-    if (!image?.width) return { tokens: undefined };
+  async function cost(media) {
+    if (!media) return { tokens: undefined };
     try {
-      return { tokens: (await imageTokens(image, state.bounds())) ?? undefined };
+      if (media.kind === "video")
+        return await seenByServer(media, state.model, frameSelection(state.conversation.settings));
+      if (!media.width) await seenByServer(media, state.model, {});
+      return { tokens: (await imageTokens(media, state.bounds())) ?? undefined };
     } catch (error) {
       return { tokens: undefined, problem: error.lost ? "" : error.message };
     }
@@ -162,13 +182,13 @@ export function createComposer(state, onSend) {
   async function send() {
     const text = field.value.trim();
     if (!text || state.generation) return;
-    const images = attachments.map(({ image }) => image);
+    const all = attachments.map(({ media }) => media);
     const replaces = edited;
     clear();
-    for (const image of images) {
-      await saveImage(image).catch((error) => notify(strings.storeFailed(error.message), { kind: "error" }));
+    for (const media of all) {
+      await saveMedia(media).catch((error) => notify(strings.storeFailed(error.message), { kind: "error" }));
     }
-    onSend({ text, images: images.map((image) => image.id), replaces });
+    onSend({ text, media: all.map((each) => each.id), replaces });
   }
 
   function clear() {
@@ -179,8 +199,8 @@ export function createComposer(state, onSend) {
   async function edit(node) {
     edited = node;
     field.value = node.text;
-    const images = await Promise.all(node.images.map(loadImage));
-    attachments = images.filter(Boolean).map((image) => ({ image, tokens: null, problem: "" }));
+    const all = await Promise.all(node.media.map(loadMedia));
+    attachments = all.filter(Boolean).map((media) => ({ media, tokens: null, problem: "" }));
     changed();
     field.focus();
   }
@@ -241,5 +261,5 @@ function receiveDrops(addFiles) {
   });
 }
 
-/** Delete the images that no version of a question mentions any more. */
-export const forgetImages = (before, after) => deleteImages([...before].filter((id) => !after.has(id)));
+/** Delete the images and videos that no version of a question mentions any more. */
+export const forgetMedia = (before, after) => deleteMedia([...before].filter((id) => !after.has(id)));

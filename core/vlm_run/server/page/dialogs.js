@@ -1,4 +1,4 @@
-// Dialogs: the settings, the key, an image's URL, and yes or no.
+// Dialogs: the settings, the key, the URL of an image or a video, and yes or no.
 
 import { h, iconButton } from "./dom.js";
 import { strings } from "./strings.js";
@@ -72,7 +72,7 @@ export async function askForUrl() {
     placeholder: "https://",
     required: true,
   };
-  const values = await ask({ title: strings.urlTitle, hint: strings.urlHint, fields: [field], submit: strings.add });
+  const values = await ask({ title: strings.addUrl, hint: strings.urlHint, fields: [field], submit: strings.add });
   return values?.url.trim();
 }
 
@@ -83,17 +83,20 @@ const NUMBERS = [
   { name: "seed", label: strings.seed, min: 0, step: 1 },
   { name: "min_pixels", label: strings.minPixels, min: 1, step: 1, bounds: true },
   { name: "max_pixels", label: strings.maxPixels, min: 1, step: 1, bounds: true },
+  { name: "fps", label: strings.fps, hint: strings.fpsHint, min: 0.01, step: "any", videos: true },
+  { name: "max_frames", label: strings.maxFrames, min: 1, step: 1, videos: true },
 ];
 
 /** The settings as the user leaves them, {system, settings}, or null. An empty number is the server's default. */
-export async function askForSettings(system, settings, boundsSupported) {
-  const numbers = NUMBERS.map(({ bounds, ...field }) => ({
+export async function askForSettings(system, settings, limits) {
+  const offered = NUMBERS.filter(({ videos }) => !videos || limits.max_videos);
+  const numbers = offered.map(({ bounds, videos, ...field }) => ({
     type: "number",
     placeholder: strings.serverDefault,
     value: settings[field.name],
-    disabled: bounds && !boundsSupported,
+    disabled: bounds && !limits.pixel_bounds,
     ...field,
-    hint: bounds && !boundsSupported ? strings.pixelsUnsupported : field.hint,
+    hint: bounds && !limits.pixel_bounds ? strings.pixelsUnsupported : field.hint,
   }));
   const prompt = {
     name: "system",

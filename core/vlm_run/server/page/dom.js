@@ -12,6 +12,7 @@ const ICONS = {
   link: "M10 14a4 4 0 0 0 6 0l3-3a4 4 0 0 0-6-6l-1 1M14 10a4 4 0 0 0-6 0l-3 3a4 4 0 0 0 6 6l1-1",
   send: "M12 19V5M6 11l6-6 6 6",
   stop: "M7 7h10v10H7z",
+  play: "M8 5l11 7-11 7z",
   down: "M12 5v14M6 13l6 6 6-6",
   download: "M12 4v11M7 11l5 5 5-5M5 20h14",
   upload: "M12 16V5M7 9l5-5 5 5M5 20h14",
@@ -51,10 +52,12 @@ export function icon(name) {
 export const iconButton = (name, label, onclick, attributes = {}) =>
   h("button", { type: "button", class: "icon", "aria-label": label, title: label, onclick, ...attributes }, icon(name));
 
-/** Give the elements of index.html their icons and words. */
+/** Give the elements of index.html their icons and words; again where the words have changed. */
 export function fillPage() {
-  for (const element of document.querySelectorAll("[data-icon]")) element.prepend(icon(element.dataset.icon));
-  for (const element of document.querySelectorAll("[data-text]")) element.append(strings[element.dataset.text]);
+  for (const element of document.querySelectorAll("[data-icon], [data-text]")) {
+    const { icon: name, text } = element.dataset;
+    element.replaceChildren(...[name && icon(name), text && strings[text]].filter(Boolean));
+  }
   for (const element of document.querySelectorAll("[data-placeholder]")) {
     element.placeholder = strings[element.dataset.placeholder];
   }

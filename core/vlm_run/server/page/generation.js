@@ -1,8 +1,8 @@
 // One answer: asked, streamed, timed, and what went wrong with it.
 
 import { streamChat } from "./api.js";
-import { imageSource } from "./images.js";
-import { loadImage } from "./store.js";
+import { frameSelection, mediaPart } from "./media.js";
+import { loadMedia } from "./store.js";
 import { path } from "./tree.js";
 
 const SAVE_EVERY_MS = 1000;
@@ -20,7 +20,8 @@ export async function generate(conversation, node, request, onChange) {
   let saved = started;
   try {
     const messages = await chatMessages(conversation, path(conversation, node.parent));
-    const body = { model: request.model, messages, ...request.settings };
+    const { fps, max_frames, ...sampling } = request.settings; // the parts of videos have these
+    const body = { model: request.model, messages, ...sampling };
     for await (const part of streamChat(body, request.signal)) {
       content += part.text;
       reasoning += part.reasoning;
@@ -55,17 +56,17 @@ function splitReasoning(content) {
   return reasoning === undefined ? { text: content.trimStart() } : { reasoning: reasoning.trim(), text: text ?? "" };
 }
 
-/** Messages in OpenAI's form: the images of a question stand before its text. */
+/** Messages in OpenAI's form: the images and videos of a question stand before its text, in their order. */
 export async function chatMessages(conversation, nodes) {
+  const selection = frameSelection(conversation.settings ?? {});
   const messages = conversation.system ? [{ role: "system", content: conversation.system }] : [];
   for (const node of nodes) {
     if (node.role === "assistant") {
       if (node.text) messages.push({ role: "assistant", content: node.text });
       continue;
     }
-    const images = (await Promise.all(node.images.map(loadImage))).filter(Boolean);
-    const sources = await Promise.all(images.map(imageSource));
-    const parts = sources.map((url) => ({ type: "image_url", image_url: { url } }));
+    const media = (await Promise.all(node.media.map(loadMedia))).filter(Boolean);
+    const parts = await Promise.all(media.map((each) => mediaPart(each, selection)));
     messages.push({ role: "user", content: [...parts, { type: "text", text: node.text }] });
   }
   return messages;

@@ -1,18 +1,19 @@
 // The page: what it shows, and what happens when the user does something.
 
 import { adapter, models, onKeyNeeded } from "./api.js";
-import { createComposer, forgetImages } from "./composer.js";
+import { createComposer, forgetMedia } from "./composer.js";
 import { askForKey, askForSettings, askForUrl, confirmDelete } from "./dialogs.js";
 import { $, fillPage, h, notify } from "./dom.js";
 import { generate } from "./generation.js";
-import { imageFromUrl } from "./images.js";
 import { loadMarkdown } from "./markdown.js";
+import { frameSelection, mediaFromUrl } from "./media.js";
 import { createSidebar } from "./sidebar.js";
-import { allConversations, deleteConversation, deleteImages, openStore, saveConversation } from "./store.js";
-import { strings } from "./strings.js";
+import { allConversations, deleteConversation, deleteMedia, openStore, saveConversation } from "./store.js";
+import { offer, strings } from "./strings.js";
 import { createThread } from "./thread.js";
 import { download, importFiles } from "./transfer.js";
-import { addNode, imageIds, newConversation, path, removeAnswer, removeTurn, show } from "./tree.js";
+import { addNode, mediaIds, newConversation, path, removeAnswer, removeTurn, show } from "./tree.js";
+import { VIDEO_SUFFIXES } from "./videos.js";
 
 const SETTINGS = "vlm-run-settings";
 const RETRY_MS = 2000;
@@ -30,11 +31,11 @@ const state = {
 };
 
 fillPage();
-const composer = createComposer(state, ({ text, images, replaces }) => {
+const composer = createComposer(state, ({ text, media, replaces }) => {
   const { conversation } = state;
   const parent = replaces ? replaces.parent : (path(conversation).at(-1)?.id ?? null);
   conversation.title ||= text.slice(0, 80);
-  answer(addNode(conversation, parent, { role: "user", text, images }));
+  answer(addNode(conversation, parent, { role: "user", text, media }));
 });
 const thread = createThread(state, {
   modelName: () => state.model,
@@ -54,7 +55,7 @@ const sidebar = createSidebar(state, {
     if (!(await confirmDelete(conversation.title || strings.untitled))) return;
     if (state.generation?.conversation === conversation) state.generation.stop();
     await deleteConversation(conversation.id);
-    await deleteImages(imageIds(conversation));
+    await deleteMedia(mediaIds(conversation));
     state.conversations = state.conversations.filter((each) => each !== conversation);
     if (conversation === state.conversation) startConversation();
     else sidebar.draw();
@@ -98,12 +99,12 @@ async function save(conversation) {
 
 async function changeNodes(change) {
   if (state.generation?.conversation === state.conversation) return;
-  const before = imageIds(state.conversation);
+  const before = mediaIds(state.conversation);
   change();
   thread.show({ fresh: true });
   composer.recount();
   await save(state.conversation);
-  await forgetImages(before, imageIds(state.conversation));
+  await forgetMedia(before, mediaIds(state.conversation));
 }
 
 function openConversation(conversation) {
@@ -139,6 +140,14 @@ function drawWelcome() {
   );
 }
 
+/** Offer what the model takes. */
+function offerMedia({ max_images, max_videos }) {
+  const [image, video] = [max_images !== 0, max_videos !== 0];
+  offer(image, video);
+  fillPage();
+  $("file").accept = [image && "image/*", video && ["video/*", ...VIDEO_SUFFIXES]].filter(Boolean).flat().join();
+}
+
 /** Ask the server what it serves, until it answers. */
 async function connect() {
   for (;;) {
@@ -151,6 +160,7 @@ async function connect() {
       $("models").value = state.model;
       $("model").textContent = state.model;
       $("model").hidden = names.length > 1;
+      offerMedia(state.adapter.limits);
       if ($("notice").className === "offline") notify("");
       drawWelcome();
       composer.recount();
@@ -177,7 +187,7 @@ $("add-url").addEventListener("click", async () => {
   if (!url) return;
   notify(strings.loadingUrl, { seconds: 0 });
   try {
-    composer.add(await imageFromUrl(url));
+    composer.add(await mediaFromUrl(url, state.model, frameSelection(state.conversation.settings)));
     notify("");
   } catch (error) {
     notify(error.message, { kind: "error", seconds: 0 });
@@ -185,8 +195,7 @@ $("add-url").addEventListener("click", async () => {
 });
 $("open-settings").addEventListener("click", async () => {
   const { conversation } = state;
-  const supported = Boolean(state.adapter?.limits.pixel_bounds);
-  const chosen = await askForSettings(conversation.system, conversation.settings, supported);
+  const chosen = await askForSettings(conversation.system, conversation.settings, state.adapter?.limits ?? {});
   if (!chosen) return;
   Object.assign(conversation, chosen);
   localStorage.setItem(SETTINGS, JSON.stringify(chosen.settings));

@@ -1,7 +1,7 @@
-// The history, in this browser's IndexedDB: conversations, and images beside them.
+// The history, in this browser's IndexedDB: conversations, and images and videos beside them.
 
 let database = null;
-const images = new Map(); // of this session, and all there is where the browser keeps nothing
+const media = new Map(); // of this session, and all there is where the browser keeps nothing
 
 const settled = (request) =>
   new Promise((resolve, reject) => {
@@ -12,10 +12,11 @@ const settled = (request) =>
 /** Open the database; false where the browser does not let the page have one. */
 export async function openStore() {
   try {
-    const request = indexedDB.open("vlm-run", 1);
-    request.onupgradeneeded = () => {
+    const request = indexedDB.open("vlm-run", 2);
+    request.onupgradeneeded = ({ oldVersion }) => {
+      if (oldVersion === 1) return renameImages(request.transaction);
       request.result.createObjectStore("conversations", { keyPath: "id" });
-      request.result.createObjectStore("images", { keyPath: "id" });
+      request.result.createObjectStore("media", { keyPath: "id" });
     };
     database = await settled(request);
     database.onversionchange = () => database.close();
@@ -23,6 +24,18 @@ export async function openStore() {
   } catch {
     return false;
   }
+}
+
+/** Version 1 had images only. */
+function renameImages(transaction) {
+  transaction.objectStore("images").name = "media";
+  transaction.objectStore("conversations").openCursor().onsuccess = ({ target: { result: cursor } }) => {
+    if (!cursor) return;
+    const conversation = cursor.value;
+    for (const node of Object.values(conversation.nodes)) node.media = node.images;
+    cursor.update(conversation);
+    cursor.continue();
+  };
 }
 
 async function run(store, mode, work) {
@@ -40,20 +53,22 @@ export const saveConversation = (conversation) => run("conversations", "readwrit
 
 export const deleteConversation = (id) => run("conversations", "readwrite", (store) => store.delete(id));
 
-/** {id, name, width, height, blob?, url?, thumb?}: an image by its content or its URL. */
-export async function saveImage(image) {
-  images.set(image.id, image);
-  await run("images", "readwrite", (store) => store.put(image));
+export async function saveMedia(each) {
+  media.set(each.id, each);
+  await run("media", "readwrite", (store) => store.put(each));
 }
 
-export async function loadImage(id) {
-  if (!images.has(id)) images.set(id, await run("images", "readonly", (store) => store.get(id)));
-  return images.get(id);
+export async function loadMedia(id) {
+  if (!media.has(id)) {
+    const found = await run("media", "readonly", (store) => store.get(id));
+    media.set(id, found && { kind: "image", ...found }); // version 1 noted no kind
+  }
+  return media.get(id);
 }
 
-export async function deleteImages(ids) {
+export async function deleteMedia(ids) {
   for (const id of ids) {
-    images.delete(id);
-    await run("images", "readwrite", (store) => store.delete(id));
+    media.delete(id);
+    await run("media", "readwrite", (store) => store.delete(id));
   }
 }

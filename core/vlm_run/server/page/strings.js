@@ -4,7 +4,35 @@ const number = new Intl.NumberFormat("en");
 export const count = (value) => number.format(value);
 const plural = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;
 
+/** Words for what the model takes: images, videos or both. */
+function offered(image, video) {
+  const kinds = [image && "image", video && "video"].filter(Boolean);
+  const many = kinds.map((kind) => `${kind}s`).join(" and ");
+  const one = kinds.map((kind) => (kind === "image" ? "an image" : "a video")).join(" or ");
+  return {
+    question: `Ask about your ${many}…`,
+    attachments: `Attached ${many}, in the order of the prompt`,
+    addFile: `Add ${many} from files`,
+    addUrl: `Add ${one} by its URL`,
+    drop: `Drop ${many} to add them`,
+    welcome: `Ask about your ${many}`,
+    welcomeHint: `Drop, paste or choose ${many}. What each one costs is shown before you send it.`,
+    url: `URL of ${one}`,
+    notMedia: (name) => `${name} is not ${one}.`,
+    suggestions: [
+      image && "What is in the image?",
+      video && "What happens in the video?",
+      image && "Read the text in this image.",
+      image && "What differs between these images?",
+    ].filter(Boolean),
+  };
+}
+
+/** Change the words that depend on what the model takes. */
+export const offer = (image, video) => Object.assign(strings, offered(image, video));
+
 export const strings = {
+  ...offered(true, false),
   skip: "Skip to the question",
   history: "Chats",
   openHistory: "Show chats",
@@ -19,13 +47,8 @@ export const strings = {
   conversation: "Conversation",
   jump: "Jump to the latest answer",
   ask: "Ask a question",
-  question: "Ask about your images…",
-  attachments: "Images of this question, in the order of the prompt",
-  addFile: "Add images from files",
-  addUrl: "Add an image by its URL",
   send: "Send",
   stop: "Stop (Esc)",
-  drop: "Drop images to add them",
   editing: "Editing a question. The earlier version is kept as a branch.",
   cancel: "Cancel",
   close: "Close",
@@ -51,31 +74,34 @@ export const strings = {
   cutOff: "Ended at the token limit",
   interrupted: "This answer was interrupted.",
 
-  removeImage: (name) => `Remove ${name}`,
+  removeMedia: (name) => `Remove ${name}`,
   moveEarlier: (name) => `Move ${name} earlier`,
   moveLater: (name) => `Move ${name} later`,
   shrink: (side) => `Shrink to ${count(side)} px`,
   openImage: (name) => `Show ${name} at full size`,
-  pasted: "Pasted image",
+  playVideo: (name) => `Play ${name}`,
+  unnamed: (kind) => `Unnamed ${kind}`,
   size: (width, height) => `${count(width)} × ${count(height)}`,
+  seconds: (s) => (s < 60 ? `${s.toFixed(1)} s` : `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`),
   bytes: (bytes) => (bytes < 1e6 ? `${count(Math.ceil(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`),
-  tokens: (tokens) => plural(tokens, "token"),
+  cost: (tokens, frames) => (frames ? `${plural(frames, "frame")} · ` : "") + plural(tokens, "token"),
   counting: "Counting tokens…",
   unknownCost: "Cost unknown",
   noPreview: "No preview",
   loadingUrl: "Fetching…",
-  notAnImage: (name) => `${name} is not an image.`,
+  noVideos: (name, model) => `${name} is a video, and ${model} takes no videos.`,
+  videosOff: (name) => `${name} is a video, and the server takes none until it is started with --max-videos 1.`,
+  videoTooLarge: (name, bytes, most) =>
+    `${name} has ${strings.bytes(bytes)}, and the server takes videos of ${strings.bytes(most)} at most.`,
   doesNotFit: "Does not fit",
-  tooManyImages: (most) => `Only ${plural(most, "image")} per conversation`,
+  tooMany: (most, kind) => `Only ${plural(most, kind)} per conversation`,
   budget: (used, most) => `≈ ${count(used)} of ${count(most)} tokens`,
   budgetImages: (tokens) => `images ${count(tokens)}`,
+  budgetVideos: (tokens) => `videos ${count(tokens)}`,
   tooLong: "too long for the model",
 
-  welcome: "Ask about your images",
   welcomeCost: (model, tokens) => `${model} · an image of 640 × 480 costs ${plural(tokens, "token")}`,
-  welcomeHint: "Drop, paste or choose images. What each one costs is shown before you send it.",
   welcomePrivate: "Chats stay in this browser.",
-  suggestions: ["What is in the image?", "Read the text in this image.", "What differs between these images?"],
 
   promptTokens: (tokens) => plural(tokens, "prompt token"),
   answerTokens: (tokens) => plural(tokens, "answer token"),
@@ -90,7 +116,10 @@ export const strings = {
   maxTokens: "Most answer tokens",
   seed: "Seed",
   minPixels: "Smallest image area (min_pixels)",
-  maxPixels: "Largest image area (max_pixels)",
+  maxPixels: "Largest area of an image or a frame (max_pixels)",
+  fps: "Frames of a video per second (fps)",
+  fpsHint: "Empty for the model’s own rule.",
+  maxFrames: "Most frames of a video (max_frames)",
   pixelsUnsupported: "This model does not support min_pixels and max_pixels.",
   serverDefault: "Server default",
 
@@ -98,9 +127,7 @@ export const strings = {
   keyHint: "The key is kept for this tab only.",
   key: "API key",
   keyWrong: "The server refused this key.",
-  urlTitle: "Add an image by its URL",
   urlHint: "The server fetches it; the browser does not.",
-  url: "Image URL",
 
   lost: "The connection to the server was lost. Nothing you wrote is lost.",
   offline: "The server cannot be reached. Trying again…",
@@ -109,8 +136,8 @@ export const strings = {
   serverSaid: (status) => `The server answered with status ${status}.`,
   imported: (chats) => `Imported ${plural(chats, "chat")}.`,
   importLine: (file, line, reason) => `${file}, line ${line}: ${reason}`,
-  importMissing: (images) =>
-    `${plural(images, "image")} could not be read and ${images === 1 ? "was" : "were"} left out.`,
+  importMissing: (media) =>
+    `${plural(media, "image or video")} could not be read and ${media === 1 ? "was" : "were"} left out.`,
   importNotJson: "not JSON",
   importNoQuestion: "no question in it",
 };

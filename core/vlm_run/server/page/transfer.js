@@ -2,41 +2,48 @@
 
 import { h } from "./dom.js";
 import { chatMessages } from "./generation.js";
-import { blobFromDataUri, imageFromFile, imageFromUrl, imageSource } from "./images.js";
-import { loadImage, saveConversation, saveImage } from "./store.js";
+import { blobFromDataUri, mediaFromFile, mediaFromUrl, mediaSource } from "./media.js";
+import { loadMedia, saveConversation, saveMedia } from "./store.js";
 import { strings } from "./strings.js";
 import { addNode, newConversation, path } from "./tree.js";
 
-const TAG = "<image>";
-const hasTag = (text) => /<image>|<img>/.test(text);
+const TAG = /<(image|video)>/g;
+const KINDS = ["video", "image"]; // without tags, the videos of a turn stand before its images
+const hasTag = (text) => /<(image|img|video)>/.test(text);
 
 /** The branch that is shown, as one line; null where nothing is asked. */
 export async function exportLine(conversation) {
   const nodes = path(conversation);
   const questions = nodes.filter((node) => node.role === "user");
   if (!questions.length) return null;
-  const extra = Object.keys(conversation.settings ?? {}).length ? { ...requestColumns(conversation.settings) } : {};
+  const media = await Promise.all(questions.flatMap((node) => node.media).map(loadMedia));
+  const sources = async (kind) => Promise.all(media.filter((each) => each?.kind === kind).map(mediaSource));
+  const videos = await sources("video");
+  const extra = requestColumns(conversation.settings, videos.length > 0);
   if (questions.some((node) => hasTag(node.text))) {
     // Text that looks like a tag stays text only in messages with parts.
     return JSON.stringify({ messages: await chatMessages(conversation, nodes), ...extra });
   }
   const answerTo = (question) => nodes.find((node) => node.parent === question.id)?.text ?? "";
-  const turns = questions.map((node) => [TAG.repeat(node.images.length) + node.text, answerTo(node)]);
-  const images = await Promise.all(questions.flatMap((node) => node.images).map(loadImage));
-  const sources = await Promise.all(images.map(imageSource));
+  const kinds = new Map(media.filter(Boolean).map((each) => [each.id, each.kind]));
+  const tags = (ids) => ids.map((id) => (kinds.has(id) ? `<${kinds.get(id)}>` : "")).join("");
+  const turns = questions.map((node) => [tags(node.media) + node.text, answerTo(node)]);
   const [query, response] = turns.pop();
   return JSON.stringify({
     system: conversation.system || null,
     history: turns,
     query,
-    images: sources,
+    images: await sources("image"),
+    videos: videos.length ? videos : undefined,
     response: response || null,
     ...extra,
   });
 }
 
-function requestColumns({ min_pixels, max_pixels, ...sampling }) {
-  const columns = { min_pixels, max_pixels, sampling: Object.keys(sampling).length ? sampling : undefined };
+/** Without videos, a row may not say which of their frames it wants. */
+function requestColumns({ min_pixels, max_pixels, fps, max_frames, ...sampling } = {}, hasVideos = true) {
+  const frames = hasVideos ? { fps, max_frames } : {};
+  const columns = { min_pixels, max_pixels, ...frames, sampling: Object.keys(sampling).length ? sampling : undefined };
   return Object.fromEntries(Object.entries(columns).filter(([, value]) => value !== undefined));
 }
 
@@ -52,7 +59,7 @@ export async function download(conversations, name) {
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-/** Read files; the chats in them, and how many images could not be had. Raises at the first bad line. */
+/** Read files; the chats in them, and how many images and videos could not be had. Raises at the first bad line. */
 export async function importFiles(files) {
   const conversations = [];
   let missing = 0;
@@ -77,8 +84,8 @@ export async function importFiles(files) {
 async function importLine(row) {
   const turns = row.messages ? turnsOfMessages(row.messages) : turnsOfQuery(row);
   if (!turns.length) throw new Error(strings.importNoQuestion);
-  const { sampling, min_pixels, max_pixels } = row;
-  const settings = requestColumns({ min_pixels, max_pixels });
+  const { sampling, min_pixels, max_pixels, fps, max_frames } = row;
+  const settings = requestColumns({ min_pixels, max_pixels, fps, max_frames });
   const system = row.system ?? row.messages?.find((message) => message.role === "system")?.content ?? "";
   const conversation = newConversation({
     system,
@@ -88,45 +95,42 @@ async function importLine(row) {
   let parent = null;
   let missing = 0;
   for (const { question, answer, sources } of turns) {
-    const images = [];
+    const media = [];
     for (const source of sources) {
-      const image = await imageFrom(source).catch(() => null);
-      if (image) images.push(image.id);
+      const found = await mediaFrom(source).catch(() => null);
+      if (found) media.push(found.id);
       else missing += 1;
-      if (image) await saveImage(image);
+      if (found) await saveMedia(found);
     }
-    parent = addNode(conversation, parent, { role: "user", text: question, images }).id;
+    parent = addNode(conversation, parent, { role: "user", text: question, media }).id;
     if (answer) parent = addNode(conversation, parent, { role: "assistant", text: answer, finish: "stop" }).id;
   }
   return { conversation, missing };
 }
 
-async function imageFrom(source) {
-  if (/^https?:/.test(source)) return imageFromUrl(source);
-  const blob = blobFromDataUri(source);
-  return imageFromFile(new File([blob], strings.pasted, { type: blob.type }));
+async function mediaFrom({ kind, source }) {
+  if (/^https?:/.test(source)) return mediaFromUrl(source, "", {});
+  const blob = blobFromDataUri(source, kind);
+  return mediaFromFile(new File([blob], strings.unnamed(kind), { type: blob.type }));
 }
 
-/** ms-swift's columns: tags in the texts take the images in order; without tags they belong to the last turn. */
-function turnsOfQuery({ query, response, history = [], images }) {
+/** ms-swift's columns: tags in the texts take what is given in order; without tags it belongs to the last turn. */
+function turnsOfQuery({ query, response, history = [], images, videos }) {
   if (typeof query !== "string") return [];
-  const sources = [images ?? []].flat();
   const pairs = [...history, [query, response]];
-  const perTurn = sources.length === pairs.length;
-  const tagged = pairs.some(([text]) => text.includes(TAG));
-  let next = 0;
+  const given = { image: [images ?? []].flat(), video: [videos ?? []].flat() };
+  const untagged = KINDS.filter((kind) => !pairs.some(([text]) => text.includes(`<${kind}>`)));
+  const perTurn = untagged.filter((kind) => given[kind].length === pairs.length);
   return pairs.map(([text, answer], index) => {
-    const pieces = text.split(TAG);
-    const last = index === pairs.length - 1;
-    const own = tagged
-      ? sources.slice(next, next + pieces.length - 1)
-      : perTurn
-        ? [sources[index]]
-        : last
-          ? sources
-          : [];
-    next += pieces.length - 1;
-    return { question: pieces.join("").trim(), answer: answer ?? "", sources: own.filter(Boolean) };
+    const sources = [];
+    const take = (kind, most = 1) => sources.push(...given[kind].splice(0, most).map((source) => ({ kind, source })));
+    for (const kind of untagged) {
+      if (perTurn.includes(kind)) take(kind);
+      else if (index === pairs.length - 1) take(kind, given[kind].length);
+    }
+    // Where nothing is given, a tag is text.
+    const question = text.replaceAll(TAG, (tag, kind) => (given[kind].length && take(kind) ? "" : tag)).trim();
+    return { question, answer: answer ?? "", sources: sources.filter(({ source }) => source) };
   });
 }
 
@@ -135,7 +139,10 @@ function turnsOfMessages(messages) {
   for (const { role, content } of messages) {
     const parts = typeof content === "string" ? [{ type: "text", text: content }] : content;
     const text = parts.map((part) => part.text ?? "").join("");
-    const sources = parts.map((part) => part.image_url?.url ?? part.image_url ?? part.image).filter(Boolean);
+    const named = parts.flatMap((part) =>
+      KINDS.map((kind) => ({ kind, source: part[`${kind}_url`]?.url ?? part[`${kind}_url`] ?? part[kind] })),
+    );
+    const sources = named.filter(({ source }) => source);
     if (role === "user") turns.push({ question: text, answer: "", sources });
     else if (role === "assistant" && turns.length) turns.at(-1).answer = text;
   }

@@ -1,7 +1,7 @@
 // A conversation: a tree of questions and answers, in which one branch at a time is shown.
 //
 // {id, title, created, updated, system, settings, nodes: {id: node}, next}
-// node: {id, parent, role, text, images, reasoning, error, stats, finish, next}
+// node: {id, parent, role, text, media, reasoning, error, stats, finish, next}
 // `next` is the child on the branch that is shown; the conversation's own is the first question.
 
 export const randomId = () =>
@@ -30,7 +30,7 @@ export const versions = (conversation, parent) =>
 
 /** Add a question or an answer below `parent` (null for a first question) and show it. */
 export function addNode(conversation, parent, fields) {
-  const node = { id: randomId(), parent, text: "", images: [], next: null, ...fields };
+  const node = { id: randomId(), parent, text: "", media: [], next: null, ...fields };
   conversation.nodes[node.id] = node;
   above(conversation, parent).next = node.id;
   return node;
@@ -61,5 +61,5 @@ export function removeTurn(conversation, id) {
   above(conversation, parent).next = follows ?? versions(conversation, parent).at(-1)?.id ?? null;
 }
 
-/** The ids of all images that a conversation mentions, on any branch. */
-export const imageIds = (conversation) => new Set(Object.values(conversation.nodes).flatMap((node) => node.images));
+/** The ids of all images and videos that a conversation mentions, on any branch. */
+export const mediaIds = (conversation) => new Set(Object.values(conversation.nodes).flatMap((node) => node.media));

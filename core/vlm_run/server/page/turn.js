@@ -1,11 +1,13 @@
 // One question or answer in the conversation.
 
 import { $, h, icon, iconButton } from "./dom.js";
-import { blobUrl, thumbnail } from "./images.js";
+import { blobUrl } from "./images.js";
 import { copyText, renderMarkdown } from "./markdown.js";
-import { loadImage } from "./store.js";
+import { measures, thumbnail } from "./media.js";
+import { loadMedia } from "./store.js";
 import { strings } from "./strings.js";
 import { versions } from "./tree.js";
+import { player } from "./videos.js";
 
 /**
  * The element of a node. Its `draw(streaming)` shows the node as it is by then.
@@ -16,7 +18,7 @@ export function createTurn(conversation, node, actions) {
   const body = h("div", { class: "body" });
   const reasoning = h("div", { class: "body" });
   const folded = h("details", { class: "reasoning", hidden: true }, h("summary"), reasoning);
-  const shown = h("div", { class: "images" });
+  const shown = h("div", { class: "media" });
   const fault = h("div", { class: "fault" });
   const stats = h("span", { class: "stats" });
   const footer = h("div", { class: "footer" });
@@ -30,7 +32,7 @@ export function createTurn(conversation, node, actions) {
     footer,
   );
   element.nodeId = node.id;
-  if (node.images.length) drawImages(shown, node.images);
+  if (node.media.length) drawMedia(shown, node.media);
 
   async function drawText(into, text, streaming) {
     if (!isAnswer) into.textContent = text;
@@ -92,27 +94,31 @@ function drawFault(node, actions, streaming) {
   ];
 }
 
-function drawImages(into, ids) {
-  ids.forEach(async (id, index) => {
-    const frame = h("button", { type: "button", class: "picture", "data-image": index });
+function drawMedia(into, ids) {
+  ids.forEach(async (id) => {
+    const frame = h("button", { type: "button", class: "picture" });
     into.append(frame);
-    const image = await loadImage(id);
-    if (!image) return frame.append(strings.noPreview);
-    frame.setAttribute("aria-label", strings.openImage(image.name));
-    frame.addEventListener("click", () => openImage(image));
-    return frame.append(thumbnail(image));
+    const media = await loadMedia(id);
+    if (!media) return frame.append(strings.noPreview);
+    const isVideo = media.kind === "video";
+    frame.setAttribute("aria-label", isVideo ? strings.playVideo(media.name) : strings.openImage(media.name));
+    frame.addEventListener("click", () => openMedia(media));
+    frame.append(thumbnail(media));
+    if (isVideo) frame.append(h("span", { class: "play" }, icon("play"), measures({ seconds: media.seconds })));
   });
 }
 
-function openImage(image) {
-  const shown = image.blob ?? image.thumb;
-  const caption = [image.name, image.width && strings.size(image.width, image.height)].filter(Boolean).join(" · ");
+function openMedia(media) {
   const close = () => $("lightbox").close();
+  const picture = media.kind === "video" ? media.thumb : (media.blob ?? media.thumb);
+  const still = picture ? h("img", { src: blobUrl(picture), alt: media.name }) : "";
+  const plays = media.kind === "video" && media.blob;
+  const onclick = (event) => event.target.tagName !== "VIDEO" && close();
   const dialog = h(
     "dialog",
-    { id: "lightbox", "aria-label": image.name, onclose: () => dialog.remove(), onclick: close },
-    shown && h("img", { src: blobUrl(shown), alt: image.name }),
-    h("p", {}, caption, iconButton("close", strings.close, close)),
+    { id: "lightbox", "aria-label": media.name, onclose: () => dialog.remove(), onclick },
+    plays ? player(media, still) : still,
+    h("p", {}, [media.name, measures(media)].filter(Boolean).join(" · "), iconButton("close", strings.close, close)),
   );
   document.body.append(dialog);
   dialog.showModal();
