@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 from PIL import Image
 
 from vlm_run.adapter import Adapter
-from vlm_run.errors import MediaError, VlmRunError
+from vlm_run.errors import MediaError, MediaWarning, VlmRunError
 from vlm_run.media import load_image
 from vlm_run.media.source import ImageSource
 from vlm_run.testing.images import gradient_image, odd_images
@@ -30,7 +32,7 @@ def odd_images_work_or_are_refused(subject: ModelSubject) -> str | None:
     refused, faults = [], []
     for name, content in odd_images():
         try:
-            _look_at(adapter, load_image(content))
+            _look_at(adapter, _decoded(content))
         except MediaError:
             refused.append(name)
         except VlmRunError as error:
@@ -47,7 +49,7 @@ def images_have_a_token_count(subject: ModelSubject) -> str:
     adapter = subject.adapter()
     counts = {}
     for name, source in [*_named_ordinary(), *odd_images()]:
-        image = load_image(source)
+        image = _decoded(source)
         try:
             adapter.preprocess_image(image.copy())
         except MediaError:
@@ -77,6 +79,13 @@ def boxes_have_a_scale(subject: ModelSubject) -> str:
 def counts_tokens(subject: ModelSubject) -> bool:
     """Whether the plugin tells how many tokens an image takes."""
     return subject.spec.vision is not None or subject.implements("count_image_tokens")
+
+
+def _decoded(source: ImageSource) -> Image.Image:
+    """A decoded image, without the warning about 16-bit images, which is not about the plugin."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MediaWarning)
+        return load_image(source)
 
 
 def _look_at(adapter: Adapter, image: Image.Image) -> None:
