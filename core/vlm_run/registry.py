@@ -85,15 +85,7 @@ class Registry:
             )
         if checkpoint is not None:
             spec = spec.with_quantized(str(checkpoint))
-        if chat_template is not None:
-            if not os.path.isfile(chat_template):
-                raise TemplateError(f"the chat template {chat_template} does not exist")
-            spec = spec.model_copy(update={"chat_template": str(chat_template)})
-        elif not os.path.isfile(spec.chat_template):
-            raise TemplateError(
-                f"the checkpoint {checkpoint} has no chat template",
-                hint="Give one with --chat-template (in Python: chat_template=).",
-            )
+        spec = _with_chat_template(spec, chat_template, checkpoint)
         if template_kwargs:
             spec = _with_template_kwargs(spec, template_kwargs)
         return Adapter.create(
@@ -187,6 +179,22 @@ def _of_directory(directory: Path, plugins: Plugins) -> tuple[ModelSpec, Plugin]
         f"{', '.join(architectures)}",
         hint="`vlm-run models` lists what is installed; the plugin vlm-run-auto serves other checkpoints.",
     )
+
+
+def _with_chat_template(
+    spec: ModelSpec, chat_template: str | Path | None, checkpoint: str | Path | None
+) -> ModelSpec:
+    """The spec with another chat template; a spec that was derived from a checkpoint may have none."""
+    if chat_template is None:
+        if os.path.isfile(spec.chat_template):
+            return spec
+        raise TemplateError(
+            f"the checkpoint {checkpoint} has no chat template",
+            hint="Give one with --chat-template (in Python: chat_template=).",
+        )
+    if not os.path.isfile(chat_template):
+        raise TemplateError(f"the chat template {chat_template} does not exist")
+    return spec.model_copy(update={"chat_template": str(chat_template)})
 
 
 def _with_template_kwargs(spec: ModelSpec, variables: Mapping[str, Any]) -> ModelSpec:

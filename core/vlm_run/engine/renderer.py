@@ -124,12 +124,7 @@ class Renderer:
         tokenized = clock.lap()
         conversation = await (fetcher or Fetcher(self._policy)).with_content(conversation)
         fetched = clock.lap()
-        if not all(isinstance(source, PILImage.Image) for source in conversation.images):
-            paged = await asyncio.to_thread(with_pages, conversation, self._policy)
-            if len(paged.images) != len(conversation.images):  # each page has a placeholder of its own
-                self.check_media_count(paged)
-                ids = await self._encode(self._adapter.render_prompt(paged, self._control))
-            conversation = paged
+        conversation, ids = await self._with_pages(conversation, ids)
         options = self._processor_options(conversation)
         images, videos = await self._images.load(conversation), await self._load_videos(conversation)
         decoded = clock.lap()
@@ -163,6 +158,16 @@ class Renderer:
             return await self.render(conversation, fetcher)
         self._check_length(engine_input["prompt_token_ids"], rendered.image_tokens, rendered.video_tokens)
         return rendered
+
+    async def _with_pages(self, conversation: Conversation, ids: list[int]) -> tuple[Conversation, list[int]]:
+        """The conversation with an image for each page of a document, and the token ids of its prompt."""
+        if all(isinstance(source, PILImage.Image) for source in conversation.images):
+            return conversation, ids
+        paged = await asyncio.to_thread(with_pages, conversation, self._policy)
+        if len(paged.images) != len(conversation.images):  # each page has a placeholder of its own
+            self.check_media_count(paged)
+            ids = await self._encode(self._adapter.render_prompt(paged, self._control))
+        return paged, ids
 
     async def _encode(self, prompt: Prompt) -> list[int]:
         # Tokenizing a short text takes less time than waking a thread.

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,24 +61,11 @@ def explain(
     """
     kwargs = adapter.engine_kwargs(served=served, **overrides)
     adapter = adapter.with_engine_kwargs(kwargs)
-    notes: list[str] = []
-    if adapter.spec.replaced_by is not None:
-        notes.append(
-            f"no vLLM version that vlm-run supports serves this model type, which needs {adapter.spec.vllm}: "
-            f"use '{adapter.spec.replaced_by}' instead"
-        )
-    if note := context_note(adapter, **overrides):
-        notes.append(note)
-    if note := adapter.dtype_note(**overrides):
-        if gpu is None:
-            notes.append(note)
-        else:
-            del kwargs["dtype"]  # for this machine's CPU
-    if adapter.spec.derived_from:
-        notes.append(
-            f"no plugin lists this checkpoint: {adapter.plugin.name} derived its spec "
-            f"(`vlm-run models --checkpoint {adapter.source}` shows how)"
-        )
+    dtype_note = adapter.dtype_note(**overrides)
+    if dtype_note and gpu is not None:
+        del kwargs["dtype"]  # for this machine's CPU
+        dtype_note = None
+    notes = _model_notes(adapter, dtype_note, overrides)
     tokenizer = _tokenizer(adapter, notes)
     prompt = _render(adapter, conversation, tokenizer)
     images: tuple[ImageCost, ...] = ()
@@ -116,6 +104,26 @@ def explain(
         videos=videos,
     )
     return _with_notes(explanation, notes)
+
+
+def _model_notes(adapter: Adapter, dtype_note: str | None, overrides: Mapping[str, Any]) -> list[str]:
+    """Notes about the model type and the engine, whatever the conversation is."""
+    notes = []
+    if adapter.spec.replaced_by is not None:
+        notes.append(
+            f"no vLLM version that vlm-run supports serves this model type, which needs {adapter.spec.vllm}: "
+            f"use '{adapter.spec.replaced_by}' instead"
+        )
+    if note := context_note(adapter, **overrides):
+        notes.append(note)
+    if dtype_note:
+        notes.append(dtype_note)
+    if adapter.spec.derived_from:
+        notes.append(
+            f"no plugin lists this checkpoint: {adapter.plugin.name} derived its spec "
+            f"(`vlm-run models --checkpoint {adapter.source}` shows how)"
+        )
+    return notes
 
 
 def _render(adapter: Adapter, conversation: Conversation, tokenizer: TokenizerFile | None) -> Prompt:
