@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from typer.testing import CliRunner
 
 from vlm_run import scaffold
 from vlm_run.cli import app
@@ -58,6 +59,21 @@ def test_a_wrong_command_would_be_found(line: str) -> None:
 def test_the_guide_uses_every_command_of_plugin() -> None:
     assert any(line.startswith("vlm-run plugin new ") for line in COMMANDS)
     assert any(line.startswith("vlm-run plugin check ") for line in COMMANDS)
+
+
+@pytest.mark.parametrize("words", [[], ["plugin"]])
+def test_the_help_shows_a_whole_sentence_for_each_command(words: list[str]) -> None:
+    page = CliRunner().invoke(app, [*words, "--help"]).output
+    listed = page.partition("Commands:\n")[2].splitlines()
+    assert len(listed) > 1
+    assert [line for line in listed if not re.fullmatch(r"  [a-z]+ +[A-Z].+[^.]\.", line)] == []
+
+
+@pytest.mark.parametrize("command", ["infer", "explain", "verify", "plugin check"])
+def test_the_help_has_an_example_on_a_line_of_its_own(command: str) -> None:
+    page = CliRunner().invoke(app, [*command.split(), "--help"]).output
+    assert re.search(rf"^ {{6}}vlm-run {command} ", page, re.MULTILINE)
+    assert "<list[" not in page
 
 
 def test_the_files_it_lists_are_those_of_a_new_plugin(tmp_path: Path) -> None:

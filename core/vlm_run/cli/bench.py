@@ -74,9 +74,9 @@ def bench(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare the throughput of vlm-run and plain vLLM on the same model, engine options and images.
+    """Compare the throughput of vlm-run and plain vLLM. Both get the same engine options and images.
 
-    vlm-run bench qwen2-vl-2b-instruct --size 672x672 --size 1344x1008
+        vlm-run bench qwen2-vl-2b-instruct --size 672x672 --size 1344x1008
 
     Compares with `LLM.generate`, or with --served with vLLM's own server. All sides run on the same GPU,
     each with an equal part of its memory unless --engine gpu_memory_utilization is given. They start one

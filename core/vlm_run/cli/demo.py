@@ -18,7 +18,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the random image.")] = 7,
     verbose: Annotated[bool, typer.Option(help="Show vLLM's log and full tracebacks.")] = False,
 ) -> None:
-    """Draw an image and ask a small model three questions about it, with real vLLM."""
+    """Draw an image, and ask a small model about it with real vLLM."""
     try:
         from vlm_run_demo.showcase import draw
     except ImportError as error:

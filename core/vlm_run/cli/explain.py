@@ -48,10 +48,13 @@ def explain(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what would be sent to a model, and what it costs. Needs no GPU and no weights.
+    """Show what would be sent to a model, and what it costs.
 
-    vlm-run explain qwen2-vl-7b-instruct "What is this?" --image 1920x1080
-    vlm-run explain qwen2-vl-7b-instruct --gpu 24
+        vlm-run explain qwen2-vl-7b-instruct "What is this?" --image 1920x1080
+
+        vlm-run explain qwen2-vl-7b-instruct --gpu 24
+
+    Needs no GPU and no weights.
     """
     name, text = load.name_and_text(words)
     from vlm_run.explain import explain as explain_conversation

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from typer.core import TyperCommand
+
+_TYPE = re.compile(r" <[^>]*>$")
+_LIST_OR_RANGE = re.compile(r"<(?:list\[(\w+)\]|(\w+) range)>$")
 
 
 class Command(TyperCommand):
@@ -17,9 +21,14 @@ class Command(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is None:
                 continue
-            default = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            name, text = record
+            if parameter.param_type_name == "argument":
+                default, name = "Arguments", _TYPE.sub("", name)
+            else:
+                # The text says whether it is repeatable, and in which range.
+                default, name = "Options", _LIST_OR_RANGE.sub(r"<\1\2>", name)
             heading = getattr(parameter, "rich_help_panel", None) or default
-            sections.setdefault(heading, []).append(record)
+            sections.setdefault(heading, []).append((name, text))
         for heading, records in sections.items():
             if records:
                 with formatter.section(heading):

@@ -22,7 +22,8 @@ _OUTCOMES = ("passed", "failed", "skipped")
 
 def check(
     distribution: Annotated[
-        str, typer.Argument(help="Distribution name of the plugin, for example vlm-run-llava.")
+        str,
+        typer.Argument(metavar="PLUGIN", help="Distribution name of the plugin, for example vlm-run-llava."),
     ],
     checkpoint: Annotated[
         list[str] | None,
@@ -33,9 +34,11 @@ def check(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check that an installed plugin fulfils the contract; exit code 1 if it does not.
+    """Check an installed plugin against the contract.
 
-    vlm-run plugin check vlm-run-llava --checkpoint llava1_5-7b-instruct=./llava-1.5-7b-hf
+    The exit code is 1 if a check fails.
+
+        vlm-run plugin check vlm-run-llava --checkpoint llava1_5-7b-instruct=./llava-1.5-7b-hf
     """
     directories = dict(map(_parse_checkpoint, checkpoint or []))
     from vlm_run.engine.quiet import quieten_model_libraries

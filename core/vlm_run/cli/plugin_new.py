@@ -12,7 +12,9 @@ import typer
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="Short name of the model family, for example acme-vl.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Short name of the model family, for example acme-vl.")
+    ],
     model_type: Annotated[
         str | None,
         typer.Option(help="Model type of the first model, which users type. Default: the plugin's name."),
@@ -41,7 +43,7 @@ def new(
         Path | None, typer.Option(help="Directory of the package. Default: ./vlm-run-NAME.")
     ] = None,
 ) -> None:
-    """Write a new plugin: a package that can be installed and passes its own tests.
+    """Write a new plugin. The package can be installed and passes its own tests.
 
     On a terminal, asks for the options that are left out; elsewhere, uses their defaults.
 

@@ -124,7 +124,7 @@ def serve(
     ] = 100_000_000,
     verbose: Annotated[bool, typer.Option(help="Show full tracebacks.")] = False,
 ) -> None:
-    """Serve a model over OpenAI's API, with ms-swift's shorthands for images.
+    """Serve a model over OpenAI's API. Requests may also have ms-swift's fields and tags for images.
 
         vlm-run serve llava1_6-mistral-7b-instruct --port 8000
 

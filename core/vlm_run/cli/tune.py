@@ -48,9 +48,9 @@ def tune(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Try engine options and renderer counts on a sample of your requests, and keep the fastest.
+    """Find the fastest engine options on a sample of your requests.
 
-    vlm-run tune qwen2-vl-7b-instruct --val_dataset questions.jsonl#200
+        vlm-run tune qwen2-vl-7b-instruct --val_dataset questions.jsonl#200
 
     Each configuration runs in an engine of its own; one that runs out of memory or time counts as failed.
     An interrupted run resumes with the same command: finished trials are kept beside the output file.

@@ -32,9 +32,11 @@ def verify(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare vLLM's greedy answers with transformers, token by token, on the same weights.
+    """Compare vLLM's greedy answers with those of transformers.
 
-    vlm-run verify qwen2-vl-2b-instruct --engine dtype=float32
+    Both have the same weights.
+
+        vlm-run verify qwen2-vl-2b-instruct --engine dtype=float32
     """
     from vlm_run.engine.tracing import dtype_of, trace
     from vlm_run.engine.versions import check_serves
