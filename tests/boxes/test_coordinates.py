@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vlm_run import Box, BoxCoordinates, Registry
@@ -26,28 +26,39 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("maximum", "decimals"), [(1000, 0), (999, 0), (1, 3), (None, 0)])
-def test_a_box_comes_back_within_half_a_unit(form: str, maximum: float | None, decimals: int) -> None:
-    @given(width=SIDES, height=SIDES, resized=st.tuples(SIDES, SIDES), where=FRACTIONS)
-    def comes_back(width: int, height: int, resized: tuple[int, int], where: tuple[float, ...]) -> None:
-        whole = resized if maximum is None else (maximum, maximum)
-        x1, x2 = sorted(where[:2])
-        y1, y2 = sorted(where[2:])
-        written = [
-            round(fraction * side, decimals or None)
-            for fraction, side in zip((x1, y1, x2, y2), whole * 2, strict=True)
-        ]
-        units = [width / whole[0] / 10**decimals, height / whole[1] / 10**decimals] * 2
-        assume(written[0] < written[2] and written[1] < written[3])
-        assume(all(unit > 0.02 for unit in units))  # pixels have two decimals
-        size = ImageSize(width, height, resized)
-        (box,) = parse_boxes(FORMS[form].format(*written), BoxCoordinates(maximum=maximum), [size])
-        originals = (x1 * width, y1 * height, x2 * width, y2 * height)
-        for edge, original, unit in zip(box.edges, originals, units, strict=True):
-            assert abs(edge - original) <= unit / 2 + 0.01
-
-    comes_back()
+@settings(max_examples=200)
+@given(
+    form=st.sampled_from(list(FORMS.values())),
+    width=SIDES,
+    height=SIDES,
+    resized=st.tuples(SIDES, SIDES),
+    where=FRACTIONS,
+)
+def test_a_box_comes_back_within_half_a_unit(
+    maximum: float | None,
+    decimals: int,
+    form: str,
+    width: int,
+    height: int,
+    resized: tuple[int, int],
+    where: tuple[float, ...],
+) -> None:
+    whole = resized if maximum is None else (maximum, maximum)
+    x1, x2 = sorted(where[:2])
+    y1, y2 = sorted(where[2:])
+    written = [
+        round(fraction * side, decimals or None)
+        for fraction, side in zip((x1, y1, x2, y2), whole * 2, strict=True)
+    ]
+    units = [width / whole[0] / 10**decimals, height / whole[1] / 10**decimals] * 2
+    assume(written[0] < written[2] and written[1] < written[3])
+    assume(all(unit > 0.02 for unit in units))  # pixels have two decimals
+    size = ImageSize(width, height, resized)
+    (box,) = parse_boxes(form.format(*written), BoxCoordinates(maximum=maximum), [size])
+    originals = (x1 * width, y1 * height, x2 * width, y2 * height)
+    for edge, original, unit in zip(box.edges, originals, units, strict=True):
+        assert abs(edge - original) <= unit / 2 + 0.01
 
 
 def test_pixels_of_the_resized_image_need_its_size() -> None:

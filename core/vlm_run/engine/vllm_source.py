@@ -42,6 +42,7 @@ class _Source:
     def __init__(self, package: Traversable) -> None:
         self._package = package
         self.tree = cache(self._tree)
+        self._assigned = cache(_names_assigned_to_self)
 
     def failures(self, seam: Seam) -> Iterator[str]:
         """The differences between a seam and what vlm-run expects."""
@@ -139,7 +140,7 @@ class _Source:
             return None
         own = None
         for node in _statements(found.node):
-            if _defines(node, name) or (isinstance(node, _Function) and _assigns_to_self(node, name)):
+            if _defines(node, name) or (isinstance(node, _Function) and name in self._assigned(node)):
                 own = _Found(found.module, node)
         if own is not None:
             return own
@@ -184,12 +185,12 @@ def _defines(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name
 
 
-def _assigns_to_self(method: _Function, name: str) -> bool:
-    return any(
-        isinstance(node, ast.Attribute)
+def _names_assigned_to_self(method: _Function) -> frozenset[str]:
+    return frozenset(
+        node.attr
+        for node in ast.walk(method)
+        if isinstance(node, ast.Attribute)
         and isinstance(node.ctx, ast.Store)
         and isinstance(node.value, ast.Name)
         and node.value.id == "self"
-        and node.attr == name
-        for node in ast.walk(method)
     )

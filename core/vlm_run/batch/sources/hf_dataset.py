@@ -9,7 +9,7 @@ from typing import Any
 
 from vlm_run.batch.row import Columns
 from vlm_run.batch.sources.parquet_file import first_line
-from vlm_run.batch.sources.source import Source, import_library
+from vlm_run.batch.sources.source import Source, check_library, import_library
 from vlm_run.errors import VlmRunError
 
 # A stream is shuffled through a buffer, since it cannot be drawn from at random.
@@ -59,10 +59,11 @@ def hub_dataset(name: str, subset: str | None, split: str | None) -> Source:
     Raises:
         VlmRunError: There is no such dataset, or it cannot be read.
     """
-    datasets = import_library("datasets")
-    # Asked first, since the library would retry for half a minute without a network; and fixed, since a
-    # run that is resumed must read the same rows.
+    check_library("datasets")
+    # Asked first, since the library imports torch and would retry for half a minute without a network; and
+    # fixed, since a run that is resumed must read the same rows.
     revision = _newest_revision(name)
+    datasets = import_library("datasets")
     with _reading(name):
         found = datasets.load_dataset(name, subset, streaming=True, revision=revision)
         chosen = _choose_split(found, split, name)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,21 @@ def import_library(name: str, extra: str = "batch") -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise VlmRunError(
-            f"this dataset needs the library {name}, which is not installed",
-            hint=f"pip install 'vlm-run[{extra}]'",
-        ) from error
+        raise _not_installed(name, extra) from error
+
+
+def check_library(name: str, extra: str = "batch") -> None:
+    """Check that a library of an extra is installed, without the seconds that an import may take.
+
+    Raises:
+        VlmRunError: It is not.
+    """
+    if find_spec(name) is None:
+        raise _not_installed(name, extra)
+
+
+def _not_installed(name: str, extra: str) -> VlmRunError:
+    return VlmRunError(
+        f"this dataset needs the library {name}, which is not installed",
+        hint=f"pip install 'vlm-run[{extra}]'",
+    )
