@@ -218,7 +218,7 @@ def _check_keys(fields: Mapping[str, Any], known: list[str] | tuple[str, ...], w
 
 
 def _depth(value: Any) -> int:
-    """Return how deeply a value as JSON knows it is nested."""
+    """Return how deeply a JSON value is nested."""
     depth, level = 0, [value]
     while level := [
         inner

@@ -30,7 +30,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Seconds that a request spent in each stage. The rest of its time it waited between stages.
+    """Seconds that a request spent in each stage. It spent the rest of its time waiting between stages.
 
     Attributes:
         fetch: Fetching remote images.

@@ -95,7 +95,7 @@ class VideoFacts(BaseModel, ABC):
         """
 
     def bounded(self, max_pixels: int | None) -> Self:
-        """The facts for a video the area of whose frames a request bounds, in pixels.
+        """The facts under a request's bound on the area of frames, in pixels.
 
         Raises:
             MediaError: The model does not support `max_pixels`.

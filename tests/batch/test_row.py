@@ -353,7 +353,7 @@ def test_a_used_column_that_is_nested_too_deeply_is_named(column: str) -> None:
         ({"structured_outputs": {"choice": "ab"}}, "choice"),
         (
             {"structured_outputs": {"choice": ["a"]}, "response_format": {"type": "json_object"}},
-            "exclude each other",
+            "are mutually exclusive",
         ),
         ({"mm_processor_kwargs": {"messages": []}}, "'messages' in 'mm_processor_kwargs'"),
         ({"mm_processor_kwargs": {"images": ["a.png"]}}, "'images' in 'mm_processor_kwargs'"),

@@ -53,5 +53,5 @@ def test_without_a_gpu_operators_count_without_those_inside_them(tmp_path: Path)
 
 
 def test_a_trace_without_work_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="holds no kernels"):
+    with pytest.raises(EngineError, match="contains no kernels"):
         summarize(trace(tmp_path, {"cat": "user_annotation", "name": "x", "ts": 0, "dur": 1}), 1, {})

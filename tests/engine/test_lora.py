@@ -225,7 +225,7 @@ def test_the_engine_reserves_the_largest_rank_and_on_a_cpu_a_slot_for_none(
     [
         ({}, "has no adapter_config.json with a rank 'r'"),
         ({"r": "8"}, "has no adapter_config.json with a rank 'r'"),
-        ([], "does not hold a JSON object"),
+        ([], "does not contain a JSON object"),
         ({"r": 1024}, "has rank 1024; vLLM supports 512 at most"),
     ],
 )

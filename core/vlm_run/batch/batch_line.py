@@ -54,7 +54,7 @@ def _read_constraints(response_format: Any, structured_outputs: Any) -> dict[str
     """Return what OpenAI's and vLLM's parameters demand of an answer, in `Sampling`'s names."""
     schema, structured = _read_response_format(response_format), _read_structured(structured_outputs)
     if schema and structured:
-        raise RequestError("'response_format' and 'structured_outputs' exclude each other")
+        raise RequestError("'response_format' and 'structured_outputs' are mutually exclusive")
     return schema or structured
 
 

@@ -90,7 +90,7 @@ def _parse_json(value: Any) -> Any:
 
 
 def _read_numbers(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return the fields that are numbers, as far as the row has them; CSV has them as text."""
+    """Return the fields that the row has as numbers; in CSV they are text."""
     numbers = {}
     for name in names:
         if name in fields:

@@ -123,7 +123,7 @@ def summarize(trace: Path, images: int, stages: Mapping[str, float]) -> Profile:
     if not found:
         found = _with_self_time([event for event in events if event.get("cat") == "cpu_op"])
     if not found:
-        raise EngineError(f"{trace} holds no kernels and no operators")
+        raise EngineError(f"{trace} contains no kernels and no operators")
     spans = sorted((event["ts"], event["ts"] + event["dur"]) for event in found)
     wall = max(end for _, end in spans) - spans[0][0]
     groups, names = Counter[str](), Counter[str]()

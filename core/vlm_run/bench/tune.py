@@ -102,7 +102,7 @@ class TrialFile:
             raise VlmRunError(f"{path} cannot be read: {error}") from None
         if not lines or lines[0].get("run") != json.loads(json.dumps(run)):
             raise VlmRunError(
-                f"{path} holds trials of another model, other options or other requests",
+                f"{path} has trials of another model, other options or other requests",
                 hint="Give another --output, or remove the file.",
             )
         for line in lines[1:]:
@@ -168,7 +168,7 @@ def tune(
 
 
 def best(trials: Iterable[Trial], least_same_answers: float) -> Trial | None:
-    """The fastest trial whose answers are those of the defaults to this extent; None if all failed."""
+    """The fastest trial with at least this share of the defaults' answers; None if there is none."""
     usable = [
         trial
         for trial in trials

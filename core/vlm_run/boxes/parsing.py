@@ -123,7 +123,7 @@ def _numbers(form: re.Pattern[str], text: str) -> Iterator[Sequence[float]]:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects in a text that is JSON, or that has some in it, as an answer that was cut off."""
+    """The JSON objects in a text, which need not be complete, such as an answer that was cut off."""
     whole = _load(text)
     stack = (
         [whole] if whole is not None else [_load(match[0]) for match in reversed([*_OBJECT.finditer(text)])]

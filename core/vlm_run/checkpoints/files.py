@@ -12,7 +12,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one if the file does not exist.
 
     Raises:
-        ValueError: The file cannot be read, or does not hold a JSON object.
+        ValueError: The file cannot be read, or does not contain a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -21,7 +21,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} does not hold a JSON object")
+        raise ValueError(f"{path} does not contain a JSON object")
     return content
 
 

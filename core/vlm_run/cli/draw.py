@@ -66,7 +66,7 @@ class Drawing:
         if len(sources) != 1:
             raise VlmRunError(
                 f"--draw needs exactly one image, but the question has {len(sources)}",
-                hint="Of a document, give one page, such as doc.pdf#page=2.",
+                hint="For a document, give one page, such as doc.pdf#page=2.",
             )
         return cls(path, load_image(sources[0], policy, message_index=0, image_index=0))
 

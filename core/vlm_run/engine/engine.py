@@ -140,7 +140,7 @@ class Engine:
 
         Args:
             requests: Each in any shape that `Request.parse` takes.
-            sampling: For all requests that bring no sampling parameters of their own.
+            sampling: For requests without sampling parameters.
 
         Raises:
             RequestError: `sampling` is malformed.
@@ -208,7 +208,7 @@ class Engine:
 
         Args:
             requests: Each in any shape that `Request.parse` takes.
-            sampling: For all requests that bring no sampling parameters of their own.
+            sampling: For requests without sampling parameters.
             window: Most requests taken beyond the oldest that is not answered; a caller who
                 wants the answers in order holds no more than this back.
 

@@ -223,7 +223,7 @@ def request_boundary(llm: AsyncLLM) -> Iterator[None]:
         if isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
             cause = error.__cause__
         if isinstance(cause, EngineDeadError) or llm.errored:
-            raise EngineError("the vLLM engine has died", hint="Its own log says why.") from error
+            raise EngineError("the vLLM engine has died", hint="See its log.") from error
         if isinstance(cause, request_errors()):
             raise RequestError(f"vLLM refuses the request: {cause}") from error
         raise as_request_error(cause) from error

@@ -108,7 +108,7 @@ class Fetcher:
 
 @dataclass
 class _Running:
-    """An image on its way, and how many requests wait for it."""
+    """An image that is being fetched, and how many requests wait for it."""
 
     task: asyncio.Task[bytes]
     waiting: int = 0

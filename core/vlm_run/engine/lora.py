@@ -101,7 +101,7 @@ class LoraAdapters:
             await self._load(llm, name)
 
     async def add(self, llm: AsyncLLM, name: str, path: str) -> None:
-        """Load another adapter, unless it is there.
+        """Load another adapter, unless it is already loaded.
 
         Raises:
             EngineError: The adapter cannot be loaded, or another one has its name.

@@ -228,7 +228,7 @@ class Renderer:
             raise RequestError(f"vLLM cannot process the request: {error}") from error
 
     def check_media_count(self, conversation: Conversation) -> None:
-        """Check that the engine accepts as many images and videos.
+        """Check that the engine accepts this many images and videos.
 
         Raises:
             ConversationError: There are more than the engine accepts.

@@ -189,11 +189,11 @@ class ImageAffinity:
         return sum(self._busy_with)
 
     def begin(self, worker: int) -> None:
-        """A worker was given a request."""
+        """Record that a worker was given a request."""
         self._busy_with[worker] += 1
 
     def end(self, worker: int) -> None:
-        """It is done with it."""
+        """Record that it has finished one."""
         self._busy_with[worker] -= 1
 
 

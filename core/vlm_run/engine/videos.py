@@ -88,7 +88,7 @@ def load_video(
 
 
 def _parts(content: bytes | Frames) -> Iterator[bytes]:
-    """What distinguishes a video from others."""
+    """The bytes that identify a video in its cache key."""
     if isinstance(content, bytes):
         yield content
         return

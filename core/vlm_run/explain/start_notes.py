@@ -15,7 +15,7 @@ def start_notes(adapter: Adapter, **overrides: Any) -> list[str]:
 
 
 def context_note(adapter: Adapter, **overrides: Any) -> str | None:
-    """That the context length does not hold the largest image; None if it does, or if that is unknown."""
+    """A note that the largest image exceeds the context length; None if it fits, or if that is unknown."""
     options = adapter.engine_kwargs(**overrides)
     length = options.get("max_model_len") or adapter.spec.context_length
     largest = adapter.with_engine_kwargs(options).largest_image()

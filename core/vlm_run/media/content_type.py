@@ -129,7 +129,7 @@ def _is_svg(head: bytes) -> bool:
 
 
 def _other(head: bytes) -> tuple[str, str] | None:
-    """Return an error that says what data is that is not an image, and what to do about it."""
+    """Return an error that names the kind of data, which is not an image, and what to do about it."""
     if head[4:8] == b"ftyp":
         brand = head[8:12]
         kind = "an audio file" if brand[:3] == b"M4A" else "a video"

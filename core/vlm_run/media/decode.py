@@ -53,7 +53,7 @@ def decode(
     *,
     frame: int = 0,
 ) -> Image.Image:
-    """A frame of an encoded image, the first unless told, upright, in RGB.
+    """A frame of an encoded image, by default the first, upright, in RGB.
 
     Damaged metadata does not matter. Images with 10, 12 or 14 bits per channel stored in 16 are scaled by
     their true range; if that has to be derived from the largest value, a `MediaWarning` is issued, and

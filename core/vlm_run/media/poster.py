@@ -1,4 +1,4 @@
-"""What shows a video to a person: one of its frames, its size and its duration."""
+"""The preview of a video: one of its frames, its size and its duration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types that an image in a request may have."""
+"""The forms in which a request may give an image or a video."""
 
 from __future__ import annotations
 

@@ -278,7 +278,7 @@ class Conversation:
 
 
 def _with_instruction(message: Message, text: str) -> Message:
-    """The message with a line before its first text, also as written, or with the text alone at its end."""
+    """The message with a line before its first text; at its end if it has no text."""
     parts, written = message.parts, message.written
     at = next((at for at, part in enumerate(parts) if isinstance(part, Text) and part.text), None)
     if at is None:

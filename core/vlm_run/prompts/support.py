@@ -1,4 +1,4 @@
-"""What a model type supports of a conversation: its tasks, videos, and images wherever they are."""
+"""Checks that a model type supports a conversation: its task, its videos, and images of tool messages."""
 
 from __future__ import annotations
 

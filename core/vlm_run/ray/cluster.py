@@ -1,4 +1,4 @@
-"""Joins or starts a Ray cluster, and says what is wrong with it before anything is loaded there."""
+"""Joins or starts a Ray cluster, and reports what is wrong with it before anything is loaded there."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Node:
 
 @contextmanager
 def joined(address: str | None, *, log_to_driver: bool = False, **options: Any) -> Iterator[None]:
-    """A cluster until the block ends, which a process that has one already keeps.
+    """Join or start a cluster until the block ends; a process that is connected to one keeps it.
 
     Args:
         address: `auto`, or `HOST:PORT` of the cluster's head; None starts a cluster on this machine.
@@ -312,7 +312,7 @@ def _cache_bytes(options: Mapping[str, Any]) -> int:
 
 
 def _grows() -> bool:
-    """Whether an autoscaler may add nodes, in which case what is there now decides nothing."""
+    """Whether an autoscaler may add nodes, so that the present resources are not a limit."""
     from ray._private.state import state  # the only place where Ray tells
 
     return state.get_max_resources_from_cluster_config() is not None

@@ -43,9 +43,9 @@ class Infer:
     Args:
         model: A model type, repository or directory, as for `Registry.load`.
         checkpoint: As for `Registry.load`.
-        sampling: For rows that bring no sampling parameters of their own.
+        sampling: For rows without sampling parameters.
         prompt: The question of rows that have images and no question.
-        system: The system message of rows that bring none.
+        system: The system message of rows that have none.
         mapping: From column names to those that docs/batch.md names.
         limits: What one request may use.
         policy: What images may be fetched, and how large they may be.

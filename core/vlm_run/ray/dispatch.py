@@ -64,7 +64,7 @@ class Dispatch:
         return len(self._replicas[name].in_flight)
 
     def join(self, name: str, capacity: int) -> None:
-        """Count on a replica that answers up to `capacity` rows at a time."""
+        """Add a replica that answers up to `capacity` rows at a time."""
         self._replicas[name] = _Replica(capacity)
 
     def hand_out(self, most: int) -> dict[str, list[tuple[int, Request]]]:

@@ -61,7 +61,7 @@ class Replicas:
             self._start()
 
     def wait(self, count: int = 1) -> None:
-        """Wait for so many replicas to be ready; a batch begins with the first.
+        """Wait until this many replicas are ready; a batch begins with the first.
 
         Raises:
             EngineError: They could not start.
@@ -80,7 +80,7 @@ class Replicas:
 
         Args:
             requests: Taken as replicas have room for them.
-            sampling: For all requests that bring no sampling parameters of their own.
+            sampling: For requests without sampling parameters.
             window: Most requests taken beyond the oldest that is not answered.
 
         Raises:
@@ -188,7 +188,7 @@ class Replicas:
             dispatch.join(name, capacity)
 
     def _give_up_start(self, error: ray.exceptions.RayError) -> None:
-        """Try again, unless the error is one that would come again, or has come again and again."""
+        """Start another replica, unless it would fail likewise or too many have failed."""
         self._failed_starts += 1
         cause = getattr(error, "cause", None)
         if isinstance(cause, VlmRunError) and not self._running:
@@ -208,6 +208,6 @@ class Replicas:
         for number in dispatch.died(name) if dispatch is not None else ():
             error = RequestError(
                 f"{DEATHS_OF_A_ROW} replicas died while they answered this request and no other",
-                hint="Their logs, on their nodes, say why.",
+                hint="See their logs on their nodes.",
             )
             yield self._runs, number, Response(finish_reason="error", error=error)

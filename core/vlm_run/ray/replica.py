@@ -118,7 +118,7 @@ class Replica:
         self._enough = asyncio.Event()
 
     async def start(self) -> int:
-        """Start what answers; its capacity.
+        """Start the answerer, and return its capacity.
 
         Raises:
             VlmRunError: It could not start.
@@ -144,7 +144,7 @@ class Replica:
         return answers
 
     async def drop(self) -> None:
-        """Answer nothing of what was put any more."""
+        """Discard the rows that are not answered yet."""
         for task in self._tasks:
             task.cancel()
 

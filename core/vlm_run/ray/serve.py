@@ -94,7 +94,7 @@ class ServerReplica:
         return Named(guarded(await build(setup, self._engine), setup))
 
     async def check_health(self) -> None:
-        """Raise if the engine is dead; Ray Serve calls this again and again."""
+        """Raise if the engine is dead; Ray Serve calls this periodically."""
         from vlm_run.engine.vllm_internals import has_died
 
         if self._engine is None or has_died(self._engine):
@@ -336,7 +336,7 @@ def start_proxies(args: Any) -> tuple[str, int]:
 
 
 def _failure(error: RuntimeError) -> str:
-    """The last lines that a replica left, as far as Ray Serve tells."""
+    """The last line of a replica's error, if Ray Serve reports one."""
     found = ray_serve.status().applications.get(APPLICATION)
     messages = [each.message for each in found.deployments.values() if each.message] if found else []
     lines = [line.strip() for line in (messages[0] if messages else str(error)).splitlines() if line.strip()]

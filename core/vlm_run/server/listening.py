@@ -71,7 +71,7 @@ _EXAMPLE_IMAGE = (
 
 
 def open_in_browser(url: str) -> bool:
-    """Open a URL in the user's browser; False where there is none on a screen of this machine."""
+    """Open a URL in the user's browser; False if this machine has no browser or no display."""
     has_screen = sys.platform == "darwin" or any(
         map(os.environ.get, ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"))
     )

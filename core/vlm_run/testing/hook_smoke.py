@@ -32,7 +32,7 @@ def failures(plugins: Plugins, plugin: Plugin) -> list[str]:
 
 
 def remarks(plugins: Plugins, plugin: Plugin) -> list[str]:
-    """Sentences about what a plugin leaves open: model types whose image tokens nobody counts."""
+    """Notes about a plugin: its model types without image token counts."""
     if plugins.implements("count_image_tokens", plugin):
         return []
     return [

@@ -116,7 +116,7 @@ def _split_count(name: str) -> tuple[str, int | None]:
     if not hash_sign or count.startswith("page=") or os.path.exists(name):
         return name, None
     if not count.isdecimal() or int(count) < 1:
-        raise VlmRunError(f"'#{count}' behind {place} is not a number of rows", hint="Write DATA#100.")
+        raise VlmRunError(f"'#{count}' after {place} is not a number of rows", hint="Write DATA#100.")
     return place, int(count)
 
 
