@@ -132,6 +132,7 @@ def _result(
 ) -> Result:
     name = check.__name__
     try:
+        # A check of a plugin is called with a plugin, and one of a model type with a model type.
         return Result(name, model_type, "passed", check(subject) or "")  # type: ignore[arg-type]
     except CheckSkipped as reason:
         return Result(name, model_type, "skipped", str(reason))

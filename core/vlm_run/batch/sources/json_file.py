@@ -124,6 +124,7 @@ class _Buffer:
     def next_character(self) -> str:
         """Return the next character that is not white space; empty at the end of the file."""
         while True:
+            # `_SPACE` matches everywhere, if only nothing.
             self._position = _SPACE.match(self._text, self._position).end()  # type: ignore[union-attr]
             if self._position < len(self._text) or not self._read_more():
                 return self._text[self._position : self._position + 1]
