@@ -180,46 +180,38 @@ def test_what_does_not_fit_or_cannot_be_read_is_marked_before_it_is_sent(
     chat.expected = "400 (Bad Request)"
 
 
+IMAGES, VIDEOS = "image/*", "video/*,.mkv,.avi,.flv,.ts,.mpg,.ogv"
+
+
 @pytest.mark.parametrize(
-    ("model", "limits", "policy", "refusal"),
+    ("model", "policy", "offered", "refusal"),
     [
-        ("demo-llava", Limits(), {}, "clip.webm is a video, and demo-llava takes no videos."),
+        ("demo-llava", {}, IMAGES, "clip.webm is a video, and demo-llava takes no videos."),
         (
-            *(MODEL, Limits(max_videos=0), {}),
+            *(MODEL, {}, IMAGES),
             "clip.webm is a video, and the server takes none until it is started with --max-videos 1.",
         ),
         (
-            *(MODEL, Limits(max_videos=1), {"max_video_bytes": 1000}),
+            *("llava-next-video-7b-instruct", {"max_video_bytes": 1000}, VIDEOS),
             "clip.webm has 2 kB, and the server takes videos of 1 kB at most.",
         ),
     ],
 )
 def test_a_video_that_the_server_would_refuse_is_refused_before_it_is_read(
-    open_page: OpenChat, clip: Path, model: str, limits: Limits, policy: dict[str, Any], refusal: str
+    open_page: OpenChat, clip: Path, model: str, policy: dict[str, Any], offered: str, refusal: str
 ) -> None:
-    server = PlainServer(model, limits, **policy)
+    server = PlainServer(model, Limits(), **policy)
     chat = open_page(server.url)
-    offers = bool(limits.max_videos)
     expect(chat.page.locator("#model")).to_have_text(model)
-    expect(chat.page.locator("#file")).to_have_attribute(
-        "accept", "image/*,video/*,.mkv,.avi,.flv,.ts,.mpg,.ogv" if offers else "image/*"
-    )
-    expect(
-        chat.button("Add images and videos from files" if offers else "Add images from files")
-    ).to_be_visible()
+    expect(chat.page.locator("#file")).to_have_attribute("accept", offered)
+    many = "videos" if offered == VIDEOS else "images"
+    expect(chat.button(f"Add {many} from files")).to_be_visible()
+    expect(chat.page.get_by_placeholder(f"Ask about your {many}…")).to_be_visible()
     give(chat.page, "drop", clip, "video/webm")
     expect(chat.page.locator("#notice")).to_have_text(refusal)
     expect(chat.attachments).to_have_count(0)
     chat.button("Settings").click()
-    expect(chat.page.get_by_label("Frames of a video per second")).to_have_count(int(offers))
-    server.stop()
-
-
-def test_a_model_that_takes_only_videos_offers_only_those(open_page: OpenChat) -> None:
-    server = PlainServer("llava-next-video-7b-instruct", Limits())
-    chat = open_page(server.url)
-    expect(chat.button("Add videos from files")).to_be_visible()
-    expect(chat.page.get_by_placeholder("Ask about your videos…")).to_be_visible()
+    expect(chat.page.get_by_label("Frames of a video per second")).to_have_count(int(offered == VIDEOS))
     server.stop()
 
 
@@ -339,12 +331,15 @@ def test_axe_finds_no_serious_fault_where_videos_are_shown(
     chat = open_page(plain.url, bypass_csp=True)
     chat.attach(clip)
     chat.ask(QUESTION, f"videos: {tokens_of(clip)} tokens")
-    chat.attach(clip)
-    for opener in (None, "Play clip.webm"):
-        if opener:
-            chat.button(opener).click()
-        found = Axe().run(chat.page).response["violations"]
-        assert [each["nodes"] for each in found if each["impact"] in ("serious", "critical")] == []
+    chat.button("Edit").click()
+    assert serious_faults(chat.page) == []
+    chat.button("Play clip.webm").click()
+    assert serious_faults(chat.page, "#lightbox") == []
+
+
+def serious_faults(page: Page, where: str | None = None) -> list[Any]:
+    found = Axe().run(page, context=where).response["violations"]
+    return [each["nodes"] for each in found if each["impact"] in ("serious", "critical")]
 
 
 Describe = Callable[..., httpx.Response]

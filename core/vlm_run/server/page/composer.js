@@ -31,7 +31,7 @@ export function createComposer(state, onSend) {
   async function addFiles(files) {
     for (const file of files) {
       try {
-        if (isVideo(file)) checkVideo(file);
+        if (isVideo(file)) checkVideo(file.name, file.size);
         add(await mediaFromFile(file, state.adapter?.limits.max_image_pixels));
       } catch (error) {
         notify(error.message, { kind: "error" });
@@ -40,8 +40,8 @@ export function createComposer(state, onSend) {
     field.focus();
   }
 
-  /** Refuse a video that the server would, before it is read. */
-  function checkVideo({ name, size }) {
+  /** Refuse a video that the server would, before it is read; once it is known what the server takes. */
+  function checkVideo(name, size = 0) {
     if (!state.adapter) return;
     const { limits, takes_videos } = state.adapter;
     if (!takes_videos) throw new Error(strings.noVideos(name, state.model));
@@ -164,8 +164,10 @@ export function createComposer(state, onSend) {
   async function cost(media) {
     if (!media) return { tokens: undefined };
     try {
-      if (media.kind === "video")
+      if (media.kind === "video") {
+        checkVideo(media.name, media.blob?.size);
         return await seenByServer(media, state.model, frameSelection(state.conversation.settings));
+      }
       if (!media.width) await seenByServer(media, state.model, {});
       return { tokens: (await imageTokens(media, state.bounds())) ?? undefined };
     } catch (error) {
