@@ -8,6 +8,7 @@ import sys
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -27,9 +28,38 @@ def image_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
+def run_all(commands: list[list[str]], before: str = "") -> list[dict[str, Any]]:
+    """Run commands one after the other in one new process.
+
+    Args:
+        commands: The words of each.
+        before: Python source that runs before vlm-run is imported.
+
+    Returns:
+        For each its exit `code`, `output`, `errors`, and the `heavy` libraries imported so far.
+    """
+    program = f"""
+import contextlib, io, json, sys
+{before}
+from vlm_run.cli import main
+for words in {commands!r}:
+    sys.argv, output, errors = ["vlm-run", *words], io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            main()
+        except SystemExit as leaving:
+            code = leaving.code or 0
+    heavy = sorted({{"torch", "transformers", "vllm", "numpy"}} & set(sys.modules))
+    print(json.dumps(dict(code=code, output=output.getvalue(), errors=errors.getvalue(), heavy=heavy)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=600, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_listing_and_help_import_no_model_library() -> None:
+    commands = [
         ["--help"],
         ["infer", "--help"],
         ["serve", "--help"],
@@ -38,59 +68,29 @@ def image_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["plugins"],
         ["models", "--json"],
         ["--version"],
-    ],
-)
-def test_listing_and_help_import_no_model_library(words: list[str]) -> None:
-    probe = (
-        "import sys\n"
-        "from vlm_run.cli import main\n"
-        f"sys.argv = ['vlm-run', *{words!r}]\n"
-        "try:\n    main()\n"
-        "except SystemExit as leaving:\n    assert not leaving.code\n"
-        "heavy = {'torch', 'transformers', 'vllm', 'numpy'} & set(sys.modules)\n"
-        "print('heavy:', sorted(heavy), file=sys.stderr)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "heavy: []" in done.stderr
-    assert done.stdout
+    ]
+    for words, done in zip(commands, run_all(commands), strict=True):
+        assert (done["code"], done["heavy"]) == (0, []), (words, done["errors"])
+        assert done["output"], words
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
+def test_without_vllm_a_command_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("questions.jsonl").write_text('{"query": "Who are you?"}\n')
+    commands = [
         ["infer", "demo-llava", "Who are you?"],
         ["infer", "demo-llava", "--val_dataset", "questions.jsonl"],
         ["serve", "demo-llava", "--port", "0"],
         ["verify", "demo-llava"],
         ["bench", "demo-llava"],
         ["demo"],
-    ],
-    ids=lambda words: " ".join(words[:3]),
-)
-def test_without_vllm_a_command_says_what_to_install(words: list[str], tmp_path: Path) -> None:
-    (tmp_path / "questions.jsonl").write_text('{"query": "Who are you?"}\n')
-    probe = (
-        "import sys\n"
-        "sys.modules |= dict.fromkeys(['torch', 'transformers', 'vllm'])\n"  # as if not installed
-        "from vlm_run.cli import main\n"
-        f"sys.argv = ['vlm-run', *{words!r}]\n"
-        "main()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", probe],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: vLLM cannot be imported")
-    assert "Install vlm-run[vllm] on a GPU host, vlm-run[cpu] elsewhere." in last
+    ]
+    not_installed = "sys.modules |= dict.fromkeys(['torch', 'transformers', 'vllm'])"
+    for words, done in zip(commands, run_all(commands, before=not_installed), strict=True):
+        assert done["code"] == 2, words
+        last = done["errors"].splitlines()[-1]
+        assert last.startswith("error: vLLM cannot be imported"), words
+        assert "Install vlm-run[vllm] on a GPU host, vlm-run[cpu] elsewhere." in last
 
 
 def test_models_as_json_say_where_each_comes_from() -> None:
