@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vlm_run.engine.renderer import Rendered, Renderer
@@ -37,20 +38,39 @@ def video_token_counts(adapter: Adapter, videos: Sequence[tuple[int, int, int]])
     return _counts(adapter, questions, lambda rendered: rendered.video_tokens)
 
 
+@contextmanager
+def image_token_counter(adapter: Adapter) -> Iterator[Callable[[int, int], int | RequestError]]:
+    """Yield a function that counts as `image_token_counts` does, for one width and height in pixels.
+
+    vLLM's processor is made once, which takes most of the time.
+    """
+    with renderer_without_engine(adapter) as renderer:
+
+        def count(width: int, height: int) -> int | RequestError:
+            question = question_about_images((width, height))
+            (found,) = asyncio.run(_count_all(renderer, [question], lambda rendered: rendered.image_tokens))
+            return found
+
+        yield count
+
+
 def _counts(
     adapter: Adapter, questions: Iterable[Conversation], tokens: Callable[[Rendered], Iterable[int]]
 ) -> list[int | RequestError]:
-    async def count_all(renderer: Renderer) -> list[int | RequestError]:
-        counts: list[int | RequestError] = []
-        for question in questions:
-            try:
-                counts.append(sum(tokens(await renderer.render(question))))
-            except RequestError as error:
-                counts.append(error)
-        return counts
-
     with renderer_without_engine(adapter) as renderer:
-        return asyncio.run(count_all(renderer))
+        return asyncio.run(_count_all(renderer, questions, tokens))
+
+
+async def _count_all(
+    renderer: Renderer, questions: Iterable[Conversation], tokens: Callable[[Rendered], Iterable[int]]
+) -> list[int | RequestError]:
+    counts: list[int | RequestError] = []
+    for question in questions:
+        try:
+            counts.append(sum(tokens(await renderer.render(question))))
+        except RequestError as error:
+            counts.append(error)
+    return counts
 
 
 def question_about_images(*sizes: tuple[int, int]) -> Conversation:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
+from weakref import finalize
 
 from vlm_run import ModelSpec
 
@@ -33,15 +35,25 @@ def placeholder(config: Mapping[str, Any]) -> str | None:
 
 @lru_cache(maxsize=256)
 def _counted(checkpoint: str, chat_template: str, width: int, height: int) -> int | None:
-    from vlm_run import EngineError, Registry
-    from vlm_run.testing.vllm_processor import image_token_counts
+    from vlm_run import EngineError
 
     try:
-        adapter = Registry.load(checkpoint, chat_template=chat_template)
-        (count,) = image_token_counts(adapter, [(width, height)])
+        count = _counter(checkpoint, chat_template)(width, height)
     except EngineError:  # vLLM does not serve the checkpoint
         return None
     return count if isinstance(count, int) else None
+
+
+@lru_cache(maxsize=1)
+def _counter(checkpoint: str, chat_template: str) -> Callable[[int, int], Any]:
+    """A function that counts with vLLM's processor, which is kept until another checkpoint is asked about."""
+    from vlm_run import Registry
+    from vlm_run.testing.vllm_processor import image_token_counter
+
+    stack = ExitStack()
+    count = stack.enter_context(image_token_counter(Registry.load(checkpoint, chat_template=chat_template)))
+    finalize(count, stack.close)
+    return count
 
 
 def image_tokens(model: ModelSpec, width: int, height: int) -> int | None:
