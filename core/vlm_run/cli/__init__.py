@@ -83,7 +83,7 @@ def main() -> None:
     """Run the command; an error is printed as one line on standard error, with exit code 2."""
     chosen = [name for name in _COMMANDS if sys.argv[1:2] == [name]]
     try:
-        build_app(chosen or _COMMANDS)()
+        build_app(chosen or _COMMANDS)(prog_name="vlm-run")
     except VlmRunError as error:
         if "--verbose" in sys.argv:
             raise
