@@ -9,6 +9,9 @@ TORCH_INDEX ?=
 # cores that they were measured on, since a test often waits for a process that starts or ends.
 WORKERS ?= 3
 
+# Tests start many processes, each of which would compile the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)

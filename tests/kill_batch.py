@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 
@@ -116,17 +116,25 @@ def run_victim(address: str, data_name: str, out: str, ordered: bool) -> None:
 # In the killing process.
 
 
-def serve(engine: Engine, listener: Listener) -> None:
+@dataclass(frozen=True)
+class End:
+    """The end of a batch, which waits for the kill: a quick engine would be done before it."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    allowed: threading.Event = field(default_factory=threading.Event)
+
+
+def serve(engine: Engine, listener: Listener, end: End) -> None:
     """Let one process after another use the engine; a killed process makes room for the next."""
     while True:
         try:
             connection = listener.accept()
         except OSError:
             return
-        threading.Thread(target=_serve_one, args=[engine, connection], daemon=True).start()
+        threading.Thread(target=_serve_one, args=[engine, connection, end], daemon=True).start()
 
 
-def _serve_one(engine: Engine, connection: Connection) -> None:
+def _serve_one(engine: Engine, connection: Connection, end: End) -> None:
     def requests() -> Iterator[Request]:
         while True:
             connection.send(("next", None))
@@ -139,6 +147,8 @@ def _serve_one(engine: Engine, connection: Connection) -> None:
         sampling, window = connection.recv()
         for answer in engine.as_completed(requests(), sampling, window=window):
             connection.send(("answer", answer))
+        end.reached.set()
+        end.allowed.wait()
         connection.send(("end", None))
 
 
@@ -156,8 +166,10 @@ def kill_again_and_again(
     rng = random.Random(seed)
     data = write_data(directory, rows)
     address = str(directory / "engine.sock")
+    end = End()
     with Listener(address, "AF_UNIX", backlog=8) as listener:
-        threading.Thread(target=serve, args=[engine, listener], daemon=True).start()
+        threading.Thread(target=serve, args=[engine, listener, end], daemon=True).start()
+        end.allowed.set()
         expected = _undisturbed(address, data, directory / "expected.jsonl")
         out = directory / "killed.jsonl"
         if whole:
@@ -165,7 +177,10 @@ def kill_again_and_again(
         done = 0
         for number in range(kills):
             share = (rows - _lines(out)) // (kills - number)
-            done += _kill_once(address, data, out, share, rng, unordered)
+            end.allowed.clear()
+            end.reached.clear()
+            done += _kill_once(address, data, out, share, rng, unordered, end)
+            end.allowed.set()
         _finish(address, data, out, False)
     found = sorted(map(_without_timings, out.read_bytes().splitlines()))
     numbers = [json.loads(line)["row"] for line in found]
@@ -182,11 +197,13 @@ def _undisturbed(address: str, data: Path, out: Path) -> list[bytes]:
     return sorted(map(_without_timings, out.read_bytes().splitlines()))
 
 
-def _kill_once(address: str, data: Path, out: Path, share: int, rng: random.Random, unordered: bool) -> bool:
-    """Kill after up to `share` more lines, at a random moment; False if the batch was finished by then."""
+def _kill_once(
+    address: str, data: Path, out: Path, share: int, rng: random.Random, unordered: bool, end: End
+) -> bool:
+    """Kill after up to `share` more lines, at a random moment; False if the batch failed before that."""
     target = _size(out) + rng.uniform(0, share) * LINE_BYTES
     victim = _victim(address, data, out, unordered)
-    while victim.poll() is None and _size(out) < target:
+    while victim.poll() is None and _size(out) < target and not end.reached.is_set():
         time.sleep(0.002)
     time.sleep(rng.uniform(0, 0.05))
     victim.kill()

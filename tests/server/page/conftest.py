@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from vlm_run import Conversation, Registry
+from vlm_run.batch.row import RowFormat, read_row
+from vlm_run.batch.sources import open_dataset
+from vlm_run.explain import Explanation, explain
 from vlm_run.server.middleware import Keys
 from vlm_run.server.page import page_paths
 
@@ -227,3 +232,21 @@ def front_with_key(server: Server) -> Iterator[Front]:
     front = Front(server.url, KEY)
     yield front
     front.stop()
+
+
+def exported(chat: Chat, file: Path) -> tuple[Conversation, dict[str, Any]]:
+    """Export the chat; the request that a batch reads, and its columns."""
+    with chat.page.expect_download() as download:
+        chat.button("Export this chat as JSONL").click()
+    download.value.save_as(file)
+    ((number, columns),) = open_dataset(str(file)).rows()
+    row = read_row(number, columns, RowFormat())
+    assert row.request is not None, row.error
+    return row.request.conversation, json.loads(file.read_text())
+
+
+def explained(model: str, conversation: Conversation) -> Explanation:
+    """What `vlm-run explain` tells of a request."""
+    # In a thread, since Playwright's event loop runs in this one.
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(explain, Registry.load(model), conversation).result()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +13,9 @@ from playwright.sync_api import expect
 
 from vlm_run.server.page import DIRECTORY
 
-from ..conftest import Server
-from .conftest import KEY, Chat, Front, OpenChat
+from ..conftest import MODEL, Server
+from .conftest import KEY, Chat, Front, OpenChat, explained, exported
 
-VLM_RUN = str(Path(sys.executable).with_name("vlm-run"))
 COUNT = "How many red circles are there?"
 HOSTILE = """Look: <script>document.title = "taken"</script><img src=x onerror="document.title='taken'">
 <b style="color:red">bold</b> [link](javascript:document.title='taken') ![track](https://evil.example/t.png)
@@ -87,28 +83,14 @@ def test_a_conversation_goes_to_a_batch_and_back(chat: Chat, red: DrawRed, tmp_p
     chat.attach(red(2))
     chat.ask(COUNT, "2")
     chat.ask("How many blue squares are there?", "2")
-    with chat.page.expect_download() as download:
-        chat.button("Export this chat as JSONL").click()
     file = tmp_path / "chat.jsonl"
-    download.value.save_as(file)
-    row = json.loads(file.read_text())
+    conversation, row = exported(chat, file)
     assert row["query"] == "How many blue squares are there?"
     assert row["history"] == [[f"<image>{COUNT}", "2"]]
     assert row["images"][0].startswith("data:image/png;base64,")
     assert row["response"] == "2"
-
-    # As a user would, in a process of its own.
-    out = tmp_path / "out.jsonl"
-    done = subprocess.run(
-        [VLM_RUN, "infer", "demo-llava", "--val_dataset", file, "--result-path", out],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    (answered,) = map(json.loads, out.read_text().splitlines())
-    assert (answered["response"], answered["reference"]) == ("2", "2")
+    prompt_tokens = explained(MODEL, conversation).total_tokens
+    expect(chat.answers.last.locator(".stats")).to_contain_text(f"{prompt_tokens} prompt tokens")
 
     chat.page.locator("#import-file").set_input_files(file)
     expect(chat.page.locator("#notice")).to_have_text("Imported 1 chat.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,10 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from vlm_run import Conversation, Limits, Registry
-from vlm_run.batch.row import RowFormat, read_row
-from vlm_run.batch.sources import open_dataset
-from vlm_run.explain import explain
 
 from ...media.conftest import Server as FileServer
 from ...media.videos import write_video
-from .conftest import Chat, OpenChat
+from .conftest import Chat, OpenChat, explained, exported
 from .plain_server import PlainServer
 from .test_images import give
 
@@ -78,9 +74,7 @@ def tokens_of(clip: Path, **selection: Any) -> int:
 
 def count(conversation: Conversation) -> int:
     """The tokens of all videos."""
-    # In a thread, since Playwright's event loop runs in this one.
-    with ThreadPoolExecutor(1) as threads:
-        return threads.submit(explain, Registry.load(MODEL), conversation).result().video_tokens
+    return explained(MODEL, conversation).video_tokens
 
 
 def choose(page: Page, *files: Path) -> None:
@@ -258,17 +252,6 @@ def test_a_conversation_goes_to_a_batch_and_back(
     expect(chat.page.locator("#chats li")).to_have_count(3)
     expect(chat.page.locator(".turn.user .body").last).to_have_text("What does <video> mean?")
     expect(chat.page.locator(".turn.user .picture")).to_have_count(2)
-
-
-def exported(chat: Chat, file: Path) -> tuple[Conversation, dict[str, Any]]:
-    """Export the chat; the request that a batch reads, and its columns."""
-    with chat.page.expect_download() as download:
-        chat.button("Export this chat as JSONL").click()
-    download.value.save_as(file)
-    ((number, columns),) = open_dataset(str(file)).rows()
-    row = read_row(number, columns, RowFormat())
-    assert row.request is not None, row.error
-    return row.request.conversation, json.loads(file.read_text())
 
 
 def test_columns_without_tags_are_imported_as_a_batch_reads_them(

@@ -89,14 +89,15 @@ const NUMBERS = [
 
 /** The settings as the user leaves them, {system, settings}, or null. An empty number is the server's default. */
 export async function askForSettings(system, settings, limits) {
-  const offered = NUMBERS.filter(({ videos }) => !videos || limits.max_videos);
+  // All of them while the server's limits are not known.
+  const offered = NUMBERS.filter(({ videos }) => !videos || limits.max_videos !== 0);
   const numbers = offered.map(({ bounds, videos, ...field }) => ({
     type: "number",
     placeholder: strings.serverDefault,
     value: settings[field.name],
-    disabled: bounds && !limits.pixel_bounds,
+    disabled: bounds && limits.pixel_bounds === false,
     ...field,
-    hint: bounds && !limits.pixel_bounds ? strings.pixelsUnsupported : field.hint,
+    hint: bounds && limits.pixel_bounds === false ? strings.pixelsUnsupported : field.hint,
   }));
   const prompt = {
     name: "system",
