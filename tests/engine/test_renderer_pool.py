@@ -112,11 +112,11 @@ def test_pages_are_rendered_there_as_in_process(pool: RendererPool, engine: Engi
 
 
 def test_hundreds_of_images_each_get_their_own_answer(pooled: Engine) -> None:
-    drawn = [draw_image(seed) for seed in range(300)]
+    drawn = [draw_image(seed) for seed in range(200)]
     answers = pooled.infer([{"query": QUESTION, "images": [image]} for image, _ in drawn])
     right = sum(answer.response == str(count) for answer, (_, count) in zip(answers, drawn, strict=True))
     # The model itself is right on 98 %; answers about another image would be right on a fifth.
-    assert right >= 285
+    assert right >= 190
 
 
 def test_images_are_named_by_their_content_in_every_worker(pool: RendererPool) -> None:

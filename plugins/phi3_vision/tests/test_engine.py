@@ -151,6 +151,8 @@ def phi3(checkpoint_with_weights: Path) -> Iterator[Engine]:
         kv_cache_memory_bytes=2**28,
         mm_processor_kwargs={"num_crops": 2},
         limit_mm_per_prompt={"image": 2},
+        # On a CPU vLLM starts one more process otherwise.
+        distributed_executor_backend="vllm.v1.executor.uniproc_executor.UniProcExecutor",
     ) as engine:
         yield engine
 

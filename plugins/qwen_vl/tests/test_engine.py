@@ -40,7 +40,12 @@ def qwen(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
 
     limits = Limits(max_model_len=2048, max_pixels=256 * 28 * 28, max_videos=1)
     with Registry.load(MODEL_TYPE, checkpoint=directory, limits=limits).engine(
-        max_num_seqs=2, dtype="float32", enforce_eager=True, kv_cache_memory_bytes=2**28
+        max_num_seqs=2,
+        dtype="float32",
+        enforce_eager=True,
+        kv_cache_memory_bytes=2**28,
+        # On a CPU vLLM starts one more process otherwise.
+        distributed_executor_backend="vllm.v1.executor.uniproc_executor.UniProcExecutor",
     ) as engine:
         yield engine
 
