@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
-from weakref import finalize
 
 from vlm_run import ModelSpec
+
+_running = ExitStack()
+"""Ends the counter that `_counter` made last."""
+atexit.register(_running.close)
 
 
 def placeholder(config: Mapping[str, Any]) -> str | None:
@@ -50,9 +54,11 @@ def _counter(checkpoint: str, chat_template: str) -> Callable[[int, int], Any]:
     from vlm_run import Registry
     from vlm_run.testing.vllm_processor import image_token_counter
 
-    stack = ExitStack()
-    count = stack.enter_context(image_token_counter(Registry.load(checkpoint, chat_template=chat_template)))
-    finalize(count, stack.close)
+    started = ExitStack()
+    count = started.enter_context(image_token_counter(Registry.load(checkpoint, chat_template=chat_template)))
+    # The one before stays in the cache, and in use, where this one cannot start.
+    _running.close()
+    _running.push(started)
     return count
 
 
