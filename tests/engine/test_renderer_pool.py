@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing import active_children
@@ -20,8 +19,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pebble.pool.process import WORKERS_NAME
 from PIL import Image
+from psutil import Process
 from vllm.renderers import renderer_from_config
 
 from vlm_run import Box, BoxCoordinates, Conversation, Engine, ImageSize, MediaPolicy, Registry
@@ -315,13 +314,17 @@ def test_a_pool_that_has_ended_starts_no_worker_again() -> None:
     assert not Path(pool.directory).exists()
 
 
-def test_a_killed_worker_is_replaced_and_its_requests_are_answered(pooled: Engine) -> None:
+def test_a_killed_worker_is_replaced_and_its_requests_are_answered(
+    pooled: Engine, pool: RendererPool
+) -> None:
     async def kill_one_while_they_work() -> list[str]:
         drawn = [draw_image(seed) for seed in range(40)]
         requests = [{"query": QUESTION, "images": [image]} for image, _ in drawn]
+        pid = _a_worker(pool)
         answers = asyncio.ensure_future(pooled.ainfer(requests))
-        await asyncio.sleep(0.2)
-        os.kill(_a_worker(), signal.SIGKILL)
+        while not pool._affinity.busy:
+            await asyncio.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
         return [answer.response for answer in await answers]
 
     answers = asyncio.run(kill_one_while_they_work())
@@ -329,18 +332,17 @@ def test_a_killed_worker_is_replaced_and_its_requests_are_answered(pooled: Engin
     assert sum(a == b for a, b in zip(answers, expected, strict=True)) >= 38
 
 
-def test_a_worker_that_dies_idle_is_replaced(pooled: Engine) -> None:
-    os.kill(_a_worker(), signal.SIGKILL)
-    time.sleep(0.5)
+def test_a_worker_that_dies_idle_is_replaced(pooled: Engine, pool: RendererPool) -> None:
+    worker = Process(_a_worker(pool))
+    worker.kill()
+    worker.wait()
     image, count = draw_image(11)
     (answer,) = pooled.infer([{"query": QUESTION, "images": [image]}])
     assert answer.response == str(count)
 
 
-def _a_worker() -> int:
-    pids = [child.pid for child in active_children() if child.name == WORKERS_NAME]
-    assert pids[0] is not None
-    return pids[0]
+def _a_worker(pool: RendererPool) -> int:
+    return pool._workers[0].submit(os.getpid).result()
 
 
 def test_nothing_is_left_in_shared_memory_once_requests_are_answered(
@@ -374,12 +376,15 @@ def test_an_adapter_of_a_plugin_that_is_not_installed_says_so(
 
 
 def test_a_request_that_ends_its_process_twice_fails_alone(pooled: Engine) -> None:
-    (answer,) = pooled.infer([{"query": QUESTION, "images": [_Deadly.image()]}])
-    assert isinstance(answer.error, RequestError)
-    assert "twice" in str(answer.error)
-    image, count = draw_image(3)
-    (after,) = pooled.infer([{"query": QUESTION, "images": [image]}])
-    assert after.response == str(count)
+    drawn = [draw_image(seed) for seed in range(9100, 9120)]
+    images = [image for image, _ in drawn]
+    images[5:5] = [_Deadly.image()]
+    answers = pooled.infer([{"query": QUESTION, "images": [image]} for image in images])
+    deadly = answers.pop(5)
+    assert isinstance(deadly.error, RequestError)
+    assert "twice" in str(deadly.error)
+    assert [answer.error for answer in answers] == [None] * 20
+    assert sum(answer.response == str(count) for answer, (_, count) in zip(answers, drawn, strict=True)) >= 19
 
 
 class _Deadly(Image.Image):

@@ -11,20 +11,20 @@ import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from PIL import Image
 
 from vlm_run.engine.renderer import Rendered, Renderer
 from vlm_run.engine.shared_memory import SharedMemoryDirectory, Stored, store, take
+from vlm_run.engine.worker_process import ProcessDied, TaskDropped, WorkerProcess
 from vlm_run.errors import EngineError, RequestError, as_request_error
 from vlm_run.media import MediaPolicy
 from vlm_run.media.decode import load_opened_image
@@ -45,8 +45,6 @@ _MAX_WORKERS = 12
 # More do not make one image faster (Qwen2-VL, 672 × 672: 7.0 ms with 1, 6.7 with 4, 5.4 with 16).
 _MAX_THREADS = 16
 _IMPORTED_ONCE = ["vllm.renderers", "vllm.plugins", __name__]
-# The first of one worker, the second of so many that pebble gives the pool up.
-_DEATHS = (ProcessExpired, BrokenProcessPool)
 
 
 def default_pool_size() -> int:
@@ -89,15 +87,18 @@ class RendererPool:
         # Unpickled only once a worker has taken the task, so that it alone can die of the content.
         pickled = await self._pickled(conversation)
         worker = self._affinity.choose((*conversation.images, *conversation.videos))
-        with suppress(*_DEATHS):
-            return await self._render_once(worker, pickled)
-        try:
-            return await self._render_once(worker, pickled)
-        except _DEATHS as error:
-            raise RequestError(
-                f"rendering the request ended its process twice ({error})",
-                hint="The machine may be short of memory: use fewer renderers or smaller images.",
-            ) from None
+        deaths = 0
+        while deaths < 2:
+            try:
+                return await self._render_once(worker, pickled)
+            except ProcessDied:
+                deaths += 1
+            except TaskDropped:  # of another request, which fails if that happens twice
+                continue
+        raise RequestError(
+            "rendering the request ended its process twice",
+            hint="The machine may be short of memory: use fewer renderers or smaller images.",
+        )
 
     @property
     def directory(self) -> str:
@@ -108,20 +109,15 @@ class RendererPool:
         """End the workers; what they work at is dropped."""
         self._ended = True
         for worker in self._workers:
-            worker.stop()  # type: ignore[no-untyped-call]
-        for worker in self._workers:
-            worker.join()
+            worker.kill()
         self._directory.remove()
 
-    def _start(self) -> ProcessPool:
+    def _start(self) -> WorkerProcess:
         # One import of vLLM for all workers, of which each is a fork of the process that did it.
         context = get_context("forkserver")
         context.set_forkserver_preload(_IMPORTED_ONCE)
-        # Pools of one process each, since pebble does not let the caller choose the process for a task.
-        pool = ProcessPool(1, initializer=_prepare, initargs=self._given, context=context)
-        # It starts with its first task; this one lets it load while the engine does.
-        pool.schedule(_warm_up)
-        return pool
+        # The renderer is created with the first task, so that it loads while the engine does.
+        return WorkerProcess(context, _prepare, self._given, _warm_up)
 
     async def _pickled(self, conversation: Conversation) -> bytes:
         # An image that was opened from a file must be decoded to be pickled.
@@ -129,16 +125,14 @@ class RendererPool:
             return await asyncio.to_thread(_pickled_with_images, conversation, self._policy)
         return pickle.dumps(conversation)
 
-    def _schedule(self, worker: int, pickled: bytes, path: str) -> ProcessFuture[Stored]:
+    def _submit(self, worker: int, pickled: bytes, path: str) -> Future[Stored]:
         if self._ended:
             raise EngineError("the engine has been shut down")
         try:
-            return self._workers[worker].schedule(_render, args=[pickled, path, self._threads()])
-        except RuntimeError:  # broken, as pebble's is after the death of a worker that had nothing to do
-            self._workers[worker].stop()  # type: ignore[no-untyped-call]
-            self._workers[worker].join()
+            return self._workers[worker].submit(_render, pickled, path, self._threads())
+        except TaskDropped:
             self._workers[worker] = self._start()
-            return self._workers[worker].schedule(_render, args=[pickled, path, self._threads()])
+            return self._workers[worker].submit(_render, pickled, path, self._threads())
 
     def _threads(self) -> int:
         """The threads that the next request may use: all cores if the pool is idle, one under load."""
@@ -146,14 +140,12 @@ class RendererPool:
 
     async def _render_once(self, worker: int, pickled: bytes) -> Rendered:
         path = self._directory.new_file()
-        task = self._schedule(worker, pickled, path)
-        rendering = asyncio.wrap_future(task)
+        task = self._submit(worker, pickled, path)
         self._affinity.begin(worker)
-        rendering.add_done_callback(lambda _: self._affinity.end(worker))
+        task.add_done_callback(lambda _: self._affinity.end(worker))
         try:
-            # Shielded: cancelling pebble's future would end a worker, which is expensive to start.
-            stored: Stored = await asyncio.shield(rendering)
-        except (asyncio.CancelledError, *_DEATHS):
+            stored = await self._workers[worker].result(task)
+        except (asyncio.CancelledError, ProcessDied, TaskDropped):
             # Nobody takes the file: the worker may write it yet, or have written it before it died.
             task.add_done_callback(lambda _: Path(path).unlink(missing_ok=True))
             raise
@@ -168,6 +160,8 @@ class ImageAffinity:
         self._busy_with = [0] * size
         self._workers_of: OrderedDict[int, set[int]] = OrderedDict()
         self._most_images = most_images
+        # Requests end on other threads than they begin.
+        self._lock = Lock()
 
     def choose(self, images: Sequence[ImageSource | VideoSource]) -> int:
         """The least busy of those that have processed all of the images and videos, or of all if none has."""
@@ -190,11 +184,13 @@ class ImageAffinity:
 
     def begin(self, worker: int) -> None:
         """Record that a worker was given a request."""
-        self._busy_with[worker] += 1
+        with self._lock:
+            self._busy_with[worker] += 1
 
     def end(self, worker: int) -> None:
         """Record that it has finished one."""
-        self._busy_with[worker] -= 1
+        with self._lock:
+            self._busy_with[worker] -= 1
 
 
 def _pickled_with_images(conversation: Conversation, policy: MediaPolicy) -> bytes:
