@@ -35,10 +35,10 @@ MODEL_TYPE = "qwen2-vl-2b-instruct"
 CONTEXT = 65536
 
 
-def write_clip(path: Path, seconds: int, size: tuple[int, int]) -> Path:
-    """Write an MP4 of a textured scene that moves by some pixels in every frame."""
+def write_clip(path: Path, seconds: int, size: tuple[int, int], seed: int = 0) -> Path:
+    """Write an MP4 of a textured scene, another one for each seed, that moves in every frame."""
     width, height = size
-    scene = np.random.default_rng(0).integers(0, 256, (height // 8, width // 4, 3), np.uint8)
+    scene = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 4, 3), np.uint8)
     scene = cv2.resize(scene, (2 * width, height), interpolation=cv2.INTER_CUBIC)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, size)
     for number in range(30 * seconds):
