@@ -11,7 +11,7 @@ import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
@@ -73,7 +73,10 @@ class RendererPool:
         self._directory = SharedMemoryDirectory()
         self._policy = policy
         self._given = (adapter, config, policy, cache_gb)
-        self._workers = [self._start() for _ in range(size)]
+        # On a thread: starting the first one waits until vLLM is imported; the engine starts meanwhile.
+        starter = ThreadPoolExecutor(1)
+        self._starting = starter.submit(self._start_all, size)
+        starter.shutdown(wait=False)
         self._affinity = ImageAffinity(size)
         self._ended = False
 
@@ -86,6 +89,7 @@ class RendererPool:
         """
         # Unpickled only once a worker has taken the task, so that it alone can die of the content.
         pickled = await self._pickled(conversation)
+        await asyncio.shield(asyncio.wrap_future(self._starting))
         worker = self._affinity.choose((*conversation.images, *conversation.videos))
         deaths = 0
         while deaths < 2:
@@ -108,9 +112,17 @@ class RendererPool:
     def shutdown(self) -> None:
         """End the workers; what they work at is dropped."""
         self._ended = True
-        for worker in self._workers:
-            worker.kill()
+        if self._starting.exception() is None:
+            for worker in self._workers:
+                worker.kill()
         self._directory.remove()
+
+    @property
+    def _workers(self) -> list[WorkerProcess]:
+        return self._starting.result()
+
+    def _start_all(self, size: int) -> list[WorkerProcess]:
+        return [self._start() for _ in range(size)]
 
     def _start(self) -> WorkerProcess:
         # One import of vLLM for all workers, of which each is a fork of the process that did it.
