@@ -181,6 +181,15 @@ def test_long_text_that_looks_like_base64_is_refused() -> None:
     assert "is not a file, a URL or base64" in _refused("A" * 1_000_000 + "!")
 
 
+def test_a_file_is_loaded_in_a_running_event_loop(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png")
+
+    async def load() -> Image.Image:
+        return load_image(tmp_path / "a.png")
+
+    assert asyncio.run(load()).size == (3, 2)
+
+
 @settings(max_examples=200)
 @given(source=st.text(max_size=80) | st.binary(max_size=80))
 def test_no_source_raises_anything_but_a_media_error(source: str | bytes) -> None:

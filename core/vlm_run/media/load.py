@@ -53,11 +53,11 @@ def load_image(
         MediaError: The source is refused or cannot be read, is not a complete image, or names several
             pages.
     """
-    return asyncio.run(
-        load_image_async(
-            source, policy, page_size=page_size, message_index=message_index, image_index=image_index
-        )
-    )
+    policy = policy or MediaPolicy()
+    with locating_errors(message_index, image_index):
+        if is_remote(source):
+            source = asyncio.run(fetch_source(source, policy))
+        return _load(source, policy, page_size)
 
 
 async def load_image_async(
