@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,8 +17,9 @@ Template: TypeAlias = Callable[[Conversation], "str | None"]
 """Renders a conversation; returns None if the template does not accept it."""
 
 
+@lru_cache(maxsize=2)
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer.
+    """The checkpoint's tokenizer, which the checks of one model type share.
 
     Raises:
         EngineError: transformers cannot load one from the directory.
