@@ -17,8 +17,10 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
+import typer.testing
 
 from vlm_run import Engine, Registry
 
@@ -30,6 +32,9 @@ os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
 
 # As in the command: most of what the tests import stays, and collections would find nothing.
 gc.set_threshold(20_000)
+
+# `CliRunner().invoke(app, …)` reads the options of all commands anew each time, 40 ms.
+typer.testing._get_command = cache(typer.testing._get_command)
 
 # A shell starts background jobs with Ctrl-C ignored, which all processes of the tests would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
