@@ -142,6 +142,7 @@ def phi3_vision(ids: dict[str, int]) -> dict[str, Any]:
             "pad_token_id": ids["<|endoftext|>"],
             "img_processor": {
                 "image_dim_out": 1024,
+                "layer_idx": -2,
                 "model_name": "openai/clip-vit-large-patch14-336",
                 "name": "clip_vision_model",
                 "num_img_tokens": 144,
@@ -183,6 +184,8 @@ _TINY = {
     "embed_dim": 128,
     "num_heads": 2,
     "mrope_section": [8, 12, 12],
+    # vLLM fixes the size of Phi-3-vision's vision tower, but computes only up to this of its 24 layers.
+    "layer_idx": -23,
 }
 
 
