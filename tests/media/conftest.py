@@ -15,6 +15,12 @@ from PIL import Image
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    # Of 200 connections at once the kernel would refuse those beyond five, which try again after seconds.
+    request_queue_size = 256
+
+
 class Server:
     """A server on this machine; what it answers at a path is set by `at`."""
 
@@ -32,8 +38,7 @@ class Server:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Listener(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
         threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
