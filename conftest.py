@@ -95,6 +95,7 @@ def _starts_vllm(item: pytest.Item) -> bool:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Let vLLM start in no test without the marker: the directory of its sockets does not exist."""
     _inspect_models_in_this_process()
+    _write_out_no_configs()
     if _starts_vllm(item):
         return (yield)
     before = os.environ.get(_SOCKETS)
@@ -115,6 +116,16 @@ def _inspect_models_in_this_process() -> None:
     registry = sys.modules.get("vllm.model_executor.models.registry")
     if registry is not None:
         registry._run_in_subprocess = lambda inspect: inspect()  # type: ignore[attr-defined]
+
+
+def _write_out_no_configs() -> None:
+    """Spare transformers the text of each configuration that it loads, for a log entry that nobody sees.
+
+    It compares each configuration with one of default values, which takes as long as the rest of loading it.
+    """
+    configurations = sys.modules.get("transformers.configuration_utils")
+    if configurations is not None:
+        configurations.PreTrainedConfig.__repr__ = object.__repr__  # type: ignore[attr-defined]
 
 
 _SOCKETS = "VLLM_RPC_BASE_PATH"

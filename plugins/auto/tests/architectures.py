@@ -551,8 +551,10 @@ def candidates() -> set[str]:
     tables = [getattr(modeling_auto, name) for name in dir(modeling_auto) if name.endswith("MAPPING_NAMES")]
     for model_type, names in (pair for table in tables for pair in table.items()):
         for name in [names] if isinstance(names, str) else names:
+            if name not in _MULTIMODAL_MODELS:
+                continue
             processor = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(model_type) or "", None)
-            if name in _MULTIMODAL_MODELS and processor and "image_processor" in processor.get_attributes():
+            if processor and "image_processor" in processor.get_attributes():
                 found.add(name)
     return found
 

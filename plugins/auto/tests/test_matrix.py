@@ -19,7 +19,7 @@ MOST_UNSERVED = 6
 """The table of architectures that are not covered may only shrink."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def adapter(architecture: str, checkpoint: Callable[[str], Path], only_auto: Plugins) -> Adapter:
     return Registry.load(checkpoint(architecture), plugins=only_auto)
 
