@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 
 from PIL import Image
 
 from vlm_run.adapter import Adapter
 from vlm_run.errors import MediaError, MediaWarning, VlmRunError
 from vlm_run.media import load_image
-from vlm_run.media.source import ImageSource
 from vlm_run.testing.images import gradient_image, odd_images
 from vlm_run.testing.subject import CheckFailed, CheckSkipped, ModelSubject
 
@@ -19,11 +19,11 @@ _ORDINARY = ((336, 336), (640, 480), (480, 640), (1920, 1080), (50, 60))
 def ordinary_images_work(subject: ModelSubject) -> None:
     """Images of common sizes are accepted."""
     adapter = subject.adapter()
-    for width, height in _ORDINARY:
+    for size, image in _ordinary_images():
         try:
-            _look_at(adapter, gradient_image(width, height))
+            _look_at(adapter, image.copy())
         except MediaError as error:
-            raise CheckFailed(f"an image of {width} x {height} pixels is refused: {error}") from error
+            raise CheckFailed(f"an image of {size} pixels is refused: {error}") from error
 
 
 def odd_images_work_or_are_refused(subject: ModelSubject) -> str | None:
@@ -48,8 +48,8 @@ def images_have_a_token_count(subject: ModelSubject) -> str:
         raise CheckSkipped("the spec has no `vision`, and the plugin no `count_image_tokens`")
     adapter = subject.adapter()
     counts = {}
-    for name, source in [*_named_ordinary(), *odd_images()]:
-        image = _decoded(source)
+    decoded = ((name, _decoded(content)) for name, content in odd_images())
+    for name, image in [*_ordinary_images(), *decoded]:
         try:
             adapter.preprocess_image(image.copy())
         except MediaError:
@@ -81,11 +81,11 @@ def counts_tokens(subject: ModelSubject) -> bool:
     return subject.spec.vision is not None or subject.implements("count_image_tokens")
 
 
-def _decoded(source: ImageSource) -> Image.Image:
+def _decoded(content: bytes) -> Image.Image:
     """A decoded image, without the warning about 16-bit images, which is not about the plugin."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MediaWarning)
-        return load_image(source)
+        return load_image(content)
 
 
 def _look_at(adapter: Adapter, image: Image.Image) -> None:
@@ -113,5 +113,7 @@ def _count(adapter: Adapter, name: str, image: Image.Image) -> int:
     return count
 
 
-def _named_ordinary() -> list[tuple[str, ImageSource]]:
-    return [(f"{width} x {height}", gradient_image(width, height)) for width, height in _ORDINARY]
+@cache
+def _ordinary_images() -> tuple[tuple[str, Image.Image], ...]:
+    """Images of common sizes with their names. All model types share them, and get copies."""
+    return tuple((f"{width} x {height}", gradient_image(width, height)) for width, height in _ORDINARY)
