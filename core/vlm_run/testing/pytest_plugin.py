@@ -5,7 +5,6 @@ pytest loads it in every run in the environment, so it imports the rest of vlm-r
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,10 @@ import pytest
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
-    from vlm_run.engine.renderer import Renderer
+    from vlm_run.engine.renderer import Rendered
+    from vlm_run.prompts.conversation import Conversation
+
+    Render: TypeAlias = Callable[[Conversation], Rendered]
 
 ImageTokens: TypeAlias = "Callable[[Adapter, list[tuple[int, int]]], list[int]]"
 """Returns the token counts of a prompt's images from an adapter and their (width, height) in pixels."""
@@ -67,25 +69,25 @@ def vlm_run_checkpoints(pytestconfig: pytest.Config) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def _vllm_renderers() -> Iterator[Callable[[Adapter], Renderer]]:
-    """A function from an adapter to its renderer, which is made once for the same engine options."""
+def _vllm_renderings() -> Iterator[Callable[[Adapter], Render]]:
+    """A function from an adapter to one that renders with vLLM, made once for the same engine options."""
     pytest.importorskip("vllm")
-    from vlm_run.engine.standalone_renderer import renderer_without_engine
+    from vlm_run.testing.vllm_processor import vllm_rendering
 
-    made: dict[tuple[str, str, str], Renderer] = {}
+    made: dict[tuple[str, str, str], Render] = {}
     with ExitStack() as stack:
 
-        def of(adapter: Adapter) -> Renderer:
+        def of(adapter: Adapter) -> Render:
             key = adapter.spec.model_type, adapter.source, repr(adapter.base_engine_kwargs)
             if key not in made:
-                made[key] = stack.enter_context(renderer_without_engine(adapter))
+                made[key] = stack.enter_context(vllm_rendering(adapter))
             return made[key]
 
         yield of
 
 
 @pytest.fixture(scope="session")
-def vllm_image_tokens(_vllm_renderers: Callable[[Adapter], Renderer]) -> ImageTokens:
+def vllm_image_tokens(_vllm_renderings: Callable[[Adapter], Render]) -> ImageTokens:
     """A function that counts the tokens of each image of one prompt with vLLM's own processor.
 
     The adapter's source must be a checkpoint directory; weights are not needed. Use it to test
@@ -94,14 +96,13 @@ def vllm_image_tokens(_vllm_renderers: Callable[[Adapter], Renderer]) -> ImageTo
     from vlm_run.testing.vllm_processor import question_about_images
 
     def count(adapter: Adapter, sizes: list[tuple[int, int]]) -> list[int]:
-        rendered = asyncio.run(_vllm_renderers(adapter).render(question_about_images(*sizes)))
-        return list(rendered.image_tokens)
+        return list(_vllm_renderings(adapter)(question_about_images(*sizes)).image_tokens)
 
     return count
 
 
 @pytest.fixture(scope="session")
-def vllm_video_tokens(_vllm_renderers: Callable[[Adapter], Renderer]) -> VideoTokens:
+def vllm_video_tokens(_vllm_renderings: Callable[[Adapter], Render]) -> VideoTokens:
     """A function that counts the tokens of videos, each in a prompt of its own, with vLLM's processor.
 
     The adapter's source must be a checkpoint directory; weights are not needed. Its limits must allow a
@@ -110,9 +111,7 @@ def vllm_video_tokens(_vllm_renderers: Callable[[Adapter], Renderer]) -> VideoTo
     from vlm_run.testing.vllm_processor import question_about_video
 
     def count(adapter: Adapter, videos: list[tuple[int, int, int]]) -> list[int]:
-        renderer = _vllm_renderers(adapter)
-        return [
-            sum(asyncio.run(renderer.render(question_about_video(*video))).video_tokens) for video in videos
-        ]
+        render = _vllm_renderings(adapter)
+        return [sum(render(question_about_video(*video)).video_tokens) for video in videos]
 
     return count

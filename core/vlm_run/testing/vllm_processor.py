@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vlm_run.engine.renderer import Rendered, Renderer
+from vlm_run.engine.renderer import Rendered
 from vlm_run.engine.standalone_renderer import renderer_without_engine
 from vlm_run.errors import RequestError
 from vlm_run.media.source import Frames
@@ -22,7 +22,7 @@ def image_token_counts(adapter: Adapter, sizes: Sequence[tuple[int, int]]) -> li
 
     For a size that it refuses, the error takes the place of the count.
     """
-    return _counts(adapter, map(question_about_images, sizes), lambda rendered: rendered.image_tokens)
+    return _counts(adapter, map(question_about_images, sizes), _image_tokens)
 
 
 def video_token_counts(adapter: Adapter, videos: Sequence[tuple[int, int, int]]) -> list[int | RequestError]:
@@ -44,33 +44,42 @@ def image_token_counter(adapter: Adapter) -> Iterator[Callable[[int, int], int |
 
     vLLM's processor is made once, which takes most of the time.
     """
-    with renderer_without_engine(adapter) as renderer:
+    with vllm_rendering(adapter) as render:
+        yield lambda width, height: _count(render, question_about_images((width, height)), _image_tokens)
 
-        def count(width: int, height: int) -> int | RequestError:
-            question = question_about_images((width, height))
-            (found,) = asyncio.run(_count_all(renderer, [question], lambda rendered: rendered.image_tokens))
-            return found
 
-        yield count
+@contextmanager
+def vllm_rendering(adapter: Adapter) -> Iterator[Callable[[Conversation], Rendered]]:
+    """Yield a function that renders a conversation with vLLM's processor, which is made once."""
+    # Not asyncio.run: in the main thread it formats each result, tensors included, for the signal module.
+    with (
+        renderer_without_engine(adapter) as renderer,
+        asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,
+    ):
+        loop = runner.get_loop()
+        yield lambda conversation: loop.run_until_complete(renderer.render(conversation))
 
 
 def _counts(
     adapter: Adapter, questions: Iterable[Conversation], tokens: Callable[[Rendered], Iterable[int]]
 ) -> list[int | RequestError]:
-    with renderer_without_engine(adapter) as renderer:
-        return asyncio.run(_count_all(renderer, questions, tokens))
+    with vllm_rendering(adapter) as render:
+        return [_count(render, question, tokens) for question in questions]
 
 
-async def _count_all(
-    renderer: Renderer, questions: Iterable[Conversation], tokens: Callable[[Rendered], Iterable[int]]
-) -> list[int | RequestError]:
-    counts: list[int | RequestError] = []
-    for question in questions:
-        try:
-            counts.append(sum(tokens(await renderer.render(question))))
-        except RequestError as error:
-            counts.append(error)
-    return counts
+def _count(
+    render: Callable[[Conversation], Rendered],
+    question: Conversation,
+    tokens: Callable[[Rendered], Iterable[int]],
+) -> int | RequestError:
+    try:
+        return sum(tokens(render(question)))
+    except RequestError as error:
+        return error
+
+
+def _image_tokens(rendered: Rendered) -> Iterable[int]:
+    return rendered.image_tokens
 
 
 def question_about_images(*sizes: tuple[int, int]) -> Conversation:

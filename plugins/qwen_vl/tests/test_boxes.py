@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -39,11 +38,11 @@ def test_an_answer_of_qwen2_vl() -> None:
 
 def test_the_resized_size_is_that_of_vllms_processor(checkpoint: Callable[[str], Path]) -> None:
     pytest.importorskip("vllm")
-    from vlm_run.engine.standalone_renderer import renderer_without_engine
+    from vlm_run.testing.vllm_processor import vllm_rendering
 
     model_type = "qwen2_5-vl-3b-instruct"
     adapter = Registry.load(model_type, checkpoint=checkpoint(model_type))
-    with renderer_without_engine(adapter) as renderer:
+    with vllm_rendering(adapter) as render:
 
         @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
         @given(width=SIDES, height=SIDES, max_pixels=AREAS, on_its_side=st.booleans())
@@ -55,7 +54,7 @@ def test_the_resized_size_is_that_of_vllms_processor(checkpoint: Callable[[str],
             file = io.BytesIO()
             image.save(file, "JPEG", exif=exif)  # which may be decoded at a lower resolution
             conversation = Conversation.from_query("Where?", images=[file.getvalue()])
-            rendered = asyncio.run(renderer.render(conversation.with_pixel_bounds(max_pixels=max_pixels)))
+            rendered = render(conversation.with_pixel_bounds(max_pixels=max_pixels))
             (item,) = rendered.engine_input["mm_kwargs"]["image"]  # type: ignore[typeddict-item]
             _, rows, columns = item["image_grid_thw"].data.tolist()
             assert rendered.image_sizes == (ImageSize(width, height, (columns * PATCH, rows * PATCH)),)

@@ -49,10 +49,10 @@ def adapter(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -
 def processed(adapter: Adapter) -> Iterator[Callable[[Conversation], list[int]]]:
     """A function that says how many tokens vLLM's processor makes of each image, as for an answer."""
     pytest.importorskip("vllm")
-    from vlm_run.engine.standalone_renderer import renderer_without_engine
+    from vlm_run.testing.vllm_processor import vllm_rendering
 
-    with renderer_without_engine(adapter) as renderer:
-        yield lambda conversation: list(asyncio.run(renderer.render(conversation)).image_tokens)
+    with vllm_rendering(adapter) as render:
+        yield lambda conversation: list(render(conversation).image_tokens)
 
 
 def test_what_is_counted_is_what_vllm_makes_of_a_bounded_image(

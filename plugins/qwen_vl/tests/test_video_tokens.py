@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -41,7 +40,7 @@ def clip(path: Path, frames: int, fps: float, width: int, height: int) -> Path:
 @pytest.fixture(scope="module")
 def render(checkpoint: Callable[[str], Path]) -> Iterator[Callable[..., Any]]:
     """A function that renders a question about a video with vLLM's processor."""
-    from vlm_run.engine.standalone_renderer import renderer_without_engine
+    from vlm_run.testing.vllm_processor import vllm_rendering
 
     made: dict[Any, Any] = {}
     with ExitStack() as stack:
@@ -49,9 +48,9 @@ def render(checkpoint: Callable[[str], Path]) -> Iterator[Callable[..., Any]]:
         def render(adapter: Adapter, source: Any, selection: FrameSelection = FrameSelection()) -> Any:  # noqa: B008
             key = adapter.spec.model_type, adapter.limits
             if key not in made:
-                made[key] = stack.enter_context(renderer_without_engine(adapter))
+                made[key] = stack.enter_context(vllm_rendering(adapter))
             conversation = Conversation.from_query("What happens?", videos=[source])
-            return asyncio.run(made[key].render(conversation.with_frame_selection(selection)))
+            return made[key](conversation.with_frame_selection(selection))
 
         yield render
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,14 @@ IMAGES = [
 def rendered(directory: Path, **options: Any) -> dict[str, Any]:
     """The tensors that vLLM's processor makes of the images."""
     from vlm_run.engine.arguments import option_names
-    from vlm_run.engine.standalone_renderer import renderer_without_engine
+    from vlm_run.testing.vllm_processor import vllm_rendering
 
     if "mm_device_do_normalize" in option_names():  # newer vLLM would normalize on the device by itself
         options["mm_device_do_normalize"] = False
     adapter = Registry.load(MODEL_TYPE, checkpoint=directory, config=options)
-    with renderer_without_engine(adapter) as renderer:
+    with vllm_rendering(adapter) as render:
         conversation = Conversation.from_query("What?", images=[*IMAGES])
-        engine_input: Any = asyncio.run(renderer.render(conversation)).engine_input
+        engine_input: Any = render(conversation).engine_input
     items = engine_input["mm_kwargs"]["image"]
     return {
         "prompt": engine_input["prompt_token_ids"],
