@@ -21,6 +21,7 @@ from functools import cache
 
 import pytest
 import typer.testing
+from hypothesis import settings
 
 from vlm_run import Engine, Registry
 
@@ -35,6 +36,10 @@ gc.set_threshold(20_000)
 
 # `CliRunner().invoke(app, …)` reads the options of all commands anew each time, 40 ms.
 typer.testing._get_command = cache(typer.testing._get_command)
+
+# The first example may import transformers, and a busy machine is not a failure.
+settings.register_profile("vlm-run", deadline=None)
+settings.load_profile("vlm-run")
 
 # A shell starts background jobs with Ctrl-C ignored, which all processes of the tests would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)

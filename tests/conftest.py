@@ -9,14 +9,9 @@ from textwrap import dedent
 
 import entrypoints
 import pytest
-from hypothesis import settings
 
 from vlm_run.plugins import cpu_dtype
 from vlm_run.plugins.discovery import GROUP, Plugins, discover, installed_plugins
-
-# The first example may import transformers, and a busy machine is not a failure.
-settings.register_profile("vlm-run", deadline=None)
-settings.load_profile("vlm-run")
 
 HEAD = """
 from vlm_run import ModelSpec, hookimpl

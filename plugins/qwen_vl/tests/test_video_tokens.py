@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,19 @@ CLIPS = [
 ]
 
 
-def clip(path: Path, frames: int, fps: float, width: int, height: int) -> Path:
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that writes a clip, once for all generations."""
+    directory = tmp_path_factory.mktemp("clips")
+
+    @cache
+    def clip(frames: int, fps: float, width: int, height: int) -> Path:
+        return write(directory / f"{frames}-{fps}-{width}-{height}.mp4", frames, fps, width, height)
+
+    return clip
+
+
+def write(path: Path, frames: int, fps: float, width: int, height: int) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
     for number in range(frames):
         writer.write(np.full((height, width, 3), number % 256, np.uint8))
@@ -65,13 +78,13 @@ def load(checkpoint: Callable[[str], Path]) -> Callable[..., Adapter]:
 
 @pytest.mark.parametrize("model_type", GENERATIONS)
 def test_tokens_are_those_of_vllms_processor(
-    model_type: str, load: Callable[..., Adapter], render: Callable[..., Any], tmp_path: Path
+    model_type: str, load: Callable[..., Adapter], render: Callable[..., Any], clip: Callable[..., Path]
 ) -> None:
     adapter = load(model_type)
     facts = adapter.video_facts()
     # Qwen3.5's processor is Qwen3-VL's, so a few suffice.
     for frames, fps, width, height in CLIPS[::4] if model_type == GENERATIONS[-1] else CLIPS:
-        rendered = render(adapter, clip(tmp_path / "clip.mp4", frames, fps, width, height))
+        rendered = render(adapter, clip(frames, fps, width, height))
         chosen = facts.choose_frames(frames, fps, FrameSelection())
         seen, times = len(chosen), [number / fps for number in chosen]
         expected = facts.count(width, height, seen, seen / (frames / fps), times)
@@ -82,9 +95,9 @@ def test_tokens_are_those_of_vllms_processor(
 
 
 def test_seconds_between_frames_reach_the_model(
-    load: Callable[..., Adapter], render: Callable[..., Any], tmp_path: Path
+    load: Callable[..., Adapter], render: Callable[..., Any], clip: Callable[..., Path]
 ) -> None:
-    adapter, source = load("qwen2_5-vl-3b-instruct"), clip(tmp_path / "clip.mp4", 100, 10, 64, 64)
+    adapter, source = load("qwen2_5-vl-3b-instruct"), clip(100, 10, 64, 64)
 
     def seconds(**wanted: Any) -> float:
         rendered = render(adapter, source, FrameSelection(**wanted))
@@ -98,9 +111,9 @@ def test_seconds_between_frames_reach_the_model(
 
 
 def test_times_of_pairs_of_frames_are_in_the_prompt_of_qwen3(
-    load: Callable[..., Adapter], render: Callable[..., Any], tmp_path: Path
+    load: Callable[..., Adapter], render: Callable[..., Any], clip: Callable[..., Path]
 ) -> None:
-    adapter, source = load("qwen3-vl-2b-instruct"), clip(tmp_path / "clip.mp4", 130, 10, 64, 64)
+    adapter, source = load("qwen3-vl-2b-instruct"), clip(130, 10, 64, 64)
 
     def times(**wanted: Any) -> list[str]:
         ids = render(adapter, source, FrameSelection(**wanted)).engine_input["prompt_token_ids"]
@@ -125,35 +138,35 @@ def test_qwen3s_processor_leaves_frames_as_they_are_with_and_without_its_cap(cap
 
 
 def test_a_request_bounds_the_area_of_frames(
-    load: Callable[..., Adapter], render: Callable[..., Any], tmp_path: Path
+    load: Callable[..., Adapter], render: Callable[..., Any], clip: Callable[..., Path]
 ) -> None:
-    adapter, source = load("qwen2-vl-2b-instruct"), clip(tmp_path / "clip.mp4", 8, 2, 640, 480)
+    adapter, source = load("qwen2-vl-2b-instruct"), clip(8, 2, 640, 480)
     assert render(adapter, source).video_tokens == (4 * 23 * 17,)
     assert render(adapter, source, FrameSelection(max_pixels=100_352)).video_tokens == (4 * 13 * 9,)
 
 
 def test_the_engines_bound_applies_to_frames_too(
-    load: Callable[..., Adapter], render: Callable[..., Any], tmp_path: Path
+    load: Callable[..., Adapter], render: Callable[..., Any], clip: Callable[..., Path]
 ) -> None:
     adapter = load("qwen2-vl-2b-instruct", min_pixels=784, max_pixels=200_704)
-    rendered = render(adapter, clip(tmp_path / "clip.mp4", 8, 2, 1280, 720))
+    rendered = render(adapter, clip(8, 2, 1280, 720))
     assert rendered.video_tokens == (adapter.video_facts().count(1280, 720, 8, 2.0),) == (4 * 21 * 12,)
 
 
 def test_the_engines_bound_applies_to_all_frames_of_qwen3_together(
-    load: Callable[..., Adapter], render: Callable[..., Any], tmp_path: Path
+    load: Callable[..., Adapter], render: Callable[..., Any], clip: Callable[..., Path]
 ) -> None:
     adapter = load("qwen3-vl-2b-instruct", min_pixels=65_536, max_pixels=1_048_576)
     for size in ((1280, 720), (64, 64)):
-        rendered = render(adapter, clip(tmp_path / "clip.mp4", 8, 2, *size))
+        rendered = render(adapter, clip(8, 2, *size))
         assert rendered.video_tokens == (adapter.video_facts().count(*size, 8, 2.0),)
     assert adapter.video_facts().resized(1280, 720, 8) == (480, 256)
 
 
 def test_the_same_video_and_frames_have_the_same_cache_key(
-    load: Callable[..., Adapter], render: Callable[..., Any], tmp_path: Path
+    load: Callable[..., Adapter], render: Callable[..., Any], clip: Callable[..., Path]
 ) -> None:
-    adapter, source = load("qwen2-vl-2b-instruct"), clip(tmp_path / "clip.mp4", 8, 2, 64, 64)
+    adapter, source = load("qwen2-vl-2b-instruct"), clip(8, 2, 64, 64)
 
     def key(video: Any, **wanted: Any) -> Any:
         return render(adapter, video, FrameSelection(**wanted)).engine_input["mm_hashes"]["video"]
@@ -163,10 +176,10 @@ def test_the_same_video_and_frames_have_the_same_cache_key(
 
 
 def test_an_engine_takes_no_videos_unless_asked(
-    load: Callable[..., Adapter], render: Callable[..., Any], tmp_path: Path
+    load: Callable[..., Adapter], render: Callable[..., Any], clip: Callable[..., Path]
 ) -> None:
     with pytest.raises(ConversationError, match=r"the engine takes none. Raise it with --max-videos"):
-        render(load("qwen2-vl-2b-instruct", max_videos=None), clip(tmp_path / "clip.mp4", 8, 2, 64, 64))
+        render(load("qwen2-vl-2b-instruct", max_videos=None), clip(8, 2, 64, 64))
 
 
 def test_a_damaged_video_fails_with_its_place(
