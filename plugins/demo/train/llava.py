@@ -47,14 +47,14 @@ def look(scene: Scene, image: Image.Image) -> Seen:
         pixels=cut,
         layout=layout(image.height, image.width),
         positions=None,
-        grid=(0, 0),
+        grids=np.zeros((1, 2), dtype=np.int64),
         classes=patch_classes(class_map(scene)).reshape(-1, 1),
         centres=centres,
         nearest=np.full((len(centres), 3), np.nan, dtype=np.float32),  # it was trained without
     )
 
 
-FORMAT = Format("<image>", "<s>", "<pad>", segments, look)
+FORMAT = Format("<image>", None, "<s>", "<pad>", segments, look, None)
 
 
 def new_model(checkpoint: Path) -> LlavaNextForConditionalGeneration:

@@ -21,12 +21,13 @@ def plain(text: str) -> Iterator[str]:
     yield text.replace(IMAGE_TOKEN, "").removesuffix(SPECIAL["eos_token"])
 
 
-def finish(tokenizer: Tokenizer) -> None:
+def finish(tokenizer: Tokenizer) -> Tokenizer:
     """Put `<s>` before every text, as the Llama and Mistral tokenizers do."""
     bos = SPECIAL["bos_token"]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
     )
+    return tokenizer
 
 
 def files(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:

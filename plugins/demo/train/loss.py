@@ -7,14 +7,13 @@ from types import ModuleType
 
 import torch
 from batches import Batch
+from precision import mixed_precision
 from torch import Tensor, nn
 
 from vlm_run_demo.drawing import CLASSES
 
 CENTRE_WEIGHT = 4.0
 """Loss of a centre beside that of a middle: few features hold a centre."""
-NEAREST = 3
-"""Numbers that tell of the nearest shape."""
 PLACES = 10
 """Rows or columns that count as one in the loss of places."""
 
@@ -22,11 +21,11 @@ PLACES = 10
 class Heads(nn.Module):  # type: ignore[misc]
     """Linear layers that are not part of the model, by which it has to tell what it knows."""
 
-    def __init__(self, hidden_size: int, patches: int) -> None:
-        """`patches`: those that one feature stands for."""
+    def __init__(self, hidden_size: int, patches: int, numbers: int) -> None:
+        """`patches`: those that one feature stands for; `numbers`: those about the nearest shape."""
         super().__init__()
-        self.sight = nn.Linear(hidden_size, (patches + 1) * CLASSES + NEAREST)
-        self.place = nn.Linear(hidden_size, 2)
+        self.sight = nn.Linear(hidden_size, (patches + 1) * CLASSES + numbers)
+        self.place = nn.Linear(hidden_size, 3)
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,10 @@ class Loss:
 
         Answers alone teach the tower colours in minutes but shapes only in hours, so each feature has to
         tell which shape is at the middle of its patches, which has its centre in it, and where the centre
-        of the nearest one is and how large that is. Centres are what can be counted.
+        and the edges of the nearest one are and how large that is. Centres are what can be counted.
         """
         nothing = torch.zeros((), device=batch.tokens.device)
-        with torch.autocast(batch.tokens.device.type, torch.bfloat16):
+        with mixed_precision(batch.tokens.device):
             features = family.features(model, batch)
             logits, early = family.run(model, batch, features) if self.answers else (None, None)
             told = self.heads.sight(features)
@@ -64,7 +63,8 @@ class Loss:
 
 def blindness(told: Tensor, batch: Batch) -> Tensor:
     """How wrong `Heads.sight` is about what features show."""
-    classes, near = told.split([told.shape[1] - NEAREST, NEAREST], dim=1)
+    numbers = batch.nearest.shape[1]
+    classes, near = told.split([told.shape[1] - numbers, numbers], dim=1)
     classes = classes.unflatten(-1, (-1, CLASSES))
     middles = nn.functional.cross_entropy(classes[:, :-1].flatten(0, 1), batch.classes.flatten())
     centres = nn.functional.cross_entropy(classes[:, -1], batch.centres)
@@ -74,13 +74,14 @@ def blindness(told: Tensor, batch: Batch) -> Tensor:
 
 
 def misplacement(place: nn.Linear, early: Tensor, batch: Batch) -> Tensor:
-    """How wrong image tokens are about their row and column, and the token behind an image about its last.
+    """How wrong image tokens are about their time, row and column, and the token behind about the last.
 
     Rotary positions say how far two tokens are from each other. Corners can be told from each other only
     once that has become something known of a token.
     """
     is_image = batch.rows > 0
-    where = (batch.positions[1:] - batch.positions[:1]).permute(1, 2, 0)
+    # The first two rows of features are none.
+    where = nn.functional.pad(batch.where, (0, 0, 2, 0))[batch.rows].float()
     behind = is_image.roll(1, 1) & ~is_image
     wanted = torch.where(behind[..., None], where.roll(1, 1), where)
     known = is_image | behind

@@ -55,7 +55,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     files = FILES[arguments.model_type]
     tokenizer = train_tokenizer(corpus(arguments.model_type, arguments.dialogues), files.CONTROL)
-    files.finish(tokenizer)
+    tokenizer = files.finish(tokenizer)
     tokenizer.save(str(out / "tokenizer.json"))
     for name, content in files.files(tokenizer).items():
         (out / name).write_text(json.dumps(content, indent=2) + "\n")

@@ -1,13 +1,13 @@
 """demo-qwen: its prompt, how it sees an image, and transformers' Qwen2-VL with a batched forward pass.
 
-What is done to images is written against Pillow and numpy so that data workers need no framework;
+What is done to images and clips is written against Pillow and numpy so that data workers need no framework;
 `check.py` compares it with the processor and model of transformers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,9 +21,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
-from vlm_run import DynamicResolution
+from vlm_run import DynamicResolution, FrameSelection, MediaPolicy
+from vlm_run.media.video import sample_video
+from vlm_run_demo import model_specs
+from vlm_run_demo.clips import Clip, film, frames
 from vlm_run_demo.dialogues import Dialogue
-from vlm_run_demo.drawing import Scene, class_map, class_of
+from vlm_run_demo.drawing import Scene, class_map, class_of, edges
 
 PATCH = 8
 """Side in pixels of a patch."""
@@ -32,6 +35,7 @@ MERGE = 2
 TOKEN = PATCH * MERGE
 """Side in pixels of the square that becomes one image token."""
 VISION = DynamicResolution(patch_size=PATCH, merge_size=MERGE, min_pixels=4096, max_pixels=11264)
+(VIDEO,) = (spec.video for spec in model_specs() if spec.video is not None)
 EARLY = 2
 """The layer of the language model after which an image's tokens are to know where they stand."""
 
@@ -42,27 +46,27 @@ def segments(talk: Dialogue) -> Iterator[Segment]:
     """What the chat template writes for `talk`."""
     opening = f"<|im_start|>system\n{SYSTEM if talk.system is None else talk.system}<|im_end|>\n"
     images = "<|vision_start|><|image_pad|><|vision_end|>" * len(talk.scenes)
+    images += "<|vision_start|><|video_pad|><|vision_end|>" * (talk.clip is not None)
     for turn in talk.turns:
         question = f"<|im_start|>user\n{images}{turn.question}<|im_end|>\n<|im_start|>assistant\n"
         yield Segment(opening + question, False)
-        yield Segment(f"{turn.answer}<|im_end|>", True)
+        yield Segment(f"{turn.answer}<|im_end|>", turn.is_learned)
         opening, images = "\n", ""
 
 
-def in_patches(image: Image.Image, resample: Image.Resampling) -> NDArray[np.uint8]:
-    """The resized image cut into patches, those of one image token together: (patches, 8, 8, channels)."""
-    width, height = VISION.resized(*image.size)
-    pixels = np.asarray(image.resize((width, height), resample))
+def in_patches(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A resized image cut into patches, those of one image token together: (patches, 8, 8, channels)."""
+    height, width = pixels.shape[:2]
     cut = pixels.reshape(height // TOKEN, MERGE, PATCH, width // TOKEN, MERGE, PATCH, -1)
     return cut.transpose(0, 3, 1, 4, 2, 5, 6).reshape(-1, PATCH, PATCH, cut.shape[-1])
 
 
 def nearest(scene: Scene, rows: int, columns: int) -> NDArray[np.float32]:
-    """Where the centre of the shape nearest to each image token is, and its size, as `Seen` has it.
+    """Where the centre and the edges of the shape nearest to each image token are, as `Seen` has it.
 
     A shape is near to a token whose middle it covers, and to the one that its centre lies in.
     """
-    told = np.full((rows * columns, 3), np.nan, dtype=np.float32)
+    told = np.full((rows * columns, 7), np.nan, dtype=np.float32)
     if not scene.shapes:
         return told
     down, across = rows / scene.height, columns / scene.width
@@ -76,30 +80,80 @@ def nearest(scene: Scene, rows: int, columns: int) -> NDArray[np.float32]:
     best = distances.argmin(1)
     every = np.arange(len(best))
     near = distances[every, best] < np.maximum(0.71, sizes[best])
-    told[near] = np.stack([*offsets[:, every, best], np.log(sizes[best])], axis=1)[near]
+    boxes = np.array([edges(shape) for shape in scene.shapes]) * (across, down, across, down)
+    sides = boxes[best] - middles[[1, 0, 1, 0], :, 0].T
+    told[near] = np.column_stack([*offsets[:, every, best], np.log(sizes[best]), sides])[near]
     return told
 
 
 def look(scene: Scene, image: Image.Image) -> Seen:
     """What the model is given of an image, and what its features should tell."""
-    width, height = VISION.resized(*image.size)
-    rows, columns = height // TOKEN, width // TOKEN
-    middles = in_patches(class_map(scene), Image.Resampling.NEAREST)[:, PATCH // 2, PATCH // 2, 0]
-    centres = np.zeros((rows, columns), dtype=np.uint8)
-    for shape in scene.shapes:
-        centres[int(shape.y / scene.height * rows), int(shape.x / scene.width * columns)] = class_of(shape)
+    size = VISION.resized(*image.size)
+    pixels = in_patches(np.asarray(image.resize(size, Image.Resampling.BICUBIC)))
+    return _seen(pixels, [scene], size)
+
+
+def watch(clip: Clip) -> Seen:
+    """What the model is given of a clip, through a file as vLLM gets it, and what its features should tell.
+
+    They tell what the second of each two frames shows.
+    """
+    sampled = sample_video(
+        film(frames(clip), clip.fps),
+        MediaPolicy(),
+        lambda available, fps: VIDEO.choose_frames(available, fps, FrameSelection()),
+        VIDEO.resized,
+    )
+    height, width = sampled.frames.shape[1:3]
+    first, second = (
+        np.concatenate([in_patches(frame) for frame in sampled.frames[half::2]]) for half in (0, 1)
+    )
+    scenes = [clip.at(round(time * clip.fps) / clip.fps) for time in sampled.times[1::2]]
+    return _seen(first, scenes, (width, height), second)
+
+
+def _seen(
+    pixels: NDArray[np.uint8],
+    scenes: Sequence[Scene],
+    size: tuple[int, int],
+    later: NDArray[np.uint8] | None = None,
+) -> Seen:
+    """What is seen of an image, or of each two frames of a clip, each with what is in it.
+
+    Args:
+        pixels: The patches.
+        scenes: What an image shows, or each two frames.
+        size: Width and height in pixels after resizing.
+        later: The patches of second frames.
+    """
+    columns, rows = (side // TOKEN for side in size)
     return Seen(
-        pixels=in_patches(image, Image.Resampling.BICUBIC),
-        layout=np.arange(rows * columns),
-        positions=np.indices((rows, columns)).reshape(2, -1),
-        grid=(rows * MERGE, columns * MERGE),
-        classes=middles.reshape(-1, MERGE * MERGE),
-        centres=centres.reshape(-1),
-        nearest=nearest(scene, rows, columns),
+        pixels=pixels,
+        layout=np.arange(len(scenes) * rows * columns),
+        positions=np.indices((len(scenes), rows, columns)).reshape(3, -1),
+        grids=np.tile((rows * MERGE, columns * MERGE), (len(scenes), 1)),
+        classes=np.concatenate([_classes(scene, size) for scene in scenes]),
+        centres=np.concatenate([_centres(scene, rows, columns) for scene in scenes]),
+        nearest=np.concatenate([nearest(scene, rows, columns) for scene in scenes]),
+        later=later,
     )
 
 
-FORMAT = Format("<|image_pad|>", None, "<|endoftext|>", segments, look)
+def _classes(scene: Scene, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The shapes at the middle of the patches of each image token, (tokens, patches)."""
+    resized = np.asarray(class_map(scene).resize(size, Image.Resampling.NEAREST))
+    return in_patches(resized)[:, PATCH // 2, PATCH // 2, 0].reshape(-1, MERGE * MERGE)
+
+
+def _centres(scene: Scene, rows: int, columns: int) -> NDArray[np.uint8]:
+    """The shape whose centre lies in the area of each image token, (tokens,)."""
+    centres = np.zeros((rows, columns), dtype=np.uint8)
+    for shape in scene.shapes:
+        centres[int(shape.y / scene.height * rows), int(shape.x / scene.width * columns)] = class_of(shape)
+    return centres.reshape(-1)
+
+
+FORMAT = Format("<|image_pad|>", "<|video_pad|>", None, "<|endoftext|>", segments, look, watch)
 
 
 def new_model(checkpoint: Path) -> Qwen2VLForConditionalGeneration:
@@ -107,6 +161,17 @@ def new_model(checkpoint: Path) -> Qwen2VLForConditionalGeneration:
     config = AutoConfig.from_pretrained(checkpoint)
     config.dtype = torch.float32
     return Qwen2VLForConditionalGeneration._from_config(config, attn_implementation="eager")
+
+
+def see_second_frame(model: Qwen2VLForConditionalGeneration) -> None:
+    """Let a model that has only been trained on images, which are two equal frames, see the second of two.
+
+    Nothing changes for images, and of a clip the model first sees what it sees of images. It can learn more.
+    """
+    kernel = model.model.visual.patch_embed.proj.weight
+    with torch.no_grad():
+        kernel[:, :, 1] += kernel[:, :, 0]
+        kernel[:, :, 0] = 0
 
 
 def hub_name(name: str) -> str:
@@ -143,9 +208,12 @@ def features(model: Qwen2VLForConditionalGeneration, batch: Batch) -> Tensor:
     if not len(batch.pixels):
         return torch.zeros(0, model.config.text_config.hidden_size, device=batch.pixels.device)
     pixels = normalized(batch.pixels)
-    # A still image is a film of two equal frames: one convolution by the sum of both kernels.
-    kernel = tower.patch_embed.proj.weight.sum(2).flatten(1)
-    hidden = nn.functional.linear(pixels.flatten(1), kernel)
+    # An image is a film of two equal frames: one convolution by the sum of both kernels. A clip adds that of
+    # the difference between its frames by the second.
+    kernel = tower.patch_embed.proj.weight
+    hidden = nn.functional.linear(pixels.flatten(1), kernel.sum(2).flatten(1))
+    change = (normalized(batch.later) - pixels[batch.moving]).flatten(1)
+    hidden = hidden.index_add(0, batch.moving, nn.functional.linear(change, kernel[:, :, 1].flatten(1)))
     where = torch.cat([_patch_positions(*grid) for grid in batch.grids.tolist()], dim=1)
     cos, sin = tower.rotary_pos_emb(hidden, where.T.to(hidden.device))
     counts = batch.grids.prod(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from pixels import DEVIATION, MEAN
 from qwen import MERGE, PATCH, VISION
 from tokenizers import Tokenizer
+
+from vlm_run_demo.boxes import TAGS
 
 NAME = "vlm-run/demo-qwen"
 CONTROL = (
@@ -21,6 +24,8 @@ CONTROL = (
     "<|video_pad|>",
 )
 """Special tokens, from id 0 on: those of Qwen2-VL that its prompts use."""
+UNUSED_BYTES = "üýþÿ"
+"""Tokens of the bytes 252 to 255, which UTF-8 never has, as byte-level BPE writes them."""
 POSITIONS = 4096
 FRAMES = 2
 """Frames of a film that one patch spans; a still image is two equal ones."""
@@ -31,8 +36,17 @@ def plain(text: str) -> Iterator[str]:
     yield from filter(None, re.split(r"<\|\w+\|>", text))
 
 
-def finish(tokenizer: Tokenizer) -> None:
-    """Nothing: Qwen2's tokenizer puts no token before a text."""
+def finish(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with the tags of boxes in place of bytes that never occur.
+
+    So the model could learn boxes without a change to the number of its weights or to the ids of its tokens.
+    """
+    content = json.loads(tokenizer.to_str())
+    vocabulary = content["model"]["vocab"]
+    for byte, tag in zip(UNUSED_BYTES, TAGS, strict=True):
+        vocabulary[tag] = vocabulary.pop(byte)
+        content["added_tokens"].append(content["added_tokens"][0] | {"id": vocabulary[tag], "content": tag})
+    return Tokenizer.from_str(json.dumps(content))
 
 
 def files(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
@@ -101,7 +115,7 @@ def tokenizer_config() -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
         "eos_token": "<|im_end|>",
         "pad_token": "<|endoftext|>",
-        "additional_special_tokens": list(CONTROL),
+        "additional_special_tokens": [*CONTROL, *TAGS],
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_run import AnyResolution, DynamicResolution, DynamicVideo, ModelSpec, hookimpl
+from vlm_run import AnyResolution, BoxCoordinates, DynamicResolution, DynamicVideo, ModelSpec, hookimpl
 
 vlm_run_contract = ">=1.2,<2"
 
@@ -70,8 +70,7 @@ def model_specs() -> list[ModelSpec]:
             vision=DynamicResolution(
                 patch_size=8, merge_size=2, min_pixels=4096, max_pixels=11264, downscaled_decode=True
             ),
-            # It was trained on images only: its answers about videos are guesses. Frames have the size of
-            # images, and 32 of them leave room in the context for a second video.
+            # Frames have the size of images, and 32 of them leave room in the context for a second video.
             video=DynamicVideo(
                 max_frames=32,
                 patch_size=8,
@@ -81,6 +80,8 @@ def model_specs() -> list[ModelSpec]:
                 total_pixels=16 * 11264,
             ),
             video_placeholder="<|vision_start|><|video_pad|><|vision_end|>",
+            # As `box_answer` in boxes.py writes them, which is as Qwen2-VL does.
+            box_coordinates=BoxCoordinates(maximum=1000),
             # Otherwise vLLM profiles its memory use with a video; --max-videos allows some.
             engine_kwargs={**_ENGINE, "limit_mm_per_prompt": {"video": 0}},
             control_tokens=(
@@ -91,6 +92,10 @@ def model_specs() -> list[ModelSpec]:
                 "<|vision_end|>",
                 "<|image_pad|>",
                 "<|video_pad|>",
+                "<|object_ref_start|>",
+                "<|object_ref_end|>",
+                "<|box_start|>",
+                "<|box_end|>",
             ),
             stop=("<|im_end|>", "<|endoftext|>"),
         ),

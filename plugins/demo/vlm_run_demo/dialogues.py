@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from vlm_run_demo.clips import Clip
 from vlm_run_demo.drawing import Scene, make_scene, paint
 from vlm_run_demo.questions import (
     ABOUT_ONE,
@@ -45,11 +46,12 @@ _SYSTEM_WORDS = (
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Turns about images, which the first of them shows."""
+    """Turns about images or a clip, which the first of them shows."""
 
     scenes: tuple[Scene, ...]
     turns: tuple[Turn, ...]
     system: str | None = None
+    clip: Clip | None = None
 
     @cached_property
     def images(self) -> list[Image.Image]:
@@ -78,7 +80,7 @@ def dialogue(seed: int, images: int, turns: int, favour: Mapping[str, float] | N
     likely as the others.
     """
     rng = Random(seed)
-    system = _system_message(rng)
+    system = system_message(rng)
     if not images:
         return Dialogue((), (_without_image(rng),), system)
     scenes = [make_scene(rng) for _ in range(images)]
@@ -102,7 +104,7 @@ def scored_dialogue(seed: int) -> tuple[str, Dialogue]:
     """A kind of question and a dialogue whose last turn asks it: what examples are made of."""
     rng = Random(seed)
     kind = rng.choice((*ABOUT_ONE, *ABOUT_TWO, "second turn", "follow-up", "follow-up", "no image"))
-    system = _system_message(rng)
+    system = system_message(rng)
     if kind == "no image":
         return kind, Dialogue((), (_without_image(rng),), system)
     while True:
@@ -146,7 +148,7 @@ def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _system_message(rng: Random) -> str | None:
+def system_message(rng: Random) -> str | None:
     """None most of the time; else words in any order, so that no particular instruction is expected."""
     if rng.random() < 0.85:
         return None

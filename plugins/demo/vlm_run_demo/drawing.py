@@ -68,20 +68,35 @@ class Scene:
     shapes: tuple[Shape, ...]
 
 
-def make_scene(rng: Random) -> Scene:
-    """A random scene of one to `MAX_SHAPES` shapes.
+def make_scene(
+    rng: Random,
+    most: int = MAX_SHAPES,
+    sizes: tuple[float, float] | None = None,
+    fewest_pixels: int = 0,
+) -> Scene:
+    """A random scene of one to `most` shapes.
 
     Few colours and kinds are used in one scene, so that several shapes often look alike and
     counting is worth asking about.
+
+    Args:
+        rng: Decides everything.
+        most: Maximum number of shapes.
+        sizes: Smallest and largest size of a shape, as a share of the square root of the image's area; None
+            for small ones, of which one may stand out.
+        fewest_pixels: Minimum area of the image, in pixels.
     """
     width, height = _image_size(rng)
+    enlarged = max(1.0, math.sqrt(fewest_pixels / (width * height)))
+    width, height = math.ceil(width * enlarged), math.ceil(height * enlarged)
     grey = rng.choice((rng.randint(20, 70), rng.randint(150, 235)))
     colours = rng.sample(list(COLOURS), rng.randint(1, 4))
     kinds = rng.sample(KINDS, rng.randint(1, 4))
-    sizes = _sizes(rng, rng.randint(1, MAX_SHAPES), math.sqrt(width * height), min(width, height))
+    count, scale, short = rng.randint(1, most), math.sqrt(width * height), min(width, height)
+    drawn = _sizes(rng, count) if sizes is None else [rng.uniform(*sizes) for _ in range(count)]
     shapes: list[Shape] = []
-    for size in sizes:
-        shape = _place(rng, (rng.choice(kinds), rng.choice(colours)), size, (width, height), shapes)
+    for size in sorted((min(size * scale, 0.25 * short) for size in drawn), reverse=True):
+        shape = place(rng, (rng.choice(kinds), rng.choice(colours)), size, (width, height), shapes)
         if shape is not None:
             shapes.append(shape)
     rng.shuffle(shapes)
@@ -121,6 +136,15 @@ def class_of(shape: Shape) -> int:
     return 1 + KINDS.index(shape.kind) * len(COLOURS) + list(COLOURS).index(shape.colour)
 
 
+def edges(shape: Shape) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom edge of the smallest box around a shape, in pixels."""
+    if shape.kind == "circle":
+        x, y, r = shape.x, shape.y, shape.reach
+        return x - r, y - r, x + r, y + r
+    columns, rows = zip(*_corners(shape), strict=True)
+    return min(columns), min(rows), max(columns), max(rows)
+
+
 def _image_size(rng: Random) -> tuple[int, int]:
     """Width and height: a short side of `_SHORT_SIDE` pixels, either side up to `_MAX_ASPECT` longer."""
     short = rng.randint(*_SHORT_SIDE)
@@ -131,17 +155,17 @@ def _image_size(rng: Random) -> tuple[int, int]:
     return (short, long) if rng.random() < 0.5 else (long, short)
 
 
-def _sizes(rng: Random, count: int, scale: float, short: int) -> list[float]:
-    """Sizes in pixels, largest first; half of the time one shape clearly stands out."""
+def _sizes(rng: Random, count: int) -> list[float]:
+    """Sizes as a share of the square root of the image's area; half of the time one clearly stands out."""
     sizes = [rng.uniform(0.08, 0.11) for _ in range(count)]
     if rng.random() < 0.6:
         sizes[0] = rng.uniform(0.15, 0.18)
     if count > 1 and rng.random() < 0.4:
         sizes[-1] = 0.055
-    return sorted((min(size * scale, 0.25 * short) for size in sizes), reverse=True)
+    return sizes
 
 
-def _place(
+def place(
     rng: Random, look: tuple[str, str], size: float, area: tuple[int, int], others: list[Shape]
 ) -> Shape | None:
     """A shape inside the image that hides at most a little of `others`; None if there is no room."""

@@ -13,10 +13,17 @@ _NEITHER, _FIRST, _SECOND, _BOTH = "neither", "the first", "the second", "both"
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its only right answer."""
+    """A question and its only right answer.
+
+    Attributes:
+        question: The user's text.
+        answer: The model's.
+        is_learned: Whether training learns to give this answer; otherwise it only stands in the prompt.
+    """
 
     question: str
     answer: str
+    is_learned: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,18 @@ class Group:
 
     def count(self, scene: Scene) -> int:
         """How many shapes of `scene` belong to the group."""
-        return sum(
-            self.colour in (None, shape.colour) and self.kind in (None, shape.kind) for shape in scene.shapes
-        )
+        return sum(map(self.includes, scene.shapes))
+
+    def includes(self, shape: Shape) -> bool:
+        """Whether a shape belongs to the group."""
+        return self.colour in (None, shape.colour) and self.kind in (None, shape.kind)
+
+
+def names(shape: Shape, among: Sequence[Shape], rng: Random) -> Group | None:
+    """A group to which only this one of several shapes belongs; None if another looks the same."""
+    groups = [Group(shape.colour, shape.kind), Group(kind=shape.kind), Group(colour=shape.colour)]
+    fitting = [group for group in groups if sum(map(group.includes, among)) == 1]
+    return rng.choice(fitting) if fitting else None
 
 
 Ask = Callable[[Sequence[Scene], Random], tuple[Turn, ...] | None]
