@@ -16,12 +16,14 @@ import torch
 from anyres import PINPOINTS
 from batches import VALIDATION_SEED, Encoder
 from families import CHECKPOINTS, FAMILIES
-from qwen import VISION
+from qwen import VISION, sampled_frames
 from tokenizers import Tokenizer
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from weights import load_weights
 
-from vlm_run import Conversation, Registry
+from vlm_run import Conversation, Limits, Registry
+from vlm_run_demo.boxes import scored_box_dialogue
+from vlm_run_demo.clip_questions import scored_clip_dialogue
 from vlm_run_demo.dialogues import Dialogue, Example, example, scored_dialogue
 from vlm_run_demo.drawing import Scene
 from vlm_run_demo.evaluate import MODEL_TYPES, ask, request
@@ -35,7 +37,8 @@ class Checked:
 
     def __init__(self, model_type: str, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self.adapter = Registry.load(model_type, checkpoint=checkpoint)
+        limits = Limits(max_videos=1) if Registry.load(model_type).spec.video else Limits()
+        self.adapter = Registry.load(model_type, checkpoint=checkpoint, limits=limits)
         self.family = FAMILIES[model_type]
         self.processor = AutoProcessor.from_pretrained(checkpoint)
         self.encoder = Encoder(self.family.FORMAT, Tokenizer.from_file(str(checkpoint / "tokenizer.json")))
@@ -53,8 +56,12 @@ class Checked:
         return self.adapter.render_prompt(Conversation.from_messages(request(question)["messages"])).text
 
     def processed(self, question: Example, prompt: str) -> dict[str, torch.Tensor]:
-        """What transformers' processor makes of a prompt and its images."""
-        return dict(self.processor(text=prompt, images=question.images or None, return_tensors="pt"))
+        """What transformers' processor makes of a prompt, its images and the frames of its video."""
+        videos = [sampled_frames(video).frames for video in question.videos]
+        frames = {"videos": videos, "do_sample_frames": False} if videos else {}
+        return dict(
+            self.processor(text=prompt, images=question.images or None, **frames, return_tensors="pt")
+        )
 
     def compare(self, talk: Dialogue) -> float:
         """Compare the tokens of a dialogue; returns the largest difference of a logit."""
@@ -107,10 +114,18 @@ def main() -> None:
         Dialogue((Scene(*size, (90, 120, 60), 1.0, (0, 0), ()),), (Turn("How many shapes are there?", "2"),))
         for size in ODD_SIZES
     ]
-    differences = [checked.compare(talk) for talk in [*talks, *odd]]
-    print(f"{len(differences)} dialogues: same tokens, logits within {max(differences):.3f}")
-
+    compared = {"dialogues": [*talks, *odd]}
     questions = [example(*scored_dialogue(VALIDATION_SEED + i)) for i in range(arguments.examples)]
+    if checked.adapter.spec.video:
+        seeds = range(VALIDATION_SEED, VALIDATION_SEED + arguments.examples // 2)
+        compared["boxes"] = [scored_box_dialogue(seed)[1] for seed in seeds]
+        compared["videos"] = [scored_clip_dialogue(seed)[1] for seed in seeds]
+        questions += [
+            example(*scored(seed)) for scored in (scored_box_dialogue, scored_clip_dialogue) for seed in seeds
+        ]
+    for name, those in compared.items():
+        differences = [checked.compare(talk) for talk in those]
+        print(f"{len(those)} {name}: same tokens, logits within {max(differences):.3f}", flush=True)
     checked.theirs.to(torch.bfloat16)
     theirs = [checked.generated(question) for question in questions]
     with checked.adapter.engine() as engine:

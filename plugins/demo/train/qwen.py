@@ -22,7 +22,7 @@ from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 from vlm_run import DynamicResolution, FrameSelection, MediaPolicy
-from vlm_run.media.video import sample_video
+from vlm_run.media import video as media_video
 from vlm_run_demo import model_specs
 from vlm_run_demo.clips import Clip, film, frames
 from vlm_run_demo.dialogues import Dialogue
@@ -93,17 +93,22 @@ def look(scene: Scene, image: Image.Image) -> Seen:
     return _seen(pixels, [scene], size)
 
 
+def sampled_frames(video: bytes) -> media_video.Clip:
+    """The frames of a video file that vlm-run gives vLLM, at the size at which the model sees them."""
+    return media_video.sample_video(
+        video,
+        MediaPolicy(),
+        lambda available, fps: VIDEO.choose_frames(available, fps, FrameSelection()),
+        VIDEO.resized,
+    )
+
+
 def watch(clip: Clip) -> Seen:
     """What the model is given of a clip, through a file as vLLM gets it, and what its features should tell.
 
     They tell what the second of each two frames shows.
     """
-    sampled = sample_video(
-        film(frames(clip), clip.fps),
-        MediaPolicy(),
-        lambda available, fps: VIDEO.choose_frames(available, fps, FrameSelection()),
-        VIDEO.resized,
-    )
+    sampled = sampled_frames(film(frames(clip), clip.fps))
     height, width = sampled.frames.shape[1:3]
     first, second = (
         np.concatenate([in_patches(frame) for frame in sampled.frames[half::2]]) for half in (0, 1)

@@ -26,7 +26,7 @@ _SIZE = (0.11, 0.24)
 """Size of a shape as a share of the square root of the image's area."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BoxExample(Example):
     """An example whose answer is a box.
 
@@ -128,7 +128,7 @@ def _asked(seed: int) -> tuple[BoxExample, Dialogue]:
     turn, shape = turns[0]
     talk = Dialogue((scene,), (turn,))
     asked = example("box", talk)
-    return BoxExample(asked.kind, asked.messages, asked.images, asked.answer, edges(shape)), talk
+    return BoxExample(**vars(asked), edges=edges(shape)), talk
 
 
 def _as_returned(said: Sequence[Turn]) -> list[Turn]:

@@ -5,36 +5,25 @@ Only demo-qwen learns to answer them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from random import Random
 
 from vlm_run_demo.clips import Clip, film, frames, make_appearing, make_moving
-from vlm_run_demo.dialogues import HELD_OUT_SEED, Dialogue, system_message
+from vlm_run_demo.dialogues import HELD_OUT_SEED, Dialogue, Example, example, system_message
 from vlm_run_demo.questions import ABOUT_ONE, Group, Turn, count, names
 
 
-@dataclass(frozen=True)
-class ClipExample:
-    """A question about a clip.
+@dataclass(frozen=True, kw_only=True)
+class ClipExample(Example):
+    """An example whose video shows a clip."""
 
-    Attributes:
-        kind: The kind of question, by its name in `ABOUT_CLIPS`.
-        question: The user's text.
-        clip: What the video shows.
-        answer: The only right answer.
-    """
-
-    kind: str
-    question: str
     clip: Clip
-    answer: str
 
-    def video(self, order: Callable[[int], list[int]] | None = None) -> bytes:
-        """The video file; `order` rearranges the numbers of its frames, given how many there are."""
+    def reordered(self, order: Callable[[int], Iterable[int]]) -> ClipExample:
+        """The same question about frames in another order: their numbers, given how many there are."""
         images = frames(self.clip)
-        numbers = range(len(images)) if order is None else order(len(images))
-        return film([images[number] for number in numbers], self.clip.fps)
+        return replace(self, videos=[film([images[i] for i in order(len(images))], self.clip.fps)])
 
 
 def direction(clip: Clip, rng: Random) -> Turn | None:
@@ -97,21 +86,21 @@ def clip_dialogue(seed: int, turns: int) -> Dialogue:
     return Dialogue((), tuple(said), system, clip)
 
 
-def clip_example(seed: int) -> ClipExample:
-    """A question about a clip; held-out ones have seeds from `HELD_OUT_SEED` on."""
-    rng = Random(f"clip {seed}")
+def scored_clip_dialogue(seed: int) -> tuple[str, Dialogue]:
+    """A kind of question and a dialogue that asks it: what examples are made of."""
+    rng = Random(f"clip {seed}")  # not the generator of `scored_dialogue`
     while True:
         kind = rng.choice(("video: direction", *ABOUT_CLIPS))
         clip = make_moving(rng) if kind in MOVING else make_appearing(rng)
-        turn = ABOUT_CLIPS[kind](clip, rng)
-        if turn is not None:
-            return ClipExample(kind, turn.question, clip, turn.answer)
+        if turn := ABOUT_CLIPS[kind](clip, rng):
+            return kind, Dialogue((), (turn,), clip=clip)
 
 
-def scored_clip_dialogue(seed: int) -> tuple[str, Dialogue]:
-    """The kind of question and the dialogue of `clip_example`, with its answer."""
-    asked = clip_example(seed)
-    return asked.kind, Dialogue((), (Turn(asked.question, asked.answer),), clip=asked.clip)
+def clip_example(seed: int) -> ClipExample:
+    """A question about a clip; held-out ones have seeds from `HELD_OUT_SEED` on."""
+    kind, talk = scored_clip_dialogue(seed)
+    assert talk.clip is not None
+    return ClipExample(**vars(example(kind, talk)), clip=talk.clip)
 
 
 def held_out_clips(n: int = 500) -> list[ClipExample]:

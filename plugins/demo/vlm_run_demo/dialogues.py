@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from vlm_run_demo.clips import Clip
+from vlm_run_demo.clips import Clip, film, frames
 from vlm_run_demo.drawing import Scene, make_scene, paint
 from vlm_run_demo.questions import (
     ABOUT_ONE,
@@ -58,19 +58,25 @@ class Dialogue:
         """The scenes, painted."""
         return [paint(scene) for scene in self.scenes]
 
+    @cached_property
+    def videos(self) -> list[bytes]:
+        """The file of the clip, if there is one."""
+        return [] if self.clip is None else [film(frames(self.clip), self.clip.fps)]
+
 
 @dataclass(frozen=True)
 class Example:
     """Messages whose last one, from the user, waits for `answer`.
 
-    Content is a list of `{"type": "image"}` and `{"type": "text", "text": ...}` parts; the image parts
-    stand for `images`, in order.
+    Content is a list of parts of type `image`, `video` and `text` (`{"type": "text", "text": ...}`); the
+    first two stand for `images` and `videos`, in order.
     """
 
     kind: str
     messages: list[dict[str, Any]]
     images: list[Image.Image]
     answer: str
+    videos: Sequence[bytes] = ()
 
 
 def dialogue(seed: int, images: int, turns: int, favour: Mapping[str, float] | None = None) -> Dialogue:
@@ -120,12 +126,13 @@ def example(kind: str, talk: Dialogue) -> Example:
     messages: list[dict[str, Any]] = []
     if talk.system is not None:
         messages.append({"role": "system", "content": [_text(talk.system)]})
-    image_parts: list[dict[str, Any]] = [{"type": "image"} for _ in talk.scenes]
+    media: list[dict[str, Any]] = [{"type": "image"} for _ in talk.scenes]
+    media += [{"type": "video"} for _ in talk.videos]
     for turn in talk.turns:
-        messages.append({"role": "user", "content": [*image_parts, _text(turn.question)]})
+        messages.append({"role": "user", "content": [*media, _text(turn.question)]})
         messages.append({"role": "assistant", "content": [_text(turn.answer)]})
-        image_parts = []
-    return Example(kind, messages[:-1], talk.images, talk.turns[-1].answer)
+        media = []
+    return Example(kind, messages[:-1], talk.images, talk.turns[-1].answer, talk.videos)
 
 
 def held_out(n: int = 2000) -> list[Example]:
