@@ -79,7 +79,7 @@ def test_the_beginning_of_a_continued_answer_is_part_of_it(tokenizer: Any) -> No
 
 def test_without_images_or_known_coordinates_there_are_no_boxes(tokenizer: Any) -> None:
     assert boxes(tokenizer, TAGGED, rendered=replace(RENDERED, image_sizes=())) == []
-    assert boxes(tokenizer, TAGGED, model_type="demo-qwen") == []
+    assert boxes(tokenizer, TAGGED, model_type="demo-llava") == []
 
 
 def test_reasoning_that_was_cut_off_has_no_boxes(tokenizer: Any) -> None:

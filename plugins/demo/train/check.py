@@ -9,6 +9,7 @@ a level or two of 255 between Pillow's pixels and torchvision's.
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,16 @@ def check_sizes(processor: Any) -> None:
         assert set(facts) >= {VISION.patch_size, VISION.merge_size, VISION.min_pixels, VISION.max_pixels}
 
 
+def short_clips(count: int) -> list[Dialogue]:
+    """Dialogues about clips of up to four seconds, which become as many rows of four by four tokens or more.
+
+    Behind a video of more time steps than rows and columns, transformers 5.19 goes on with positions that the
+    video has had; vLLM does not, nor did transformers 4, nor do we.
+    """
+    talks = (scored_clip_dialogue(VALIDATION_SEED + i)[1] for i in itertools.count())
+    return list(itertools.islice((t for t in talks if t.clip is not None and t.clip.seconds <= 4), count))
+
+
 def main() -> None:
     """Run the checks."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -117,12 +128,10 @@ def main() -> None:
     compared = {"dialogues": [*talks, *odd]}
     questions = [example(*scored_dialogue(VALIDATION_SEED + i)) for i in range(arguments.examples)]
     if checked.adapter.spec.video:
-        seeds = range(VALIDATION_SEED, VALIDATION_SEED + arguments.examples // 2)
-        compared["boxes"] = [scored_box_dialogue(seed)[1] for seed in seeds]
-        compared["videos"] = [scored_clip_dialogue(seed)[1] for seed in seeds]
-        questions += [
-            example(*scored(seed)) for scored in (scored_box_dialogue, scored_clip_dialogue) for seed in seeds
-        ]
+        boxes = [scored_box_dialogue(VALIDATION_SEED + i)[1] for i in range(arguments.examples // 2)]
+        clips = short_clips(arguments.examples // 2)
+        compared |= {"boxes": boxes, "videos": clips}
+        questions += [example("", talk) for talk in (*boxes, *clips)]
     for name, those in compared.items():
         differences = [checked.compare(talk) for talk in those]
         print(f"{len(those)} {name}: same tokens, logits within {max(differences):.3f}", flush=True)

@@ -105,7 +105,7 @@ def train_step(
 
 
 def report(progress: Progress, losses: list[float], found: dict[str, float]) -> None:
-    """Print one line of progress."""
+    """Print one line of progress: mean losses since the last one, and the scores found."""
     detail = "  ".join(f"{kind} {score:.1%}" for kind, score in found.items() if kind != "all")
     loss = f"answers {losses[0]:.4f} sight {losses[1]:.4f} looks {losses[2]:.4f} places {losses[3]:.4f}"
     whole = f"  all {found['all']:.1%}  {detail}" if found else ""
@@ -201,7 +201,7 @@ def main() -> None:
     before = Progress.read(arguments.resume / PROGRESS) if arguments.resume else Progress()
     loader = batches_of(arguments, family, tokenizer_file, before, (rank, processes), device)
     begin = validated = time.monotonic()
-    losses = torch.zeros(4)
+    losses, summed = torch.zeros(4, device=device), 0
     for done, batch in enumerate(loader):
         now = time.monotonic()
         progress = Progress(before.step + done, before.seconds + now - begin)
@@ -209,7 +209,8 @@ def main() -> None:
         stops = spent >= 1.0 or of_the_first(now - begin) >= 60 * arguments.stop_after
         if rank == 0 and (stops or now - validated > arguments.validate_every):
             found = scores(family, model, tokenizer, validation, device) if loss.answers else {}
-            report(progress, losses.tolist(), found)
+            report(progress, (losses / max(1, summed)).tolist(), found)
+            losses, summed = torch.zeros_like(losses), 0
             save_weights(model, family.hub_name, out / WEIGHTS)
             save_file(heads.state_dict(), out / HEADS)
             progress.write(out / PROGRESS)
@@ -219,7 +220,8 @@ def main() -> None:
         alone = 0 if arguments.resume else arguments.heads_first
         rate = learning_rate(arguments.rate, arguments.warm_up, done - alone, spent)
         rates = (0.0, 0.0, arguments.rate) if done < alone else (rate, rate, rate)
-        losses = train_step(family, model, loss, arguments.sight, batch.to(device), adam, rates)
+        losses += train_step(family, model, loss, arguments.sight, batch.to(device), adam, rates)
+        summed += 1
     leave()
 
 

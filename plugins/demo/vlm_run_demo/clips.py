@@ -6,6 +6,7 @@ video file.
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 from collections.abc import Sequence
@@ -92,15 +93,12 @@ def make_moving(rng: Random) -> Clip:
 def make_appearing(rng: Random) -> Clip:
     """A clip in which two to four shapes appear one after the other, and stay."""
     stage, colours, kinds = _make_stage(rng)
+    looks = list(itertools.product(kinds, colours))
     there_before, appearing = int(rng.random() < 0.25), rng.choice((2, 3, 3, 4))
     shapes: list[Shape] = []
-    while len(shapes) < there_before + appearing:
-        look = rng.choice(kinds), rng.choice(colours)
-        shape = place(rng, look, _size(rng, stage), (stage.width, stage.height), shapes)
-        if shape is None:  # no room
-            shapes = []
-        elif all((shape.kind, shape.colour) != (other.kind, other.colour) for other in shapes):
-            shapes.append(shape)
+    while not shapes:
+        shapes = _different_shapes(rng, rng.sample(looks, min(there_before + appearing, len(looks))), stage)
+    appearing = len(shapes) - there_before
     gap, first = rng.uniform(*_GAP), rng.uniform(0.6, 1.1)
     times = [0.0] * there_before + [first + number * gap for number in range(appearing)]
     actors = tuple(Actor(shape, since=since) for shape, since in zip(shapes, times, strict=True))
@@ -133,6 +131,17 @@ def _make_stage(rng: Random) -> tuple[Scene, list[str], list[str]]:
     # Noise is the same in all frames, as dirt on a lens is: a codec would spend most bytes on it otherwise.
     stage = replace(plain, width=width, height=height)
     return stage, rng.sample(list(COLOURS), rng.randint(2, 4)), rng.sample(KINDS, rng.randint(2, 4))
+
+
+def _different_shapes(rng: Random, looks: Sequence[tuple[str, str]], stage: Scene) -> list[Shape]:
+    """A shape of each look, which hide each other at most a little; none if there is no room for all."""
+    shapes: list[Shape] = []
+    for look in looks:
+        shape = place(rng, look, _size(rng, stage), (stage.width, stage.height), shapes)
+        if shape is None:
+            return []
+        shapes.append(shape)
+    return shapes
 
 
 def _make_actor(
