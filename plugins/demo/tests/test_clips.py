@@ -67,7 +67,7 @@ def test_a_file_has_the_frames_that_were_painted(seed: int) -> None:
     assert len(read.times) == len(images)
     assert read.times == pytest.approx([number / clip.fps for number in range(len(images))], abs=0.01)
     width, height = facts.resized(*read.size, len(seen_at(clip)))
-    assert width * height <= 6400
+    assert 4096 <= width * height <= 11264
 
 
 @pytest.mark.parametrize("seed", range(12))
