@@ -36,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
         "--stop-after", type=float, default=math.inf, help="minutes after which to stop, to be resumed"
     )
     parser.add_argument(
-        "--second-frame", action="store_true", help="the start has seen images only: see the second frame"
+        "--extend", action="store_true", help="the start knows neither boxes nor videos: prepare it for them"
     )
     parser.add_argument("--heads-first", type=int, default=0, help="updates of the auxiliary layers alone")
     budget = parser.add_mutually_exclusive_group(required=True)

@@ -17,6 +17,7 @@ from batches import Batch, Format, Seen, Segment
 from numpy.typing import NDArray
 from PIL import Image
 from pixels import normalized
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
@@ -24,6 +25,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_
 from vlm_run import DynamicResolution, FrameSelection, MediaPolicy
 from vlm_run.media import video as media_video
 from vlm_run_demo import model_specs
+from vlm_run_demo.boxes import TAGS
 from vlm_run_demo.clips import Clip, film, frames
 from vlm_run_demo.dialogues import Dialogue
 from vlm_run_demo.drawing import Scene, class_map, class_of, edges
@@ -36,6 +38,8 @@ TOKEN = PATCH * MERGE
 """Side in pixels of the square that becomes one image token."""
 VISION = DynamicResolution(patch_size=PATCH, merge_size=MERGE, min_pixels=4096, max_pixels=11264)
 (VIDEO,) = (spec.video for spec in model_specs() if spec.video is not None)
+LEARNED = 0.8
+"""Length of the embedding of a token that the model knows well."""
 EARLY = 2
 """The layer of the language model after which an image's tokens are to know where they stand."""
 
@@ -170,15 +174,20 @@ def new_model(checkpoint: Path) -> Qwen2VLForConditionalGeneration:
     return Qwen2VLForConditionalGeneration._from_config(config, attn_implementation=attention)
 
 
-def see_second_frame(model: Qwen2VLForConditionalGeneration) -> None:
-    """Let a model that has only been trained on images, which are two equal frames, see the second of two.
+def extend(model: Qwen2VLForConditionalGeneration, tokenizer: Tokenizer) -> None:
+    """Prepare a model that has only been trained on questions about images for boxes and videos.
 
-    Nothing changes for images, and of a clip the model first sees what it sees of images. It can learn more.
+    Images are two equal frames, so nothing changes for them if only the second is seen; of a clip the model
+    then first sees what it sees of images, and learns what the first frame tells. Tokens that no answer has
+    had (counts end at 6) are all alike in the last layer, and begin anew, different from each other.
     """
     kernel = model.model.visual.patch_embed.proj.weight
+    new = [tokenizer.token_to_id(token) for token in (*TAGS, *"(),789")]
     with torch.no_grad():
         kernel[:, :, 1] += kernel[:, :, 0]
         kernel[:, :, 0] = 0
+        for weight in (model.model.language_model.embed_tokens.weight, model.lm_head.weight):
+            weight[new] = torch.randn(len(new), weight.shape[1]) * LEARNED / weight.shape[1] ** 0.5
 
 
 def hub_name(name: str) -> str:

@@ -148,14 +148,16 @@ def batches_of(
     )
 
 
-def model_of(arguments: argparse.Namespace, family: ModuleType, checkpoint: Path) -> nn.Module:
+def model_of(
+    arguments: argparse.Namespace, family: ModuleType, checkpoint: Path, tokenizer: Tokenizer
+) -> nn.Module:
     """The model that the command line asks for, with the weights to start from."""
     model = family.new_model(checkpoint)
     start = arguments.resume / WEIGHTS if arguments.resume else arguments.start
     if start:
         load_weights(model, family.hub_name, start)
-    if arguments.second_frame and not arguments.resume:
-        family.see_second_frame(model)
+    if arguments.extend and not arguments.resume:
+        family.extend(model, tokenizer)
     if arguments.sight_only:
         model.model.language_model.requires_grad_(False)
         model.lm_head.requires_grad_(False)
@@ -184,7 +186,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     tokenizer_file = str(checkpoint / "tokenizer.json")
     tokenizer = Tokenizer.from_file(tokenizer_file)
-    model = model_of(arguments, family, checkpoint).to(device).train()
+    model = model_of(arguments, family, checkpoint, tokenizer).to(device).train()
     if rank == 0:
         print(f"{sum(w.numel() for w in model.parameters()) / 1e6:.2f} M weights on {device}", flush=True)
 
