@@ -18,7 +18,12 @@ from vlm_run.boxes import ImageSize
 from vlm_run.engine.image_fetcher import Fetcher
 from vlm_run.engine.image_loader import ImageLoader, LoadedImage
 from vlm_run.engine.videos import LoadedVideo, load_video
-from vlm_run.engine.vllm_internals import process_prompt, processed_image_cache, request_errors
+from vlm_run.engine.vllm_internals import (
+    EvictedByItsPrompt,
+    process_prompt,
+    processed_image_cache,
+    request_errors,
+)
 from vlm_run.errors import ContextOverflowError, ConversationError, RequestError
 from vlm_run.media import MediaPolicy
 from vlm_run.media.load import locating_errors
@@ -130,14 +135,15 @@ class Renderer:
         decoded = clock.lap()
         try:
             engine_input = await self._process(ids, images, videos, options)
-        except RequestError:
+        except (RequestError, EvictedByItsPrompt) as error:
             loaded = [*(image.pixels for image in images), *(video.clip for video in videos)]
-            if all(content is not None for content in loaded):
+            if isinstance(error, RequestError) and all(content is not None for content in loaded):
                 raise
-            # An image or a video was evicted from vLLM's cache in the meantime.
+            # An image or a video was evicted from vLLM's cache in the meantime, or for another one of this
+            # request, if they do not fit in the cache together.
             images = await self._images.load(conversation, force=True)
             videos = await self._load_videos(conversation, force=True)
-            engine_input = await self._process(ids, images, videos, options)
+            engine_input = await self._process(ids, images, videos, options, anew=True)
         if self._processed is not None:
             self._images.remember_sizes(images)
         processed = clock.lap()
@@ -213,6 +219,8 @@ class Renderer:
         images: Sequence[LoadedImage],
         videos: Sequence[LoadedVideo],
         processor_kwargs: Mapping[str, Any],
+        *,
+        anew: bool = False,
     ) -> Any:
         try:
             return await process_prompt(
@@ -223,6 +231,7 @@ class Renderer:
                 [video.item for video in videos],
                 [video.cache_key for video in videos],
                 processor_kwargs,
+                anew=anew,
             )
         except request_errors() as error:
             raise RequestError(f"vLLM cannot process the request: {error}") from error

@@ -6,14 +6,16 @@ public interface is imported where it is needed, in `engine/` and `server/`.
 
 from __future__ import annotations
 
+import uuid
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlm_run.engine.versions import vllm_version
-from vlm_run.engine.vllm_seams import Seam
+from vlm_run.engine.vllm_seams import MULTIMODAL_CACHE, Seam
 from vlm_run.errors import EngineError
 
 if TYPE_CHECKING:
@@ -73,6 +75,37 @@ def processed_image_cache(renderer: BaseRenderer) -> Any:
     return getattr(getattr(renderer, "_readonly_mm_processor", None), "cache", None)
 
 
+@cache
+def skip_what_no_cache_can_hold() -> None:
+    """Have vLLM's caches of processed images pass on, without keeping it, an item larger than they are.
+
+    vLLM itself does so since 0.30. Until then its caches raise `ValueError: value too large`: in the process
+    that renders and in the engine's, and for some models while the engine starts.
+    """
+    from vllm.utils.cache import LRUCache
+
+    if hasattr(LRUCache, "put_if_fits"):
+        return
+
+    class SkippingCache(LRUCache):  # type: ignore[misc]
+        def __setitem__(self, key: Any, value: Any) -> None:
+            if self.getsizeof(value) <= self.capacity:
+                super().__setitem__(key, value)
+
+    multimodal_cache = locate(MULTIMODAL_CACHE)
+    made = multimodal_cache.get_lru_cache
+
+    def get_lru_cache(capacity_gb: float, value_type: type, *, debug: bool = False) -> Any:
+        like = made(capacity_gb, value_type, debug=debug)
+        return SkippingCache(like.capacity, like.getsizeof)
+
+    multimodal_cache.get_lru_cache = staticmethod(get_lru_cache)
+
+
+class EvictedByItsPrompt(Exception):
+    """The items of a prompt do not fit in vLLM's cache together: one that was there had to go for another."""
+
+
 async def process_prompt(
     renderer: BaseRenderer,
     token_ids: Sequence[int],
@@ -81,6 +114,8 @@ async def process_prompt(
     videos: Sequence[Any] = (),
     video_keys: Sequence[str] = (),
     processor_kwargs: Mapping[str, Any] | None = None,
+    *,
+    anew: bool = False,
 ) -> Any:
     """The engine's input for a tokenized prompt, its images and its videos.
 
@@ -92,6 +127,10 @@ async def process_prompt(
         videos: Frames and metadata of each video.
         video_keys: One for each video, likewise.
         processor_kwargs: Options of the processor for this prompt; the cache keys must depend on them.
+        anew: Process everything, also what is in the cache.
+
+    Raises:
+        EvictedByItsPrompt: The prompt must be processed `anew`.
     """
     prompt: dict[str, Any] = {"prompt_token_ids": list(token_ids)}
     if processor_kwargs:
@@ -100,10 +139,19 @@ async def process_prompt(
     given = {kind: (list(data), list(keys)) for kind, (data, keys) in media.items() if data}
     if given:
         prompt["multi_modal_data"] = {kind: data for kind, (data, _) in given.items()}
-        prompt["multi_modal_uuids"] = {kind: keys for kind, (_, keys) in given.items()}
+        # Under a name of its own, nothing is found in the cache.
+        suffix = f" {uuid.uuid4().hex}" if anew else ""
+        prompt["multi_modal_uuids"] = {
+            kind: [key + suffix for key in keys] for kind, (_, keys) in given.items()
+        }
     # Not through the cache whose images are sent to the engine only once: a request that is refused or
     # cancelled after this never gets there, and the engine would miss its images in later requests.
-    (engine_input,) = await renderer.render_cmpl_async([prompt], skip_mm_cache=True)
+    try:
+        (engine_input,) = await renderer.render_cmpl_async([prompt], skip_mm_cache=True)
+    except AssertionError as error:  # "Expected a cached item for mm_hash=…"
+        if anew or not given:
+            raise
+        raise EvictedByItsPrompt from error
     for kind, (_, keys) in given.items():
         # With its caches off vLLM counts images instead, in 0.24 even where it was given cache keys.
         engine_input["mm_hashes"][kind] = keys

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 
+from vlm_run.engine.vllm_internals import skip_what_no_cache_can_hold
 from vlm_run.plugins.discovery import installed_plugins
 
 logger = logging.getLogger(__name__)
@@ -23,11 +24,19 @@ _registered: set[str] = set()
 
 
 def register() -> None:
-    """Call `register_with_vllm` of every plugin, once a process; one that fails stops no other."""
+    """Call `register_with_vllm` of every plugin, once a process; one that fails stops no other.
+
+    Also has vLLM's caches of processed images skip what is larger than they are.
+    """
     if DIES_WITH_PARENT in os.environ and multiprocessing.parent_process() is not None:
         _die_with_parent()
         # A terminal sends Ctrl-C to all processes of a command; the parent ends this one in its time.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        skip_what_no_cache_can_hold()
+    except Exception:
+        # As below. In the versions that vlm-run supports, what is needed is there.
+        logger.exception("vLLM's caches of processed images could not be adapted")
     plugins = installed_plugins()
     for plugin in plugins.healthy:
         if plugin.name in _registered:

@@ -78,6 +78,12 @@ SSL_CERT_REFRESHER = _seam(
     attributes="stop",
 )
 
+# What makes the caches of processed images, in each of vLLM's processes.
+MULTIMODAL_CACHE = _seam(
+    "vllm.multimodal.cache.base:MultiModalCache",
+    "vllm.multimodal.cache:MultiModalCache",
+)
+
 _PROMPTS = (
     _seam("vllm.renderers:renderer_from_config", parameters="config"),
     _seam("vllm.renderers:BaseRenderer.render_cmpl_async", parameters="prompts skip_mm_cache"),
@@ -87,6 +93,14 @@ _PROMPTS = (
         attributes="get_tokenizer model_config shutdown _mm_processor_only_cache|_readonly_mm_processor",
     ),
     _seam("vllm.multimodal.cache:MultiModalProcessorOnlyCache.is_cached_item", parameters="mm_hash"),
+    MULTIMODAL_CACHE,
+    _seam(
+        "vllm.multimodal.cache.base:MultiModalCache.get_lru_cache",
+        "vllm.multimodal.cache:MultiModalCache.get_lru_cache",
+        parameters="capacity_gb value_type debug",
+        overridden=True,
+    ),
+    _seam("vllm.utils.cache:LRUCache", parameters="capacity getsizeof", attributes="capacity"),
     _seam("vllm.inputs:EngineInput"),
     _seam(
         "vllm.inputs.engine:MultiModalInput",
