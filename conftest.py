@@ -71,8 +71,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if group is not None:
             item.add_marker(pytest.mark.xdist_group(group))
     sizes = Counter(groups.values())
-    # Long work first, so that the workers end together: what shares an engine, what starts its own.
-    items.sort(key=lambda item: (not _starts_vllm(item), -sizes[groups[item]] if groups[item] else 0))
+    # Long work first, so that workers end together: what shares an engine or a cluster, what starts its own.
+    items.sort(key=lambda item: (not _takes_long(item), -sizes[groups[item]] if groups[item] else 0))
+
+
+def _takes_long(item: pytest.Item) -> bool:
+    return _starts_vllm(item) or any(name in getattr(item, "fixturenames", ()) for name in SHARED)
 
 
 def _group(item: pytest.Item) -> str | None:
