@@ -24,6 +24,7 @@ import typer.testing
 from hypothesis import settings
 
 from vlm_run import Engine, Registry
+from vlm_run.cli import GC_THRESHOLD
 
 # One thread for each engine. Several engines run at once here, and vLLM pins the threads of each to the
 # same cores: at every barrier one thread then waits until the other is scheduled, and 30 requests took
@@ -32,7 +33,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
 
 # As in the command: most of what the tests import stays, and collections would find nothing.
-gc.set_threshold(20_000)
+gc.set_threshold(GC_THRESHOLD)
 
 # `CliRunner().invoke(app, …)` reads the options of all commands anew each time, 40 ms.
 typer.testing._get_command = cache(typer.testing._get_command)
@@ -76,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _takes_long(item: pytest.Item) -> bool:
-    return _starts_vllm(item) or any(name in getattr(item, "fixturenames", ()) for name in SHARED)
+    return _starts_vllm(item) or "cluster" in getattr(item, "fixturenames", ())
 
 
 def _group(item: pytest.Item) -> str | None:

@@ -15,21 +15,19 @@ import argparse
 import base64
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Sequence
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from checkpoints import MODELS, write
+from environment import environment
 
 from vlm_run import Registry
 from vlm_run.adapter import Adapter
 from vlm_run.bench.load import QUERY, Ask, Load, Result, Watch
 from vlm_run.bench.offline import Ours, compare
-from vlm_run.engine.versions import vllm_version
 from vlm_run.engine.vllm_internals import stop_engine_processes
 
 SWIFT_TYPES = {
@@ -171,13 +169,7 @@ def report(model_type: str, options: dict[str, Any], results: Sequence[Result]) 
         "query": QUERY,
         "options": options,
         "results": rows,
-        "versions": {
-            "vllm": str(vllm_version()),
-            **{name: version(name) for name in ("ms-swift", "transformers", "torch")},
-            "python": platform.python_version(),
-        },
-        "cores": len(os.sched_getaffinity(0)),
-        "date": date.today().isoformat(),
+        **environment("ms-swift", "transformers", "torch"),
     }
 
 

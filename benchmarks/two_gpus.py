@@ -11,22 +11,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from checkpoints import write
+from environment import environment
 
 from vlm_run import Registry
 from vlm_run.adapter import Adapter
 from vlm_run.bench.load import Ask, Load, Result
 from vlm_run.bench.offline import Ours, compare
-from vlm_run.engine.versions import vllm_version
 
 MODEL_TYPE = "qwen2-vl-2b-instruct"
 
@@ -85,13 +82,7 @@ def report(options: dict[str, Any], one: Result, two: Result) -> dict[str, Any]:
         "results": [one.to_dict(), two.to_dict()],
         "speedup": round(two.images_per_second / one.images_per_second, 3),
         "same_answers": round(two.same_answers(one), 3),
-        "versions": {
-            "vllm": str(vllm_version()),
-            "torch": version("torch"),
-            "python": platform.python_version(),
-        },
-        "cores": len(os.sched_getaffinity(0)),
-        "date": date.today().isoformat(),
+        **environment("torch"),
     }
 
 

@@ -11,27 +11,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from checkpoints import write
+from environment import environment
 from video import CONTEXT, MODEL_TYPE, write_clip
 
 from vlm_run import Limits, Registry
 from vlm_run.bench.load import Watch
 from vlm_run.engine.renderer_pool import default_pool_size
-from vlm_run.engine.versions import vllm_version
 from vlm_run.response import Response
 
 if TYPE_CHECKING:
@@ -81,13 +78,7 @@ def main() -> None:
         "seconds to encode clips": round(encoded - began, 1),
         "seconds to start": round(started - encoded, 1),
         "results": results,
-        "versions": {
-            "vllm": str(vllm_version()),
-            **{name: version(name) for name in ("transformers", "torch", "opencv-python-headless")},
-            "python": platform.python_version(),
-        },
-        "cores": len(os.sched_getaffinity(0)),
-        "date": date.today().isoformat(),
+        **environment("transformers", "torch", "opencv-python-headless"),
     }
     print(json.dumps(report, indent=2))
 

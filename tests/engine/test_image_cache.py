@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from PIL import Image
-from vllm.renderers import renderer_from_config
 from vllm.utils.cache import LRUCache
 
-from vlm_run import Conversation, MediaPolicy, Registry
+from vlm_run import Conversation, Registry
 from vlm_run.engine import vllm_internals
-from vlm_run.engine.renderer import Rendered, Renderer
+from vlm_run.engine.renderer import Rendered
 from vlm_run.engine.vllm_internals import skip_what_no_cache_can_hold
 from vlm_run.engine.vllm_seams import MULTIMODAL_CACHE
+from vlm_run.testing.vllm_processor import vllm_rendering
 
 SMALL = Image.new("RGB", (64, 64), "red")  # 24,600 bytes once demo-qwen's processor is done with it
 LARGE = Image.new("RGB", (500, 500), "blue")  # 55,320 bytes
 OTHER_LARGE = Image.new("RGB", (500, 500), "green")
 
 
-class Rendering:
-    """Renders questions about images with a cache of a few kilobytes."""
-
-    def __init__(self, renderer: Renderer) -> None:
-        self._renderer = renderer
-        self._loop = asyncio.new_event_loop()
-
-    def __call__(self, *images: Image.Image) -> Rendered:
-        conversation = Conversation.from_query("How many?", images=[*images])
-        return self._loop.run_until_complete(self._renderer.render(conversation))
-
-    def close(self) -> None:
-        self._loop.close()
-
-
 @contextmanager
-def rendering(cache_bytes: int) -> Iterator[Rendering]:
+def rendering(cache_bytes: int) -> Iterator[Callable[..., Rendered]]:
+    """Yield a function that renders a question about images with a cache of a few kilobytes."""
     adapter = Registry.load("demo-qwen")
-    renderer = renderer_from_config(adapter.vllm_config(mm_processor_cache_gb=cache_bytes / 2**30))
-    render = Rendering(Renderer(adapter, renderer, MediaPolicy()))
-    try:
-        yield render
-    finally:
-        render.close()
-        renderer.shutdown()
+    with vllm_rendering(adapter, mm_processor_cache_gb=cache_bytes / 2**30) as render:
+        yield lambda *images: render(Conversation.from_query("How many?", images=[*images]))
 
 
 def processed(rendered: Rendered) -> Any:

@@ -89,7 +89,8 @@ class RendererPool:
         """
         # Unpickled only once a worker has taken the task, so that it alone can die of the content.
         pickled = await self._pickled(conversation)
-        await asyncio.shield(asyncio.wrap_future(self._starting))
+        if not self._starting.done():
+            await asyncio.shield(asyncio.wrap_future(self._starting))
         worker = self._affinity.choose((*conversation.images, *conversation.videos))
         deaths = 0
         while deaths < 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlm_run.engine.renderer import Renderer
 from vlm_run.media import MediaPolicy
@@ -25,14 +25,18 @@ _OPTIONS = {
 
 
 @contextmanager
-def renderer_without_engine(adapter: Adapter) -> Iterator[Renderer]:
+def renderer_without_engine(adapter: Adapter, **options: Any) -> Iterator[Renderer]:
     """Yield a renderer for a model. The adapter's source must be a checkpoint directory.
+
+    Args:
+        adapter: The model.
+        options: Engine options in place of those that are right for one image at a time, such as a cache.
 
     Raises:
         EngineError: vLLM is missing or refuses the configuration.
     """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    config = adapter.vllm_config(**_OPTIONS)
+    config = adapter.vllm_config(**{**_OPTIONS, **options})
     from vllm.renderers import renderer_from_config
 
     renderer = renderer_from_config(config)

@@ -97,6 +97,7 @@ def _begin(initializer: Callable[..., None], initargs: Sequence[Any]) -> None:
 
 
 def _end_with_parent() -> None:
+    # Not by prctl, as vLLM's processes do: to Linux, the parent may be multiprocessing's fork server.
     parent = multiprocessing.parent_process()
     assert parent is not None, "the process was not started by multiprocessing"
     parent.join()

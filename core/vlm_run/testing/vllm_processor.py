@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlm_run.engine.renderer import Rendered
 from vlm_run.engine.standalone_renderer import renderer_without_engine
@@ -49,11 +49,14 @@ def image_token_counter(adapter: Adapter) -> Iterator[Callable[[int, int], int |
 
 
 @contextmanager
-def vllm_rendering(adapter: Adapter) -> Iterator[Callable[[Conversation], Rendered]]:
-    """Yield a function that renders a conversation with vLLM's processor, which is made once."""
+def vllm_rendering(adapter: Adapter, **options: Any) -> Iterator[Callable[[Conversation], Rendered]]:
+    """Yield a function that renders a conversation with vLLM's processor, which is made once.
+
+    The options are those of `renderer_without_engine`.
+    """
     # Not asyncio.run: in the main thread it formats each result, tensors included, for the signal module.
     with (
-        renderer_without_engine(adapter) as renderer,
+        renderer_without_engine(adapter, **options) as renderer,
         asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,
     ):
         loop = runner.get_loop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlm_run import Conversation, ConversationError, Limits, Registry, Request, TemplateError
-from vlm_run.engine.standalone_renderer import renderer_without_engine
 from vlm_run.explain import explain
 from vlm_run.testing.conversations import IMAGE, assistant, system, user
+from vlm_run.testing.vllm_processor import vllm_rendering
 from vlm_run_gemma.vision import BUDGETS, SoftTokenBudget
 
 # Worked by hand from the chat template that Google published for Gemma 4 on 2026-07-09.
@@ -147,16 +146,14 @@ def test_vllms_processor_heeds_max_pixels_of_a_request(checkpoint: Callable[[str
     image = Image.new("RGB", (640, 480))
     ask = {"query": "Q", "images": [image, image]}
 
-    async def image_tokens(renderer: Any, request: dict[str, Any]) -> tuple[int, ...]:
-        return (await renderer.render(Request.parse(request).conversation)).image_tokens
-
-    with renderer_without_engine(adapter) as renderer:
+    with vllm_rendering(adapter) as render:
         for bounds, tokens in (({}, 268), ({"max_pixels": 70 * PIXELS}, 65), ({}, 268)):
-            assert asyncio.run(image_tokens(renderer, {**ask, **bounds})) == (tokens, tokens)
+            rendered = render(Request.parse({**ask, **bounds}).conversation)
+            assert rendered.image_tokens == (tokens, tokens)
         parts = [{"type": "image", "image": image, "max_pixels": 1}, {"type": "image", "image": image}]
         mixed = {"messages": [{"role": "user", "content": parts}]}
         with pytest.raises(ConversationError, match="one max_pixels for all images"):
-            asyncio.run(image_tokens(renderer, mixed))
+            render(Request.parse(mixed).conversation)
 
 
 def test_videos_are_off_since_one_would_need_a_batch_of_2496_tokens() -> None:
