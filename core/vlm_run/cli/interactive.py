@@ -14,7 +14,7 @@ import typer
 
 from vlm_run.cli.answer_log import AnswerLog
 from vlm_run.cli.output import RULE
-from vlm_run.cli.terminal import DROPPED_FILE, InterruptHandler, LineReader, unquote_dropped
+from vlm_run.cli.terminal import DROPPED_FILE, InterruptHandler, LineDropped, LineReader, unquote_dropped
 from vlm_run.errors import EngineError, PluginError, RequestError, VlmRunError
 from vlm_run.media.source import (
     IMAGE_SUFFIXES,
@@ -102,8 +102,10 @@ class Session:
                         if line is None or line.strip() in ("quit", "exit"):
                             return
                         self._execute(line)
+                except LineDropped:
+                    typer.echo()
                 except KeyboardInterrupt:
-                    typer.echo()  # the line is dropped
+                    typer.echo(f"\n(stopped)\n{RULE}")
                 except EngineError:
                     raise
                 except (VlmRunError, OSError) as error:
@@ -181,17 +183,13 @@ class Session:
         videos = [*self._videos, *self._next_videos]
         if self._lora is not None:
             request["lora"] = self._lora
-        try:
-            for delta in self._engine.stream(request, self._sampling):
-                typer.echo(delta.text, nl=False)
-                if delta.response is not None:
-                    self._history, self._images = delta.response.history, images
-                    self._videos, response = videos, delta.response
-                    self._log.write({**request, **_sources(images, videos)}, response)
-            typer.echo()
-        except KeyboardInterrupt:
-            typer.echo("\n(stopped)")
-            return
+        for delta in self._engine.stream(request, self._sampling):
+            typer.echo(delta.text, nl=False)
+            if delta.response is not None:
+                self._history, self._images = delta.response.history, images
+                self._videos, response = videos, delta.response
+                self._log.write({**request, **_sources(images, videos)}, response)
+        typer.echo()
         if self._stats:
             usage = response.usage
             rate = usage.completion_tokens / max(response.seconds, 1e-9)

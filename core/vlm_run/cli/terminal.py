@@ -24,6 +24,10 @@ DROPPED_FILE = re.compile(r"""'(?:/|file://)[^']+'|"(?:/|file://)[^"]+"|(?:/|fil
 _DEBOUNCE_S = 1.0
 
 
+class LineDropped(Exception):
+    """Ctrl-C was pressed while a line was read."""
+
+
 class LineReader:
     """Reads lines: with history and line editing on a terminal, plainly elsewhere."""
 
@@ -40,11 +44,17 @@ class LineReader:
         self._session = PromptSession(history=FileHistory(str(_history_file())), key_bindings=keys)
 
     def __call__(self, prompt: str) -> str | None:
-        """Return the next line, or None at the end of input."""
+        """Return the next line, or None at the end of input.
+
+        Raises:
+            LineDropped: Ctrl-C was pressed.
+        """
         try:
             return self._edit(prompt) if self._session else input(prompt)
         except EOFError:
             return None
+        except KeyboardInterrupt:
+            raise LineDropped from None
 
     def _edit(self, prompt: str) -> str:
         # During editing, Ctrl-C is a key like any other. As a signal, it could reach the editor before
