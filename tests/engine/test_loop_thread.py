@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -132,3 +136,58 @@ def test_stopping_cancels_what_runs_and_may_be_done_twice() -> None:
     thread.stop()
     thread.stop()
     assert waiting.cancelled()
+
+
+def test_it_stops_when_nothing_refers_to_it_any_more() -> None:
+    stopped = threading.Event()
+    thread = LoopThread("test")
+    thread.at_stop(stopped.set)
+    items = thread.iterate(numbers([]))
+    assert next(items) == 0
+    del thread
+    gc.collect()
+    assert list(items) == [1, 2]  # who iterates refers to it
+    del items
+    gc.collect()
+    assert stopped.wait(timeout=60)
+
+
+def test_it_stops_when_garbage_is_collected_on_the_thread_itself() -> None:
+    stopped = threading.Event()
+    thread: Any = LoopThread("test")
+    thread.at_stop(stopped.set)
+    thread.itself, loop = thread, thread._loop
+    del thread
+    loop.call_soon_threadsafe(gc.collect)
+    assert stopped.wait(timeout=60)
+
+
+ENDS_IN_THE_MIDDLE = """
+import asyncio, multiprocessing, os, tempfile, time
+directory = tempfile.TemporaryDirectory()  # so that weakref's own exit comes late
+from vlm_run.engine.loop_thread import LoopThread
+
+async def numbers():
+    while True:
+        yield 0
+        await asyncio.sleep(0)
+
+process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+process.start()
+thread = LoopThread("test")
+thread.at_stop(lambda: print("stopped; the process is", "alive" if process.is_alive() else "dead"))
+left_open = thread.iterate(numbers())
+next(left_open)
+if os.fork() == 0:
+    thread.stop()
+    os._exit(0)
+os.wait()
+raise SystemExit("the script")
+"""
+
+
+def test_it_stops_with_the_interpreter_and_before_other_processes_but_not_with_a_fork() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS_IN_THE_MIDDLE], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("stopped; the process is alive\n", "the script\n")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -20,6 +21,7 @@ from vlm_run.engine.quiet import quiet_shutdown
 from vlm_run.engine.renderer import Renderer
 from vlm_run.engine.rendering_front import RenderingFront, start_renderer_pool
 from vlm_run.engine.versions import check_serves
+from vlm_run.engine.vllm_internals import forget_shutdown
 from vlm_run.engine.vllm_plugin import DIES_WITH_PARENT
 from vlm_run.errors import EngineError
 from vlm_run.explain.start_notes import start_notes
@@ -50,7 +52,8 @@ class Engine:
     ...     (answer,) = engine.infer([{"query": "How many red circles are there?", "images": ["p.png"]}])
     ...     print(answer.response)
 
-    A script that starts one needs `if __name__ == "__main__":`, since vLLM starts processes.
+    A script that starts one needs `if __name__ == "__main__":`, since vLLM starts processes. It stops at the
+    end of the `with` block, with `shutdown`, when nothing refers to it any more, or with the interpreter.
 
     Args:
         adapter: The model, from `Registry.load`.
@@ -93,10 +96,12 @@ class Engine:
         self._thread = LoopThread(f"vlm-run {adapter.spec.model_type}")
         try:
             self._pool = self._thread.run(_start_pool(self.adapter, self._config, self._policy, pool_size))
+            if self._pool is not None:
+                self._thread.at_stop(self._pool.shutdown)
             self._llm: AsyncLLM = self._thread.run(_start(self._config, self._loras))
+            self._thread.at_stop(partial(_shut_down, self._llm))
         except BaseException as error:
             self._thread.stop()
-            self._stop_pool()
             if isinstance(error, EngineError) or not isinstance(error, Exception):
                 raise
             raise EngineError(
@@ -226,11 +231,8 @@ class Engine:
     def shutdown(self) -> None:
         """Stop the engine and its processes; what still runs is dropped. Safe to call twice."""
         if self._thread.running:
-            self._stop_pool()  # first, since what its workers were at ends on the loop
-            with quiet_shutdown():
-                self._thread.run(_stop(self._llm))
             self._thread.stop()
-            del self._llm, self._generator  # vLLM objects that outlive the interpreter's modules complain
+            del self._llm, self._generator  # with the images that they keep
 
     def __enter__(self) -> Self:
         return self
@@ -239,10 +241,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shutdown()
-
-    def _stop_pool(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
 
     def _check_running(self) -> None:
         if not self._thread.running:
@@ -283,5 +281,7 @@ async def _start_pool(
     return start_renderer_pool(adapter, config, policy, size)
 
 
-async def _stop(llm: AsyncLLM) -> None:
-    llm.shutdown()
+def _shut_down(llm: AsyncLLM) -> None:
+    with quiet_shutdown():
+        llm.shutdown()
+    forget_shutdown(llm)

@@ -7,10 +7,13 @@ the engine serves plain functions and any caller's event loop alike.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
-from concurrent.futures import Future
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future, wait
 from functools import partial
 from math import inf
 from multiprocessing import resource_tracker
@@ -23,25 +26,29 @@ _END: Any = object()
 
 
 class LoopThread:
-    """Runs coroutines for callers outside its thread."""
+    """Runs coroutines for callers outside its thread.
+
+    The thread stops when it is told to, when nothing refers to this object any more, or with the interpreter.
+    """
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        # A terminal sends Ctrl-C to all processes of a command, and vLLM's would end at it. What is
-        # started from this thread inherits that it is blocked; whether to stop is the caller's say.
-        # Python's resource tracker comes first, since starting it unblocks.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self._loop.run_forever()
+        # Neither the thread nor what ends it refers to this object, or it would never be collected.
+        thread = threading.Thread(target=_run, args=(self._loop,), name=name, daemon=True)
+        thread.start()
+        self._at_stop: list[Callable[[], None]] = []
+        self._stop = weakref.finalize(self, _stop, os.getpid(), self._loop, thread, self._at_stop)
 
     @property
     def running(self) -> bool:
         """Whether coroutines can still be run."""
-        return not self._loop.is_closed()
+        return self._stop.alive
+
+    def at_stop(self, function: Callable[[], None]) -> None:
+        """Call a function on the loop before the thread stops. It must not refer to this object."""
+        self._at_stop.append(function)
+        # What was registered last is called first: before vLLM and multiprocessing end vLLM's processes.
+        atexit.register(self._stop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result; an interrupt (Ctrl-C) cancels it."""
@@ -49,7 +56,8 @@ class LoopThread:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
         except BaseException:
             # An interrupt may come before the future is at hand, so the task is found by its coroutine.
-            self._loop.call_soon_threadsafe(_cancel_task_of, coroutine)
+            if self.running:
+                self._loop.call_soon_threadsafe(_cancel_task_of, coroutine)
             raise
 
     async def run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -89,7 +97,8 @@ class LoopThread:
             while (item := self.run(turns.next())) is not _END:
                 yield item
         finally:
-            self.run(turns.close())
+            if self.running:
+                self.run(turns.close())
 
     async def iterate_async(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
         """As `iterate`, on the caller's loop."""
@@ -98,16 +107,12 @@ class LoopThread:
             while (item := await self.run_async(turns.next())) is not _END:
                 yield item
         finally:
-            await self.run_async(turns.close())
+            if self.running:
+                await self.run_async(turns.close())
 
     def stop(self) -> None:
-        """Cancel what runs and end the thread."""
-        if not self.running:
-            return
-        self.run(_cancel_others())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
-        self._loop.close()
+        """Cancel what runs and end the thread. Safe to call twice, and without effect in a fork."""
+        self._stop()
 
 
 async def all_or_none(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -158,6 +163,41 @@ class _SerializedGenerator:
         async with self._turn:
             if close is not None:
                 await close()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    # A terminal sends Ctrl-C to all processes of a command, and vLLM's would end at it. What is
+    # started from this thread inherits that it is blocked; whether to stop is the caller's say.
+    # Python's resource tracker comes first, since starting it unblocks.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    loop.run_forever()
+    loop.close()
+
+
+def _stop(
+    process_id: int,
+    loop: asyncio.AbstractEventLoop,
+    thread: threading.Thread,
+    at_stop: list[Callable[[], None]],
+) -> None:
+    if os.getpid() != process_id:  # a fork has a copy of everything but the thread
+        return
+    ended = asyncio.run_coroutine_threadsafe(_end_all(at_stop), loop)
+    ended.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
+    if threading.current_thread() is thread:  # where garbage was collected
+        return
+    try:
+        ended.result()
+    finally:
+        wait([ended])  # also after an interrupt; a second one ends the wait
+        thread.join(timeout=10)
+
+
+async def _end_all(at_stop: list[Callable[[], None]]) -> None:
+    for function in at_stop:
+        function()
+    await _cancel_others()
 
 
 def _cancel_task_of(coroutine: Coroutine[Any, Any, Any]) -> None:

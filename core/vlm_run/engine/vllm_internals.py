@@ -168,6 +168,17 @@ def stop_engine_processes(engine: LLMEngine) -> None:
     engine.engine_core.shutdown()
 
 
+def forget_shutdown(engine: Any) -> None:
+    """Let `AsyncLLM.__del__` do nothing, once the engine is shut down.
+
+    It shuts down again, which fails where the interpreter ends and has removed what vLLM's modules hold.
+    """
+    engine.shutdown = _do_nothing
+
+
+def _do_nothing() -> None: ...
+
+
 def set_api_process(options: AsyncEngineArgs, count: int, rank: int) -> None:
     """Tell an engine's options which of several API processes this is, as vLLM's own launcher does."""
     options._api_process_count = count

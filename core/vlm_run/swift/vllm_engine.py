@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -47,7 +46,7 @@ def get_vllm_engine(
     verbose: bool = False,
     **options: Any,
 ) -> VllmEngine:
-    """Start vLLM with a model. The engine stops at the end of the script, or with `shutdown`.
+    """Start vLLM with a model. See `Engine` for when it stops.
 
     Args:
         model_type: A model type, for example from `ModelType`, or a checkpoint directory.
@@ -72,9 +71,7 @@ def get_vllm_engine(
         options["dtype"] = str(torch_dtype).removeprefix("torch.")
     adapter = Registry.load(model_type, checkpoint=model_id_or_path)
     with contextlib.nullcontext() if verbose else quiet_start(), _hide_main_module():
-        engine = VllmEngine(adapter, policy=policy, **options)
-    atexit.register(engine.shutdown)
-    return engine
+        return VllmEngine(adapter, policy=policy, **options)
 
 
 @contextlib.contextmanager
