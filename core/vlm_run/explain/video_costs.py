@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from vlm_run.explain.explanation import VideoCost
 from vlm_run.prompts.conversation import Conversation, Video
-from vlm_run.video import load_clip
+from vlm_run.video import FrameSelection, load_clip
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
     from vlm_run.media import MediaPolicy
+    from vlm_run.media.video import Clip
 
 
 def video_costs(
@@ -32,16 +33,22 @@ def video_costs(
     return tuple(costs)
 
 
-def _cost(adapter: Adapter, video: Video, policy: MediaPolicy) -> VideoCost:
-    from vlm_run.media.load import encoded_video, fetch_video
+def video_cost(adapter: Adapter, clip: Clip, selection: FrameSelection, policy: MediaPolicy) -> VideoCost:
+    """The cost of a decoded video.
+
+    Args:
+        adapter: The model.
+        clip: The frames that it sees, in any size.
+        selection: What the request wants.
+        policy: The limit on the pixels of all frames.
+
+    Raises:
+        MediaError: The frames would have too many pixels, or the model does not accept them.
+    """
     from vlm_run.media.video import check_frame_pixels
 
-    facts = adapter.video_facts(video.selection)
-    content = encoded_video(asyncio.run(fetch_video(video.source, policy)), policy)
-    # Only sizes and times are wanted.
-    clip = load_clip(facts, content, video.selection, policy, lambda width, height, frames: (1, 1))
     width, height = clip.size
-    resized = facts.resized(width, height, len(clip.times))
+    resized = adapter.video_facts(selection).resized(width, height, len(clip.times))
     check_frame_pixels(len(clip.times), resized, policy)
     return VideoCost(
         width,
@@ -50,6 +57,19 @@ def _cost(adapter: Adapter, video: Video, policy: MediaPolicy) -> VideoCost:
         fps=clip.fps,
         resized=resized,
         tokens=adapter.count_video_tokens(
-            *(width, height, len(clip.times), clip.fps, clip.times), max_pixels=video.selection.max_pixels
+            *(width, height, len(clip.times), clip.fps, clip.times), max_pixels=selection.max_pixels
         ),
     )
+
+
+def one_pixel(width: int, height: int, frames: int) -> tuple[int, int]:
+    """The size to which frames are scaled where only their original size and their times are wanted."""
+    return 1, 1
+
+
+def _cost(adapter: Adapter, video: Video, policy: MediaPolicy) -> VideoCost:
+    from vlm_run.media.load import encoded_video, fetch_video
+
+    content = encoded_video(asyncio.run(fetch_video(video.source, policy)), policy)
+    clip = load_clip(adapter.video_facts(video.selection), content, video.selection, policy, one_pixel)
+    return video_cost(adapter, clip, video.selection, policy)

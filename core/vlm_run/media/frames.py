@@ -51,7 +51,7 @@ def clip_of_frames(
             )
         pixels[place] = image.resize(target, Image.Resampling.BICUBIC)
     kept = tuple(times[index] for index in chosen)
-    return Clip(pixels, kept, _span(kept), first.size)
+    return Clip(pixels, kept, _span(kept), _span(times), first.size)
 
 
 def _decoded(frames: Frames, index: int, policy: MediaPolicy) -> Image.Image:

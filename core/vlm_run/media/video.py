@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,6 +27,8 @@ FrameChoice: TypeAlias = Callable[[int, float], Sequence[int]]
 """From a video's number of frames and its frames per second to the frames to keep, ascending from 0."""
 FrameSize: TypeAlias = Callable[[int, int, int], tuple[int, int]]
 """From a frame's width and height in pixels and the number of frames kept to the size to scale them to."""
+FrameViewer: TypeAlias = Callable[[Image.Image, float], None]
+"""Gets a frame before it is scaled, RGB, and its time in seconds."""
 
 # A file that ends before this share of what its header states is damaged, not merely estimated.
 _COMPLETE = 0.9
@@ -40,12 +42,14 @@ class Clip:
         frames: Array of shape (frames, height, width, 3), RGB, of type uint8.
         times: When each frame is shown, in seconds from the start of the video.
         seconds: How long a time the frames stand for.
+        duration: Duration of the whole video in seconds.
         size: Width and height in pixels before scaling, upright.
     """
 
     frames: np.ndarray[Any, np.dtype[np.uint8]]
     times: tuple[float, ...]
     seconds: float
+    duration: float
     size: tuple[int, int]
 
     @property
@@ -63,7 +67,7 @@ class Clip:
             return self
         frames = np.concatenate([self.frames, np.repeat(self.frames[-1:], missing, axis=0)])
         times = self.times + self.times[-1:] * missing
-        return Clip(frames, times, self.seconds * len(times) / count, self.size)
+        return replace(self, frames=frames, times=times, seconds=self.seconds * len(times) / count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,13 @@ class _WrongCountError(Exception):
         self.frames = frames
 
 
-def sample_video(content: bytes, policy: MediaPolicy, choose: FrameChoice, scale: FrameSize) -> Clip:
+def sample_video(
+    content: bytes,
+    policy: MediaPolicy,
+    choose: FrameChoice,
+    scale: FrameSize,
+    view: FrameViewer = lambda frame, seconds: None,
+) -> Clip:
     """Decode the chosen frames of a video.
 
     Frames before the last one chosen are decoded too, one at a time, since most depend on earlier ones; only
@@ -96,6 +106,8 @@ def sample_video(content: bytes, policy: MediaPolicy, choose: FrameChoice, scale
         policy: Limits on bytes, pixels, frames, duration and time.
         choose: Which frames to keep.
         scale: To what size to scale them.
+        view: Called with each of them before it is scaled; from the first one on again if the header's number
+            of frames was wrong.
 
     Raises:
         MediaError: The video is refused, damaged or has no frames, or decoding takes too long.
@@ -106,7 +118,7 @@ def sample_video(content: bytes, policy: MediaPolicy, choose: FrameChoice, scale
     for _ in range(2):  # with the header's number of frames, then with the true one
         _check_length(header, policy)
         try:
-            return _sample(content, container, header, policy, until, choose, scale)
+            return _sample(content, container, header, policy, until, choose, scale, view)
         except _WrongCountError as error:
             header = _Header(error.frames, header.fps, header.size)
     raise _damaged(container, "its number of frames changes from one reading to the next")
@@ -192,6 +204,7 @@ def _sample(
     until: float,
     choose: FrameChoice,
     scale: FrameSize,
+    view: FrameViewer,
 ) -> Clip:
     chosen = choose(header.frames, header.fps)
     with _opened(content, container, policy) as capture:
@@ -205,6 +218,7 @@ def _sample(
             if number != index:
                 continue
             pixels = _pixels(capture, container, number)
+            view(pixels, seconds)
             if frames is None:
                 size = pixels.size
                 frames = room_for(len(chosen), scale(*size, len(chosen)), policy)
@@ -218,7 +232,7 @@ def _sample(
             index = following
         if chosen[-1] == header.frames - 1 and capture.grab():  # the header states too few
             raise _WrongCountError(_count_rest(capture, header.frames + 1, policy, until))
-    return Clip(frames, tuple(times), _span(chosen, header), size)
+    return Clip(frames, tuple(times), _span(chosen, header), header.seconds, size)
 
 
 def _span(chosen: Sequence[int], header: _Header) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,12 +14,11 @@ from pydantic import BaseModel, Field
 
 from vlm_run.adapter import Adapter
 from vlm_run.errors import MediaError
-from vlm_run.explain.video_costs import video_costs
+from vlm_run.explain.video_costs import one_pixel, video_cost
 from vlm_run.media import MediaPolicy
 from vlm_run.media.load import encoded, fetch_source, for_videos, load_image_async, locating_errors
-from vlm_run.media.poster import poster
-from vlm_run.media.video import video_container
-from vlm_run.prompts.conversation import Conversation
+from vlm_run.media.poster import Poster
+from vlm_run.media.video import sample_video, video_container
 from vlm_run.server.served_model import ServedModel
 from vlm_run.video import FrameSelection
 
@@ -73,16 +73,18 @@ async def describe_media(media: Media, request: Request) -> dict[str, Any]:
 def _describe_video(
     adapter: Adapter, content: bytes, selection: FrameSelection, policy: MediaPolicy
 ) -> dict[str, Any]:
+    poster = Poster()
     with locating_errors(None):
-        shown = poster(content, policy, _THUMBNAIL_SIDE)
-    conversation = Conversation.from_query("", videos=[content]).with_frame_selection(selection)
-    (cost,) = video_costs(adapter, conversation, policy)
+        choose = partial(adapter.video_facts(selection).choose_frames, selection=selection)
+        clip = sample_video(content, policy, choose, one_pixel, poster.see)
+        cost = video_cost(adapter, clip, selection, policy)
+    assert poster.image is not None, "a video has a frame"
     return {
         "kind": "video",
         "width": cost.width,
         "height": cost.height,
-        "seconds": shown.seconds,
-        "thumbnail": _thumbnail(shown.image),
+        "seconds": clip.duration,
+        "thumbnail": _thumbnail(poster.image),
         "frames": len(cost.times),
         "resized": list(cost.resized),
         "tokens": cost.tokens,
