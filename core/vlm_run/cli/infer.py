@@ -24,9 +24,10 @@ from vlm_run.cli.options import (
     expand_option_groups,
 )
 from vlm_run.cli.output import RULE, starting
-from vlm_run.cli.replicas import RayAddress, Replicas, check_ray_installed
+from vlm_run.cli.replicas import RayAddress, Replicas
 from vlm_run.cli.video_options import VideoOptions
 from vlm_run.errors import RequestError, VlmRunError
+from vlm_run.extras import check_library
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
@@ -211,7 +212,7 @@ def infer(
                 if replicas is None and ray is None:
                     engine: Answering = running.enter_context(adapter.engine(policy=allowed, **options))
                 else:
-                    check_ray_installed()
+                    check_library("ray", "ray", "several engines")
                     from vlm_run.ray.batch import started_replicas
 
                     engine = running.enter_context(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Annotated, TypeAlias
 
 import typer
-
-from vlm_run.errors import VlmRunError
 
 _PANEL = "Several engines (Ray)"
 
@@ -31,13 +28,3 @@ RayAddress: TypeAlias = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
-
-
-def check_ray_installed() -> None:
-    """Raise if the extra `vlm-run[ray]` is missing.
-
-    Raises:
-        VlmRunError: With what to install.
-    """
-    if find_spec("ray") is None:
-        raise VlmRunError("Ray is not installed", hint="Install it with `pip install 'vlm-run[ray]'`.")

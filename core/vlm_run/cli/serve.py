@@ -9,8 +9,9 @@ import typer
 
 from vlm_run.cli.completion import complete_model_type
 from vlm_run.cli.options import ENGINE, MODEL, HubOption, LoadOptions, expand_option_groups
-from vlm_run.cli.replicas import MaxReplicas, MinReplicas, RayAddress, Replicas, check_ray_installed
+from vlm_run.cli.replicas import MaxReplicas, MinReplicas, RayAddress, Replicas
 from vlm_run.errors import VlmRunError
+from vlm_run.extras import check_library
 
 _SERVER = "Server"
 _IMAGES = "Images in requests"
@@ -179,7 +180,7 @@ def serve(
         raise typer.Exit(run(adapter, page=ui, open_browser=open_browser, **given))
     if ui:
         raise VlmRunError("the chat page is not served with --replicas", hint="Leave out --ui.")
-    check_ray_installed()
+    check_library("ray", "ray", "several engines")
     from vlm_run.ray.serve import serve as run_on_ray
 
     code = run_on_ray(

@@ -7,11 +7,11 @@ from statistics import median
 
 import pytest
 
-from vlm_run import Engine, Limits, Registry
+from vlm_run import Engine
 from vlm_run_demo.boxes import held_out_boxes
 from vlm_run_demo.clip_questions import held_out_clips
 from vlm_run_demo.dialogues import held_out
-from vlm_run_demo.evaluate import COORDINATES, ORDERS, PROMPTS, ask, overlaps, score
+from vlm_run_demo.evaluate import COORDINATES, ORDERS, PROMPTS, ask, load, overlaps, score
 
 EXAMPLES = held_out(300)
 FEWER = EXAMPLES[:120]
@@ -20,7 +20,7 @@ FEWER = EXAMPLES[:120]
 
 @pytest.fixture(scope="module")
 def qwen() -> Iterator[Engine]:
-    with Registry.load("demo-qwen", limits=Limits(max_videos=1)).engine(dtype="float32") as running:
+    with load("demo-qwen").engine(dtype="float32") as running:
         yield running
 
 

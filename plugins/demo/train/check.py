@@ -22,12 +22,12 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from weights import load_weights
 
-from vlm_run import Conversation, Limits, Registry
+from vlm_run import Conversation
 from vlm_run_demo.boxes import scored_box_dialogue
 from vlm_run_demo.clip_questions import scored_clip_dialogue
 from vlm_run_demo.dialogues import Dialogue, Example, example, scored_dialogue
 from vlm_run_demo.drawing import Scene
-from vlm_run_demo.evaluate import MODEL_TYPES, ask, request
+from vlm_run_demo.evaluate import MODEL_TYPES, ask, load, request
 from vlm_run_demo.questions import Turn
 
 ODD_SIZES = [(64, 64), (97, 64), (64, 97), (300, 77), (77, 300), (129, 200), (33, 500), (640, 480), (1, 1)]
@@ -38,8 +38,7 @@ class Checked:
 
     def __init__(self, model_type: str, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        limits = Limits(max_videos=1) if Registry.load(model_type).spec.video else Limits()
-        self.adapter = Registry.load(model_type, checkpoint=checkpoint, limits=limits)
+        self.adapter = load(model_type, checkpoint)
         self.family = FAMILIES[model_type]
         self.processor = AutoProcessor.from_pretrained(checkpoint)
         self.encoder = Encoder(self.family.FORMAT, Tokenizer.from_file(str(checkpoint / "tokenizer.json")))

@@ -14,6 +14,11 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 QWEN_CHECKPOINT = Path(__file__).parent / "checkpoint_qwen"
 """Checkpoint directory of demo-qwen."""
 
+IN_ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""`distributed_executor_backend` with the model in the engine's own process.
+
+On a CPU vLLM starts one more, which takes ten seconds.
+"""
 _ENGINE = {
     "max_model_len": 2048,
     "max_num_seqs": 32,
@@ -21,8 +26,7 @@ _ENGINE = {
     "enforce_eager": True,
     # Room for 50 full contexts. Otherwise vLLM reserves most of the machine's memory.
     "kv_cache_memory_bytes": 268435456,
-    # The model in the engine's own process. On a CPU vLLM starts one more, which takes ten seconds.
-    "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
+    "distributed_executor_backend": IN_ONE_PROCESS,
 }
 
 

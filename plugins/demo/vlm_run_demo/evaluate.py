@@ -16,7 +16,7 @@ from random import Random
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from vlm_run import BoxCoordinates, Limits, Registry
+from vlm_run import Adapter, BoxCoordinates, Limits, Registry
 from vlm_run.testing import with_adapter
 from vlm_run_demo import model_specs
 from vlm_run_demo.boxes import MAXIMUM, BoxExample, held_out_boxes, overlap
@@ -144,6 +144,17 @@ def evaluate_videos(engine: Engine, count: int) -> None:
         report(name, score(shown, ask(engine, shown)))
 
 
+def load(model_type: str, checkpoint: Path | None = None) -> Adapter:
+    """A model that takes what its questions show: images, or also a video.
+
+    Args:
+        model_type: One of `MODEL_TYPES`.
+        checkpoint: A checkpoint directory in place of the plugin's.
+    """
+    limits = Limits(max_videos=1) if Registry.load(model_type).spec.video else Limits()
+    return Registry.load(model_type, checkpoint=checkpoint, limits=limits)
+
+
 def main() -> None:
     """Print the scores."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -154,9 +165,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="checkpoint directory in place of the plugin's")
     arguments = parser.parse_args()
 
-    spec = Registry.load(arguments.model_type).spec
-    limits = Limits(max_videos=1) if spec.video and arguments.videos else Limits()
-    adapter = Registry.load(arguments.model_type, checkpoint=arguments.checkpoint, limits=limits)
+    adapter = load(arguments.model_type, arguments.checkpoint)
+    spec = adapter.spec
     with adapter.engine() as engine:
         if arguments.examples:
             evaluate_questions(engine, arguments.examples)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from vlm_run import Engine, Registry
+from vlm_run_demo import IN_ONE_PROCESS
 
 from .conftest import PREPROCESSOR, VISION
 
@@ -151,8 +152,7 @@ def phi3(checkpoint_with_weights: Path) -> Iterator[Engine]:
         kv_cache_memory_bytes=2**28,
         mm_processor_kwargs={"num_crops": 2},
         limit_mm_per_prompt={"image": 2},
-        # On a CPU vLLM starts one more process otherwise.
-        distributed_executor_backend="vllm.v1.executor.uniproc_executor.UniProcExecutor",
+        distributed_executor_backend=IN_ONE_PROCESS,
     ) as engine:
         yield engine
 

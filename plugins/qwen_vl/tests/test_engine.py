@@ -18,6 +18,7 @@ from vlm_run.cli.answer_log import AnswerLog
 from vlm_run.cli.interactive import Session
 from vlm_run.engine.tracing import trace
 from vlm_run.testing.conversations import user
+from vlm_run_demo import IN_ONE_PROCESS
 
 MODEL_TYPE = "qwen2-vl-2b-instruct"
 WIDE = Image.linear_gradient("L").resize((400, 100)).convert("RGB")
@@ -44,8 +45,7 @@ def qwen(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
         dtype="float32",
         enforce_eager=True,
         kv_cache_memory_bytes=2**28,
-        # On a CPU vLLM starts one more process otherwise.
-        distributed_executor_backend="vllm.v1.executor.uniproc_executor.UniProcExecutor",
+        distributed_executor_backend=IN_ONE_PROCESS,
     ) as engine:
         yield engine
 

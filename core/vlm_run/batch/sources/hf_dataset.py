@@ -9,12 +9,14 @@ from typing import Any
 
 from vlm_run.batch.row import Columns
 from vlm_run.batch.sources.parquet_file import first_line
-from vlm_run.batch.sources.source import Source, check_library, import_library
+from vlm_run.batch.sources.source import Source
 from vlm_run.errors import VlmRunError
+from vlm_run.extras import check_library, import_library
 
 # A stream is shuffled through a buffer, since it cannot be drawn from at random.
 _SHUFFLE_BUFFER = 10_000
 _HUB_TIMEOUT_S = 20.0
+_LIBRARY = ("datasets", "batch", "Hugging Face datasets")
 _HUB_HINT = (
     "Give a file, a directory, or the name of a dataset on the Hugging Face hub; "
     "names that ms-swift registers, such as coco-en-2-mini, are unknown here."
@@ -35,7 +37,7 @@ def dataset_directory(
     Raises:
         VlmRunError: It cannot be read, or it has several splits and none is given.
     """
-    datasets = import_library("datasets")
+    datasets = import_library(*_LIBRARY)
     with _reading(str(directory)):
         saved = any((directory / name).is_file() for name in ("state.json", "dataset_dict.json"))
         if saved:
@@ -59,11 +61,11 @@ def hub_dataset(name: str, subset: str | None, split: str | None) -> Source:
     Raises:
         VlmRunError: There is no such dataset, or it cannot be read.
     """
-    check_library("datasets")
+    check_library(*_LIBRARY)
     # Asked first, since the library imports torch and would retry for half a minute without a network; and
     # fixed, since a run that is resumed must read the same rows.
     revision = _newest_revision(name)
-    datasets = import_library("datasets")
+    datasets = import_library(*_LIBRARY)
     with _reading(name):
         found = datasets.load_dataset(name, subset, streaming=True, revision=revision)
         chosen = _choose_split(found, split, name)

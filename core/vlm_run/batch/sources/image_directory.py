@@ -9,8 +9,9 @@ from typing import Any
 
 from vlm_run.batch.row import Columns
 from vlm_run.batch.sources.document import KEPT, page_row
-from vlm_run.batch.sources.source import Source, import_library
+from vlm_run.batch.sources.source import Source
 from vlm_run.errors import MediaError, VlmRunError
+from vlm_run.extras import import_library
 from vlm_run.media.source import IMAGE_SUFFIXES, PDF_SUFFIX
 
 # Names of files that archives and file servers add.
@@ -91,7 +92,7 @@ def _count_pages(documents: list[Path]) -> dict[Path, Sequence[int]]:
     """Return the page numbers of each document; none for one that cannot be opened."""
     if not documents:
         return {}
-    import_library("pypdfium2", extra="documents")
+    import_library("pypdfium2", "documents", "PDFs")
     from vlm_run.media import MediaPolicy
     from vlm_run.media.pages import page_numbers
 

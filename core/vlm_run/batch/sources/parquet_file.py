@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vlm_run.batch.row import Columns
-from vlm_run.batch.sources.source import Source, hash_file, import_library
+from vlm_run.batch.sources.source import Source, hash_file
 from vlm_run.errors import ConversationError, VlmRunError
+from vlm_run.extras import import_library
 
 # Small, since a row may hold images.
 _BATCH_ROWS = 64
@@ -20,7 +21,7 @@ def parquet_file(path: Path) -> Source:
     Raises:
         VlmRunError: It is not a Parquet file, or pyarrow is not installed.
     """
-    parquet = import_library("pyarrow.parquet")
+    parquet = import_library("pyarrow.parquet", "batch", "Parquet files")
     try:
         total = parquet.read_metadata(path).num_rows
     except Exception as error:
@@ -30,7 +31,7 @@ def parquet_file(path: Path) -> Source:
 
 
 def _read(path: Path) -> Iterator[Columns]:
-    parquet = import_library("pyarrow.parquet")
+    parquet = import_library("pyarrow.parquet", "batch", "Parquet files")
     with parquet.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             remaining = file.metadata.row_group(group).num_rows

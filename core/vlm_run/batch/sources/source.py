@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from vlm_run.batch.row import Columns
-from vlm_run.errors import VlmRunError
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +43,3 @@ def hash_file(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def import_library(name: str, extra: str = "batch") -> Any:
-    """Import a library of an extra.
-
-    Raises:
-        VlmRunError: It is not installed.
-    """
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise _not_installed(name, extra) from error
-
-
-def check_library(name: str, extra: str = "batch") -> None:
-    """Check that a library of an extra is installed, without the seconds that an import may take.
-
-    Raises:
-        VlmRunError: It is not.
-    """
-    if find_spec(name) is None:
-        raise _not_installed(name, extra)
-
-
-def _not_installed(name: str, extra: str) -> VlmRunError:
-    return VlmRunError(
-        f"this dataset needs the library {name}, which is not installed",
-        hint=f"pip install 'vlm-run[{extra}]'",
-    )
