@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from ray import cloudpickle
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, StreamingResponse
@@ -20,7 +19,6 @@ from starlette.types import ASGIApp
 
 from vlm_run import Conversation, Request, Response, Sampling
 from vlm_run.errors import ConversationError, EngineError
-from vlm_run.ray.serve import Named
 
 CAPACITY = 8
 
@@ -78,6 +76,8 @@ class RuleServer:
     """
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
+        from vlm_run.ray.serve import Named
+
         async def answer(request: HttpRequest) -> HttpResponse:
             asked = await request.json()
 
@@ -107,4 +107,6 @@ def ask(*questions: str) -> list[Request]:
 
 def send_with_tests(module: object) -> None:
     """Let actors have this module's classes, which they cannot import."""
+    from ray import cloudpickle
+
     cloudpickle.register_pickle_by_value(module)

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.cluster_utils import Cluster
 
 from vlm_run.errors import EngineError, VlmRunError
 from vlm_run.ray import cluster as checks
 from vlm_run.ray.cluster import (
     Node,
     Share,
-    check_nodes,
     check_room,
-    installed,
     joined,
-    nodes,
     part_of_node,
     share_of,
     version_differences,
 )
 
-from .conftest import OBJECT_STORE
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 GIB = 1024**3
 GPU_NODE = Node("a", "10.0.0.1", {"CPU": 32.0, "GPU": 8.0, "memory": 256.0 * GIB})
@@ -79,22 +77,6 @@ def test_differences_of_versions_are_named() -> None:
     assert version_differences(wanted, {**wanted, "other": "1"}) == ""
     found = {"vlm-run": "1", "vllm": "0.31.0"}
     assert version_differences(wanted, found) == "vllm 0.31.0 in place of 0.32.0, plugin 3 is missing"
-
-
-def test_a_node_without_the_files_or_the_versions_is_named(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    node = cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE, resources={"other": 1})
-    try:
-        found = [each for each in nodes() if "other" in each.resources]
-        check_nodes(Share(), found, [__file__])
-        with pytest.raises(EngineError, match=r"cannot see .*nowhere and 1 more\. Give images as URLs"):
-            check_nodes(Share(), found, [str(tmp_path / "nowhere"), str(tmp_path / "none")])
-        monkeypatch.setattr(checks, "installed", lambda: {**installed(), "vllm": "9.9"})
-        with pytest.raises(EngineError, match=r"other packages than the driver: vllm .* in place of 9\.9"):
-            check_nodes(Share(), found, [])
-    finally:
-        cluster.remove_node(node)
 
 
 def test_a_cluster_that_this_process_is_in_already_is_used_and_kept(cluster: Cluster) -> None:

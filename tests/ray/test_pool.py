@@ -1,4 +1,4 @@
-"""A batch over several replicas: every row is answered once, whatever happens to replicas and nodes."""
+"""A batch over several replicas: every row is answered once, whatever happens to replicas."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from vlm_run import Request, Response
 from vlm_run.errors import ConversationError, EngineError, PluginError, RequestError
-from vlm_run.ray.cluster import Share
-from vlm_run.ray.pool import Replicas
 
-from .conftest import OBJECT_STORE
-from .rules import CAPACITY, NeverStarts, Rule, ask
+from .rules import CAPACITY, NeverStarts, ask
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
+    from vlm_run.ray.pool import Replicas
 
 
 def numbered(count: int) -> list[Request]:
@@ -97,33 +99,12 @@ def test_a_row_that_kills_its_replica_fails_alone(replicas: Replicas, question: 
     assert_all_answered(answers, others)
 
 
-def test_a_node_that_is_taken_away_loses_no_row(cluster: Cluster) -> None:
-    node = cluster.add_node(num_cpus=8, object_store_memory=OBJECT_STORE)
-    removed, count = False, 0
-
-    def requests() -> Iterator[Request]:
-        """Rows until it is seen that the node is away, and some more."""
-        nonlocal count
-        while not replicas.deaths or count % 100:
-            yield from ask(f"row {count}")
-            count += 1
-
-    found = {}
-    # Either node has room for one of them.
-    with Replicas(Rule(), 2, Share(cpus=5)) as replicas:
-        for number, response in replicas.as_completed(requests()):
-            assert number not in found
-            found[number] = response
-            if not removed and "2 of 2" in replicas.status():
-                cluster.remove_node(node, allow_graceful=False)
-                removed = True
-    assert_all_answered(found, count)
-
-
 @pytest.mark.parametrize(
     ("dies", "message"),
     [(False, "no such engine option. Try another."), (True, "3 replicas died while they started")],
 )
 def test_replicas_that_cannot_start_end_the_batch(cluster: Cluster, dies: bool, message: str) -> None:
+    from vlm_run.ray.pool import Replicas
+
     with Replicas(NeverStarts(dies), 1) as replicas, pytest.raises(EngineError, match=message):
         list(replicas.as_completed(numbered(3)))

@@ -10,7 +10,7 @@ import pytest
 
 from vlm_run import Limits, Registry
 from vlm_run.engine.lora import lora_engine_options, lora_server_flags
-from vlm_run.errors import EngineError
+from vlm_run.errors import EngineError, VlmRunError
 from vlm_run.server.arguments import server_arguments, take_media_policy
 
 
@@ -114,3 +114,20 @@ def test_without_flags_no_file_may_be_named_and_every_public_host_may() -> None:
 def test_a_local_path_that_is_not_a_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="is not a directory"):
         take_media_policy(arguments(allowed_local_media_path=str(tmp_path / "none")), {})
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"min_replicas": 2}, "--min-replicas needs --max-replicas"),
+        ({"min_replicas": 3, "max_replicas": 2}, "--min-replicas 3 is more than --max-replicas 2"),
+        ({"options": {"api_server_count": 2}}, "--api-server-count cannot be used with several replicas"),
+        ({"flags": ["--uds", "socket"]}, "--uds cannot be used with several replicas"),
+    ],
+)
+def test_options_that_do_not_go_with_replicas_are_refused(asked: dict[str, Any], message: str) -> None:
+    """Here and not in `tests/ray`, since vLLM's server takes longer to import than Ray Serve."""
+    from vlm_run.ray import deployment
+
+    with pytest.raises(VlmRunError, match=message):
+        deployment("demo-llava", **asked)

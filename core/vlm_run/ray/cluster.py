@@ -101,6 +101,8 @@ def joined(address: str | None, *, log_to_driver: bool = False, **options: Any) 
         options.setdefault("include_dashboard", False)
         # Ray gives its workers a low priority, at which an engine waits for whatever else the machine does.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        # Ray starts a worker for each core at once, of which the replicas need few.
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     try:
         ray.init(
             address or "local",
