@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-vllm check lint lint-page typecheck layers install demo-accuracy clean help
+.PHONY: demo test test-vllm check check-models check-services check-rest lint lint-page typecheck layers install demo-accuracy clean help
 
 help:
 	@echo "make demo            draw an image and ask the demo model about it"
@@ -33,13 +33,29 @@ demo: $(STAMP)
 	$(BIN)/vlm-run demo
 
 # conftest.py orders the tests and groups those that share an engine.
-PYTEST := $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
-
 test: lint lint-page typecheck layers
-	$(PYTEST)
+	$(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
+# Three processes side by side, of which only the first imports vLLM and transformers: that takes 20 s, and
+# each of xdist's workers would import them. The second waits for Ray and a browser most of the time.
 check: lint lint-page typecheck layers
-	$(PYTEST) -m "not engine"
+	$(MAKE) --no-print-directory --jobs=$(WORKERS) $(OUTPUT_SYNC) check-models check-services check-rest
+
+OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+CHECK := $(BIN)/python -m pytest -q -m "not engine"
+MODELS := plugins tests/bench tests/engine tests/prompts tests/server tests/testing tests/tools tests/verify \
+	tests/test_vision.py tests/cli/test_bench.py tests/cli/test_explain.py tests/cli/test_plugin_check.py \
+	tests/plugins/test_gpu_throughput.py
+SERVICES := tests/ray tests/server/page
+
+check-models: $(STAMP)
+	$(CHECK) $(MODELS) $(SERVICES:%=--ignore=%)
+
+check-services: $(STAMP)
+	$(CHECK) $(SERVICES)
+
+check-rest: $(STAMP)
+	$(CHECK) tests $(MODELS:%=--ignore=%) $(SERVICES:%=--ignore=%)
 
 # In an environment of its own, build/vllm-VERSION; see docs/vllm-versions.md. TESTS=tests/engine runs only those.
 test-vllm:

@@ -6,33 +6,46 @@ the CUDA libraries, and its import then fails when it registers two of them with
 Declaring their schemas first makes the import succeed.
 
 `install.py` copies this module and a `.pth` file that imports it into a virtual environment, so that it
-is active in every process. It does nothing until torchvision is imported, and nothing if the operators
-can be loaded.
+is active in every process. It imports nothing and does nothing until torchvision is imported, and declares
+nothing if the operators can be loaded. Libraries that only look whether torchvision is installed
+(`find_spec`), as `datasets` does, do not import torch.
 """
 
 import sys
-from importlib.abc import MetaPathFinder
-from importlib.machinery import PathFinder
-from pathlib import Path
 
 _SCHEMAS = ("nms", "qnms")
 _kept = []  # torch drops the schemas when their library is garbage-collected
 
 
-class _BeforeTorchvision(MetaPathFinder):
+class _BeforeTorchvision:
+    """A finder on `sys.meta_path` (without its base class, whose import takes 40 ms)."""
+
     def find_spec(self, name, path=None, target=None):
-        if name == "torchvision":
-            sys.meta_path.remove(self)
-            _declare_operators()
+        if name != "torchvision":
+            return None
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or spec.origin is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_with_operators(module):
+            _declare_operators(spec.origin)
+            execute(module)
+
+        spec.loader.exec_module = execute_with_operators
+        return spec
 
 
-def _declare_operators():
-    spec = PathFinder.find_spec("torchvision")
-    if spec is None or spec.origin is None:
+def _declare_operators(torchvision):
+    if _kept:  # torchvision is imported again
         return
+    from pathlib import Path
+
     import torch
 
-    for compiled in Path(spec.origin).parent.glob("_C*.so"):
+    for compiled in Path(torchvision).parent.glob("_C*.so"):
         try:
             torch.ops.load_library(compiled)
         except OSError:
