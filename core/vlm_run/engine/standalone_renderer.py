@@ -11,10 +11,11 @@ from vlm_run.engine.renderer import Renderer
 from vlm_run.media import MediaPolicy
 
 if TYPE_CHECKING:
+    from vllm.renderers import BaseRenderer
+
     from vlm_run.adapter import Adapter
 
-# One process and one image at a time: the options that plugins set for GPUs do not apply.
-_OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "dtype": "float32",
     "enforce_eager": True,
     "tensor_parallel_size": 1,
@@ -22,6 +23,7 @@ _OPTIONS = {
     "data_parallel_size": 1,
     "mm_processor_cache_gb": 0,
 }
+"""For one process and one image at a time: the options that plugins set for GPUs do not apply."""
 
 
 @contextmanager
@@ -35,12 +37,21 @@ def renderer_without_engine(adapter: Adapter, **options: Any) -> Iterator[Render
     Raises:
         EngineError: vLLM is missing or refuses the configuration.
     """
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    config = adapter.vllm_config(**{**_OPTIONS, **options})
-    from vllm.renderers import renderer_from_config
-
-    renderer = renderer_from_config(config)
+    renderer = vllm_renderer(adapter, **options)
     try:
         yield Renderer(adapter, renderer, MediaPolicy())
     finally:
         renderer.shutdown()
+
+
+def vllm_renderer(adapter: Adapter, **options: Any) -> BaseRenderer:
+    """vLLM's part of such a renderer, with the same arguments, until its `shutdown`.
+
+    Raises:
+        EngineError: vLLM is missing or refuses the configuration.
+    """
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    config = adapter.vllm_config(**{**OPTIONS, **options})
+    from vllm.renderers import renderer_from_config
+
+    return renderer_from_config(config)

@@ -13,6 +13,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from vlm_run.errors import TemplateError
@@ -42,8 +43,7 @@ class Guard:
     """
 
     def __init__(self, control_tokens: Iterable[str]) -> None:
-        names = sorted(set(control_tokens) - {""}, key=len, reverse=True)
-        self._control = re.compile("|".join([*map(placeholder_pattern, names), _PLANE_16.pattern]))
+        self._control = _pattern_of(frozenset(control_tokens))
         self._masks: dict[str, str] = {}
 
     def mask(self, conversation: Conversation) -> Conversation:
@@ -109,6 +109,13 @@ class Guard:
 
     def _mask_of(self, original: str) -> str:
         return self._masks.setdefault(original, chr(_FIRST + len(self._masks)))
+
+
+@lru_cache(maxsize=64)
+def _pattern_of(control_tokens: frozenset[str]) -> re.Pattern[str]:
+    """Matches what is masked. It is kept, since some tokenizers have thousands of control tokens."""
+    names = sorted(control_tokens - {""}, key=len, reverse=True)
+    return re.compile("|".join([*map(placeholder_pattern, names), _PLANE_16.pattern]))
 
 
 def with_end_mark(conversation: Conversation) -> Conversation:

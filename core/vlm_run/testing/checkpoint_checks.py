@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from importlib.util import find_spec
+from pathlib import Path
 
 from vlm_run.adapter import Adapter
 from vlm_run.errors import ContextOverflowError, RequestError
@@ -118,7 +119,7 @@ def counts_agree_with_vllm(subject: ModelSubject) -> str:
     from vlm_run.testing.vllm_processor import image_token_counts
 
     adapter = subject.adapter()
-    sizes = [size for size in _sizes(subject) if _takes(adapter, *size)]
+    sizes = [size for size in _sizes(subject, directory) if _takes(adapter, *size)]
     for (width, height), theirs in zip(sizes, image_token_counts(adapter, sizes), strict=True):
         if isinstance(theirs, ContextOverflowError):
             continue
@@ -145,7 +146,7 @@ def video_counts_agree_with_vllm(subject: ModelSubject) -> str:
     from vlm_run.testing.vllm_processor import video_token_counts
 
     adapter = subject.adapter(Limits(max_videos=1))
-    videos = _videos(subject)
+    videos = _videos(subject, directory)
     for video, theirs in zip(videos, video_token_counts(adapter, videos), strict=True):
         if isinstance(theirs, ContextOverflowError):
             continue
@@ -161,22 +162,27 @@ def video_counts_agree_with_vllm(subject: ModelSubject) -> str:
     return f"{len(videos)} videos"
 
 
-def _videos(subject: ModelSubject) -> list[tuple[int, int, int]]:
-    """The same videos every time; as of sizes, model types of one plugin get different and fewer ones."""
+def _videos(subject: ModelSubject, directory: Path) -> list[tuple[int, int, int]]:
+    """The same videos every time; as of sizes, checkpoints of one plugin get different and fewer ones."""
     count = max(_FEWEST_VIDEOS, len(_VIDEOS) // len(subject.plugin.specs))
-    places = random.Random(subject.spec.model_type).sample(range(len(_VIDEOS)), count)
+    places = _chance(directory).sample(range(len(_VIDEOS)), count)
     return [_VIDEOS[place] for place in sorted(places)]
 
 
-def _sizes(subject: ModelSubject) -> list[tuple[int, int]]:
+def _sizes(subject: ModelSubject, directory: Path) -> list[tuple[int, int]]:
     """The same sizes every time, with logarithmically distributed sides.
 
-    Model types of one plugin get different ones, and fewer each, since most share their arithmetic.
+    Checkpoints of one plugin get different ones, and fewer each, since most share their arithmetic.
     """
     count = max(_FEWEST_SIZES, _SIZES // len(subject.plugin.specs))
-    chance = random.Random(subject.spec.model_type)
+    chance = _chance(directory)
     sides = [round(_LARGEST ** chance.random()) for _ in range(2 * count)]
     return [*_EXTREME, *zip(sides[::2], sides[1::2], strict=True)]
+
+
+def _chance(directory: Path) -> random.Random:
+    """The same for model types that share a checkpoint directory: vLLM is asked once for all of them."""
+    return random.Random(directory.resolve().name)
 
 
 def _takes(adapter: Adapter, width: int, height: int) -> bool:

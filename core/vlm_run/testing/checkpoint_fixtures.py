@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,18 +21,32 @@ def checkpoint_maker(
 ) -> Callable[[str], Path]:
     """A function from a model type to its checkpoint directory, which is written once.
 
+    Model types that differ in their weights only, which no directory has, share one: what vLLM and
+    transformers make of it needs to be found out once.
+
     Args:
         tmp_path_factory: pytest's fixture.
         write: Writes the checkpoint, given its directory and the model type's spec.
     """
 
+    written: dict[str, Path] = {}
+
     @cache
     def make(model_type: str) -> Path:
         directory: Path = tmp_path_factory.mktemp(model_type)
         write(directory, Registry.load(model_type).spec)
-        return directory
+        return written.setdefault(_digest(directory), directory)
 
     return make
+
+
+def _digest(directory: Path) -> str:
+    """The same for directories with the same files."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(directory)}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def checkpoint_fixtures(

@@ -5,8 +5,7 @@ pytest loads it in every run in the environment, so it imports the rest of vlm-r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,10 +13,6 @@ import pytest
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
-    from vlm_run.engine.renderer import Rendered
-    from vlm_run.prompts.conversation import Conversation
-
-    Render: TypeAlias = Callable[[Conversation], Rendered]
 
 ImageTokens: TypeAlias = "Callable[[Adapter, list[tuple[int, int]]], list[int]]"
 """Returns the token counts of a prompt's images from an adapter and their (width, height) in pixels."""
@@ -69,49 +64,34 @@ def vlm_run_checkpoints(pytestconfig: pytest.Config) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def _vllm_renderings() -> Iterator[Callable[[Adapter], Render]]:
-    """A function from an adapter to one that renders with vLLM, made once for the same engine options."""
-    pytest.importorskip("vllm")
-    from vlm_run.testing.vllm_processor import vllm_rendering
-
-    made: dict[tuple[str, str, str], Render] = {}
-    with ExitStack() as stack:
-
-        def of(adapter: Adapter) -> Render:
-            key = adapter.spec.model_type, adapter.source, repr(adapter.base_engine_kwargs)
-            if key not in made:
-                made[key] = stack.enter_context(vllm_rendering(adapter))
-            return made[key]
-
-        yield of
-
-
-@pytest.fixture(scope="session")
-def vllm_image_tokens(_vllm_renderings: Callable[[Adapter], Render]) -> ImageTokens:
+def vllm_image_tokens() -> ImageTokens:
     """A function that counts the tokens of each image of one prompt with vLLM's own processor.
 
     The adapter's source must be a checkpoint directory; weights are not needed. Use it to test
     `count_image_tokens` on more sizes than the conformance suite has.
     """
-    from vlm_run.testing.vllm_processor import question_about_images
+    pytest.importorskip("vllm")
+    from vlm_run.testing.vllm_processor import question_about_images, vllm_counting
 
     def count(adapter: Adapter, sizes: list[tuple[int, int]]) -> list[int]:
-        return list(_vllm_renderings(adapter)(question_about_images(*sizes)).image_tokens)
+        with vllm_counting(adapter) as render:
+            return list(render(question_about_images(*sizes)).image_tokens)
 
     return count
 
 
 @pytest.fixture(scope="session")
-def vllm_video_tokens(_vllm_renderings: Callable[[Adapter], Render]) -> VideoTokens:
+def vllm_video_tokens() -> VideoTokens:
     """A function that counts the tokens of videos, each in a prompt of its own, with vLLM's processor.
 
     The adapter's source must be a checkpoint directory; weights are not needed. Its limits must allow a
     video. Frames are half a second apart.
     """
-    from vlm_run.testing.vllm_processor import question_about_video
+    pytest.importorskip("vllm")
+    from vlm_run.testing.vllm_processor import question_about_video, vllm_counting
 
     def count(adapter: Adapter, videos: list[tuple[int, int, int]]) -> list[int]:
-        render = _vllm_renderings(adapter)
-        return [sum(render(question_about_video(*video)).video_tokens) for video in videos]
+        with vllm_counting(adapter) as render:
+            return [sum(render(question_about_video(*video)).video_tokens) for video in videos]
 
     return count

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from vlm_run.engine.renderer import Rendered
+from vlm_run.engine.renderer import Rendered, Renderer
 from vlm_run.engine.standalone_renderer import renderer_without_engine
 from vlm_run.errors import RequestError
 from vlm_run.media.source import Frames
 from vlm_run.prompts.conversation import Conversation
+from vlm_run.testing.vllm_answers import remembering_renderer
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
+
+Render: TypeAlias = Callable[[Conversation], Rendered]
 
 
 def image_token_counts(adapter: Adapter, sizes: Sequence[tuple[int, int]]) -> list[int | RequestError]:
@@ -22,7 +26,8 @@ def image_token_counts(adapter: Adapter, sizes: Sequence[tuple[int, int]]) -> li
 
     For a size that it refuses, the error takes the place of the count.
     """
-    return _counts(adapter, map(question_about_images, sizes), _image_tokens)
+    with vllm_counting(adapter) as render:
+        return [_count(render, question_about_images(size), attrgetter("image_tokens")) for size in sizes]
 
 
 def video_token_counts(adapter: Adapter, videos: Sequence[tuple[int, int, int]]) -> list[int | RequestError]:
@@ -34,55 +39,45 @@ def video_token_counts(adapter: Adapter, videos: Sequence[tuple[int, int, int]])
         adapter: The model; its limits must allow a video.
         videos: Width and height in pixels and the number of frames of each.
     """
-    questions = (question_about_video(*video) for video in videos)
-    return _counts(adapter, questions, lambda rendered: rendered.video_tokens)
+    with vllm_counting(adapter) as render:
+        return [_count(render, question_about_video(*video), attrgetter("video_tokens")) for video in videos]
 
 
 @contextmanager
-def image_token_counter(adapter: Adapter) -> Iterator[Callable[[int, int], int | RequestError]]:
-    """Yield a function that counts as `image_token_counts` does, for one width and height in pixels.
+def vllm_counting(adapter: Adapter) -> Iterator[Render]:
+    """Yield a function that renders a conversation with vLLM's processor, for what is counted in it.
 
-    vLLM's processor is made once, which takes most of the time.
+    vLLM is asked once about the same question, see `remembering_renderer`.
     """
-    with vllm_rendering(adapter) as render:
-        yield lambda width, height: _count(render, question_about_images((width, height)), _image_tokens)
+    with _rendering(remembering_renderer(adapter)) as render:
+        yield render
 
 
 @contextmanager
-def vllm_rendering(adapter: Adapter, **options: Any) -> Iterator[Callable[[Conversation], Rendered]]:
+def vllm_rendering(adapter: Adapter, **options: Any) -> Iterator[Render]:
     """Yield a function that renders a conversation with vLLM's processor, which is made once.
 
     The options are those of `renderer_without_engine`.
     """
+    with renderer_without_engine(adapter, **options) as renderer, _rendering(renderer) as render:
+        yield render
+
+
+@contextmanager
+def _rendering(renderer: Renderer) -> Iterator[Render]:
     # Not asyncio.run: in the main thread it formats each result, tensors included, for the signal module.
-    with (
-        renderer_without_engine(adapter, **options) as renderer,
-        asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,
-    ):
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         loop = runner.get_loop()
         yield lambda conversation: loop.run_until_complete(renderer.render(conversation))
 
 
-def _counts(
-    adapter: Adapter, questions: Iterable[Conversation], tokens: Callable[[Rendered], Iterable[int]]
-) -> list[int | RequestError]:
-    with vllm_rendering(adapter) as render:
-        return [_count(render, question, tokens) for question in questions]
-
-
 def _count(
-    render: Callable[[Conversation], Rendered],
-    question: Conversation,
-    tokens: Callable[[Rendered], Iterable[int]],
+    render: Render, question: Conversation, tokens: Callable[[Rendered], tuple[int, ...]]
 ) -> int | RequestError:
     try:
         return sum(tokens(render(question)))
     except RequestError as error:
         return error
-
-
-def _image_tokens(rendered: Rendered) -> Iterable[int]:
-    return rendered.image_tokens
 
 
 def question_about_images(*sizes: tuple[int, int]) -> Conversation:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from vlm_run import ModelSpec
-
-_running = ExitStack()
-"""Ends the counter that `_counter` made last."""
-atexit.register(_running.close)
 
 
 def placeholder(config: Mapping[str, Any]) -> str | None:
@@ -39,27 +33,15 @@ def placeholder(config: Mapping[str, Any]) -> str | None:
 
 @lru_cache(maxsize=256)
 def _counted(checkpoint: str, chat_template: str, width: int, height: int) -> int | None:
-    from vlm_run import EngineError
+    from vlm_run import EngineError, Registry
+    from vlm_run.testing.vllm_processor import image_token_counts
 
+    adapter = Registry.load(checkpoint, chat_template=chat_template)
     try:
-        count = _counter(checkpoint, chat_template)(width, height)
+        (count,) = image_token_counts(adapter, [(width, height)])
     except EngineError:  # vLLM does not serve the checkpoint
         return None
     return count if isinstance(count, int) else None
-
-
-@lru_cache(maxsize=1)
-def _counter(checkpoint: str, chat_template: str) -> Callable[[int, int], Any]:
-    """A function that counts with vLLM's processor, which is kept until another checkpoint is asked about."""
-    from vlm_run import Registry
-    from vlm_run.testing.vllm_processor import image_token_counter
-
-    started = ExitStack()
-    count = started.enter_context(image_token_counter(Registry.load(checkpoint, chat_template=chat_template)))
-    # The one before stays in the cache, and in use, where this one cannot start.
-    _running.close()
-    _running.push(started)
-    return count
 
 
 def image_tokens(model: ModelSpec, width: int, height: int) -> int | None:
