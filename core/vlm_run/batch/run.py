@@ -59,6 +59,15 @@ class Progress:
     completion_tokens: int = 0
     started: float = field(default_factory=time.perf_counter)
 
+    def count(self, line: Mapping[str, Any]) -> None:
+        """Count a row by its line in the result file."""
+        self.done += 1
+        if "error" in line:
+            self.failed += 1
+            return
+        self.prompt_tokens += line["usage"]["prompt_tokens"]
+        self.completion_tokens += line["usage"]["completion_tokens"]
+
     @property
     def seconds(self) -> float:
         """Seconds since the run began."""
@@ -201,27 +210,13 @@ def run_batch(
         EngineError: The engine has died; finished rows are kept.
         VlmRunError: The dataset cannot be read any further, or the result file cannot be written.
     """
-    progress = Progress()
+    progress, lines = Progress(), _Lines(results, ordered)
     asked: dict[int, tuple[int, Row]] = {}
-    waiting: dict[int, dict[str, Any]] = {}  # lines by the position of their rows
-    next_position = 0
 
     def finish(position: int, row: Row, response: Response | None) -> None:
-        nonlocal next_position
         line = result_line(row, response)
-        if ordered:
-            waiting[position] = line
-            while next_position in waiting:
-                results.write(waiting.pop(next_position))
-                next_position += 1
-        else:
-            results.write(line)
-        progress.done += 1
-        if "error" in line:
-            progress.failed += 1
-        elif response is not None:
-            progress.prompt_tokens += response.usage.prompt_tokens
-            progress.completion_tokens += response.usage.completion_tokens
+        lines.add(position, line)
+        progress.count(line)
         report(progress)
 
     def requests() -> Iterator[Request]:
@@ -240,13 +235,36 @@ def run_batch(
             position, row = asked.pop(number)
             finish(position, row, response)
     except (KeyboardInterrupt, EngineError):
-        # Lines that wait for an older row are finished too; the run that resumes sorts the file.
-        for position in sorted(waiting):
-            results.write(waiting[position])
+        lines.write_waiting()
         raise
     if ordered:
         results.put_in_order()
     return progress
+
+
+class _Lines:
+    """Writes lines as they come, or in the order of their rows: then those after an unfinished row wait."""
+
+    def __init__(self, results: ResultFile, ordered: bool) -> None:
+        self._results = results
+        self._ordered = ordered
+        self._waiting: dict[int, dict[str, Any]] = {}  # by the position of their rows
+        self._next = 0
+
+    def add(self, position: int, line: dict[str, Any]) -> None:
+        """Write a line, and those that waited for it; or let it wait for an earlier one."""
+        if not self._ordered:
+            self._results.write(line)
+            return
+        self._waiting[position] = line
+        while self._next in self._waiting:
+            self._results.write(self._waiting.pop(self._next))
+            self._next += 1
+
+    def write_waiting(self) -> None:
+        """Write the lines that wait, at the end of a run that breaks off; the run that resumes sorts them."""
+        for position in sorted(self._waiting):
+            self._results.write(self._waiting[position])
 
 
 def result_line(row: Row, response: Response | None) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,9 @@ from vlm_run.errors import VlmRunError
 
 if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
+    from vlm_run.batch.row import RowFormat
     from vlm_run.batch.run import Answering, Summary
+    from vlm_run.batch.sources import Dataset
     from vlm_run.request import Request, Sampling
 
 SOME_FAILED = 3
@@ -124,33 +126,12 @@ def answer_dataset(
     """
     from vlm_run.batch.metrics import Metrics
     from vlm_run.batch.results import ResultFile
-    from vlm_run.batch.row import RowFormat
     from vlm_run.batch.run import Progress, describe_run, run_batch, summarize, unfinished_rows
-    from vlm_run.batch.sources import open_dataset
     from vlm_run.cli.progress import show_progress
 
     assert options.val_dataset is not None
-    metrics, mapping = Metrics(options.metric or ()), _parse_mapping(options.mapping or [])
-    dataset = open_dataset(
-        options.val_dataset,
-        subset=options.subset,
-        split=options.split,
-        seed=seed,
-        encoding=options.encoding,
-    )
-    # Absolute, since replicas on Ray have a working directory of their own.
-    directory = dataset.directory and dataset.directory.absolute()
-    row_format = RowFormat(
-        directory,
-        mapping,
-        options.prompt,
-        system,
-        sampling,
-        task,
-        has_tasks=bool(adapter.spec.tasks),
-        text_only=dataset.text_only,
-        kept=dataset.kept,
-    )
+    metrics = Metrics(options.metric or ())
+    dataset, row_format = _open(options, adapter, sampling, system, task, seed)
     path = options.result_path or default_result_path(options.val_dataset, adapter.spec.model_type)
     run = describe_run(adapter, dataset, row_format, sampling, engine_options)
     for note in dataset.notes:
@@ -168,29 +149,64 @@ def answer_dataset(
             with (
                 start(first.request, dataset.directory is not None) as engine,
                 show_progress(remaining, getattr(engine, "status", None)) as report,
+                _resumable(path),
             ):
-                try:
-                    progress = run_batch(
-                        engine,
-                        itertools.chain([first], rows),
-                        results,
-                        sampling,
-                        ordered=not options.unordered,
-                        report=report,
-                    )
-                except KeyboardInterrupt:
-                    typer.echo(
-                        f"\nInterrupted. {path} keeps the finished rows; run the same command "
-                        "again to resume.",
-                        err=True,
-                    )
-                    raise
+                rows = itertools.chain([first], rows)
+                ordered = not options.unordered
+                progress = run_batch(engine, rows, results, sampling, ordered=ordered, report=report)
         elif not options.unordered:
             results.put_in_order()
         summary = summarize(results, progress, metrics)
     _print(summary, path, as_json)
     if summary.failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _open(
+    options: BatchOptions,
+    adapter: Adapter,
+    sampling: Sampling,
+    system: str | None,
+    task: str | None,
+    seed: int | None,
+) -> tuple[Dataset, RowFormat]:
+    """Open the dataset, and return with it how its rows are read."""
+    from vlm_run.batch.row import RowFormat
+    from vlm_run.batch.sources import open_dataset
+
+    assert options.val_dataset is not None
+    mapping = _parse_mapping(options.mapping or [])
+    dataset = open_dataset(
+        options.val_dataset,
+        subset=options.subset,
+        split=options.split,
+        seed=seed,
+        encoding=options.encoding,
+    )
+    return dataset, RowFormat(
+        # Absolute, since replicas on Ray have a working directory of their own.
+        dataset.directory and dataset.directory.absolute(),
+        mapping,
+        options.prompt,
+        system,
+        sampling,
+        task,
+        has_tasks=bool(adapter.spec.tasks),
+        text_only=dataset.text_only,
+        kept=dataset.kept,
+    )
+
+
+@contextmanager
+def _resumable(path: Path) -> Iterator[None]:
+    """Say what an interrupt in the block leaves, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nInterrupted. {path} keeps the finished rows; run the same command again to resume.", err=True
+        )
+        raise
 
 
 def default_result_path(dataset: str, model_type: str) -> Path:

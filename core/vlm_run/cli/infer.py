@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from vlm_run.adapter import Adapter
     from vlm_run.batch.run import Answering
     from vlm_run.engine import Engine
+    from vlm_run.media import MediaPolicy
     from vlm_run.request import Request, Sampling
     from vlm_run.response import Response
 
@@ -190,49 +192,16 @@ def infer(
     from vlm_run.media import MediaPolicy
 
     video_fields, load = videos.request_fields(), videos.allowed_by(load)
-    sampling, options = answer.sampling(), load.engine_options()
-    if lora:
-        from vlm_run.engine.lora import read_adapters_and_default
-
-        loras, default = read_adapters_and_default(lora)
-        options = {**options, "loras": loras, "lora": default}
+    sampling, options = answer.sampling(), {**load.engine_options(), **_lora_options(lora or [])}
     adapter = load.load(name, hub)
     _check_supported(adapter, answer.task, videos=bool(video_fields))
     policy = MediaPolicy(allow_private_addresses=allow_private_media)
-
-    def start() -> Engine:
-        with starting(adapter.spec.model_type, verbose, *start_notes(adapter, **options)):
-            return adapter.engine(policy=policy, **options)
-
-    @contextmanager
-    def start_batch(first: Request | None, allow_local_files: bool) -> Iterator[Answering]:
-        allowed = policy.model_copy(update={"allow_local_files": allow_local_files})
-        with ExitStack() as running:
-            with starting(adapter.spec.model_type, verbose, *start_notes(adapter, **options)):
-                if replicas is None and ray is None:
-                    engine: Answering = running.enter_context(adapter.engine(policy=allowed, **options))
-                else:
-                    check_library("ray", "ray", "several engines")
-                    from vlm_run.ray.batch import started_replicas
-
-                    engine = running.enter_context(
-                        started_replicas(
-                            adapter,
-                            replicas or 1,
-                            address=ray,
-                            policy=allowed,
-                            options=options,
-                            first_request=first,
-                            verbose=verbose,
-                        )
-                    )
-            yield engine
-
     if batch.val_dataset is not None:
         _check_dataset_alone(draw, log, asked=question is not None or bool(image or video_fields))
+        start = partial(_started_for_rows, adapter, options, policy, replicas, ray, verbose)
         answer_dataset(
             adapter,
-            start_batch,
+            start,
             sampling,
             options,
             batch,
@@ -242,18 +211,14 @@ def infer(
             as_json=as_json,
         )
         return
-    if replicas is not None or ray is not None:
-        raise VlmRunError(
-            "--replicas and --ray answer datasets", hint="Give one with --val_dataset, or leave them out."
-        )
-    if draw is not None and question is None and answer.task is None:
-        raise VlmRunError("--draw needs a question or a task")
+    asked = question is not None or answer.task is not None
+    _check_question(asked, draw, videos=bool(video_fields), on_ray=replicas is not None or ray is not None)
     answers = AnswerLog(log, adapter.spec.model_type, sampling)
     drawing = None if draw is None else Drawing.prepare(draw, adapter, question or "", image or [], policy)
-    if video_fields and question is None and answer.task is None:
-        raise VlmRunError("--video needs a question or a task")
-    with start() as engine:
-        if question is None and answer.task is None:
+    with ExitStack() as running:
+        with starting(adapter.spec.model_type, verbose, *start_notes(adapter, **options)):
+            engine = running.enter_context(adapter.engine(policy=policy, **options))
+        if not asked:
             from vlm_run.cli.interactive import Session
 
             Session(engine, sampling, answer.system, answers, policy=policy, stats=stats).run()
@@ -265,6 +230,65 @@ def infer(
         response = answer_once(engine, request, sampling, answers, as_json)
     if drawing is not None:
         drawing.write(response.boxes)
+
+
+def _lora_options(adapters: list[str]) -> dict[str, Any]:
+    """Return the engine's options for LoRA adapters, each given as NAME=PATH."""
+    if not adapters:
+        return {}
+    from vlm_run.engine.lora import read_adapters_and_default
+
+    loras, default = read_adapters_and_default(adapters)
+    return {"loras": loras, "lora": default}
+
+
+@contextmanager
+def _started_for_rows(
+    adapter: Adapter,
+    options: dict[str, Any],
+    policy: MediaPolicy,
+    replicas: int | None,
+    address: str | None,
+    verbose: bool,
+    first_request: Request | None,
+    allow_local_files: bool,
+) -> Iterator[Answering]:
+    """Start what answers a dataset, until the block ends: an engine here, or replicas on Ray."""
+    from vlm_run.explain.start_notes import start_notes
+
+    policy = policy.model_copy(update={"allow_local_files": allow_local_files})
+    with ExitStack() as running:
+        with starting(adapter.spec.model_type, verbose, *start_notes(adapter, **options)):
+            if replicas is None and address is None:
+                engine: Answering = running.enter_context(adapter.engine(policy=policy, **options))
+            else:
+                check_library("ray", "ray", "several engines")
+                from vlm_run.ray.batch import started_replicas
+
+                engine = running.enter_context(
+                    started_replicas(
+                        adapter,
+                        replicas or 1,
+                        address=address,
+                        policy=policy,
+                        options=options,
+                        first_request=first_request,
+                        verbose=verbose,
+                    )
+                )
+        yield engine
+
+
+def _check_question(asked: bool, draw: Path | None, *, videos: bool, on_ray: bool) -> None:
+    """Raise if what is given needs a question and there is none, or a dataset."""
+    if on_ray:
+        raise VlmRunError(
+            "--replicas and --ray answer datasets", hint="Give one with --val_dataset, or leave them out."
+        )
+    if draw is not None and not asked:
+        raise VlmRunError("--draw needs a question or a task")
+    if videos and not asked:
+        raise VlmRunError("--video needs a question or a task")
 
 
 def _check_dataset_alone(draw: Path | None, log: Path | None, *, asked: bool) -> None:

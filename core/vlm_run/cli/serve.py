@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vlm_run.cli.completion import complete_model_type
-from vlm_run.cli.options import ENGINE, MODEL, HubOption, LoadOptions, expand_option_groups
-from vlm_run.cli.replicas import MaxReplicas, MinReplicas, RayAddress, Replicas
+from vlm_run.cli.options import MODEL, HubOption, LoadOptions, expand_option_groups
+from vlm_run.cli.server_options import (
+    MIB,
+    EngineFlags,
+    ReplicaOptions,
+    RequestMediaOptions,
+    ServerOptions,
+)
 from vlm_run.errors import VlmRunError
 from vlm_run.extras import check_library
-
-_SERVER = "Server"
-_IMAGES = "Images in requests"
-
-MIB = 1024 * 1024
 
 
 @expand_option_groups
 def serve(
     load: LoadOptions,
+    server: ServerOptions,
+    scaling: ReplicaOptions,
+    flags: EngineFlags,
+    media: RequestMediaOptions,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -45,84 +49,6 @@ def serve(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    host: Annotated[
-        str,
-        typer.Option(help="Address to listen on; 0.0.0.0 for all interfaces.", rich_help_panel=_SERVER),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 picks a free port.", rich_help_panel=_SERVER)] = 8000,
-    api_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Key that clients must send; repeatable. Also read from VLLM_API_KEY.",
-            rich_help_panel=_SERVER,
-        ),
-    ] = None,
-    shutdown_timeout: Annotated[
-        float,
-        typer.Option(help="Seconds that running requests may take after SIGTERM.", rich_help_panel=_SERVER),
-    ] = 30.0,
-    ui: Annotated[
-        bool, typer.Option("--ui", help="Serve a chat page at / as well.", rich_help_panel=_SERVER)
-    ] = False,
-    open_browser: Annotated[
-        bool, typer.Option("--open-browser", hidden=True, help="Open the chat page once it is served.")
-    ] = False,
-    max_request_mib: Annotated[
-        int, typer.Option(help="Maximum size of a request body in MiB.", rich_help_panel=_SERVER)
-    ] = 256,
-    replicas: Replicas = None,
-    min_replicas: MinReplicas = None,
-    max_replicas: MaxReplicas = None,
-    ray: RayAddress = None,
-    max_num_seqs: Annotated[
-        int | None,
-        typer.Option(help="Maximum number of requests processed concurrently.", rich_help_panel=ENGINE),
-    ] = None,
-    gpu_memory_utilization: Annotated[
-        float | None, typer.Option(help="Fraction of GPU memory to use.", rich_help_panel=ENGINE)
-    ] = None,
-    data_parallel_size: Annotated[
-        int | None,
-        typer.Option(help="Number of replicas of the model, each on its own GPUs.", rich_help_panel=ENGINE),
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Data type of the weights.", rich_help_panel=ENGINE)
-    ] = None,
-    renderers: Annotated[
-        int | None,
-        typer.Option(
-            help="Processes that preprocess images; 0 for none. Defaults to a number that suits the cores.",
-            rich_help_panel=ENGINE,
-        ),
-    ] = None,
-    allowed_media_domains: Annotated[
-        list[str] | None,
-        typer.Option(help="Fetch images only from this host; repeatable.", rich_help_panel=_IMAGES),
-    ] = None,
-    allow_private_media: Annotated[
-        bool, typer.Option(help="Fetch images from private addresses too.", rich_help_panel=_IMAGES)
-    ] = False,
-    allowed_local_media_path: Annotated[
-        Path | None,
-        typer.Option(help="Let requests name files below this directory.", rich_help_panel=_IMAGES),
-    ] = None,
-    allow_documents: Annotated[
-        bool,
-        typer.Option(
-            "--allow-documents",
-            help="Accept PDFs, pages of TIFFs (#page=2) and HEIC images.",
-            rich_help_panel=_IMAGES,
-        ),
-    ] = False,
-    media_timeout: Annotated[
-        float, typer.Option(help="Timeout for fetching one image, in seconds.", rich_help_panel=_IMAGES)
-    ] = 20.0,
-    max_image_mib: Annotated[
-        int, typer.Option(help="Maximum size of an encoded image in MiB.", rich_help_panel=_IMAGES)
-    ] = 50,
-    max_image_pixels: Annotated[
-        int, typer.Option(help="Maximum area of an image in pixels.", rich_help_panel=_IMAGES)
-    ] = 100_000_000,
     verbose: Annotated[bool, typer.Option(help="Show full tracebacks.")] = False,
 ) -> None:
     """Serve a model over OpenAI's API. Requests may also have ms-swift's fields and tags for images.
@@ -131,64 +57,45 @@ def serve(
 
     Any flag of `vllm serve` can follow after `--`.
     """
-    typed, flags = _split(words or [])
-    name = load.name_alone(typed)
+    typed, vllm_flags = _split(words or [])
+    adapter = load.load(load.name_alone(typed), hub)
     from vlm_run.engine.lora import lora_engine_options, lora_server_flags, read_lora_adapters
     from vlm_run.engine.versions import check_serves
     from vlm_run.server.tcp_socket import bind_tcp
 
-    options = {
-        "host": host,
-        "port": port,
-        "api_key": api_key,
-        "served_model_name": served_model_name,
-        "max_num_seqs": max_num_seqs,
-        "gpu_memory_utilization": gpu_memory_utilization,
-        "data_parallel_size": data_parallel_size,
-        "dtype": dtype,
-        "allowed_media_domains": allowed_media_domains,
-        "allowed_local_media_path": str(allowed_local_media_path) if allowed_local_media_path else None,
-    }
-    media: dict[str, Any] = {
-        "allow_private_addresses": allow_private_media,
-        "allow_documents": allow_documents,
-        "timeout_s": media_timeout,
-        "max_bytes": max_image_mib * MIB,
-        "max_pixels": max_image_pixels,
-    }
-    adapter = load.load(name, hub)
-    on_ray = any(given is not None for given in (replicas, max_replicas, ray))
-    if not on_ray and not flags:  # which may name another address
-        bind_tcp(host, port).close()
+    if not scaling.on_ray and not vllm_flags:  # which may name another address
+        bind_tcp(server.host, server.port).close()
     check_serves(adapter.spec)  # which imports vLLM, as the server's modules do
-    adapters = read_lora_adapters(lora or [])
+    adapters, engine = read_lora_adapters(lora or []), load.engine_options()
+    options = {"served_model_name": served_model_name}
+    options |= server.vllm_options() | flags.vllm_options() | media.vllm_options()
     given: dict[str, Any] = {
         "options": {
-            **load.engine_options(),
-            **lora_engine_options(adapters, {**adapter.base_engine_kwargs, **load.engine_options()}),
+            **engine,
+            **lora_engine_options(adapters, {**adapter.base_engine_kwargs, **engine}),
             **{option: value for option, value in options.items() if value not in (None, [])},
         },
-        "flags": [*lora_server_flags(adapters), *flags],
-        "media": media,
-        "renderers": renderers,
-        "shutdown_seconds": shutdown_timeout,
-        "max_body_bytes": max_request_mib * MIB,
+        "flags": [*lora_server_flags(adapters), *vllm_flags],
+        "media": media.policy_fields(),
+        "renderers": flags.renderers,
+        "shutdown_seconds": server.shutdown_timeout,
+        "max_body_bytes": server.max_request_mib * MIB,
     }
-    if not on_ray:
+    if not scaling.on_ray:
         from vlm_run.server.serve import serve as run
 
-        raise typer.Exit(run(adapter, page=ui, open_browser=open_browser, **given))
-    if ui:
+        raise typer.Exit(run(adapter, page=server.ui, open_browser=server.open_browser, **given))
+    if server.ui:
         raise VlmRunError("the chat page is not served with --replicas", hint="Leave out --ui.")
     check_library("ray", "ray", "several engines")
     from vlm_run.ray.serve import serve as run_on_ray
 
     code = run_on_ray(
         adapter,
-        replicas=replicas or 1,
-        min_replicas=min_replicas,
-        max_replicas=max_replicas,
-        address=ray,
+        replicas=scaling.replicas or 1,
+        min_replicas=scaling.min_replicas,
+        max_replicas=scaling.max_replicas,
+        address=scaling.ray,
         verbose=verbose,
         **given,
     )
