@@ -131,32 +131,21 @@ class Renderer:
         fetched = clock.lap()
         conversation, ids = await self._with_pages(conversation, ids)
         options = self._processor_options(conversation)
-        images, videos = await self._images.load(conversation), await self._load_videos(conversation)
+        images, videos = await self._load(conversation)
         decoded = clock.lap()
         try:
             engine_input = await self._process(ids, images, videos, options)
         except (RequestError, EvictedByItsPrompt) as error:
-            loaded = [*(image.pixels for image in images), *(video.clip for video in videos)]
-            if isinstance(error, RequestError) and all(content is not None for content in loaded):
+            if isinstance(error, RequestError) and _all_loaded(images, videos):
                 raise
             # An image or a video was evicted from vLLM's cache in the meantime, or for another one of this
             # request, if they do not fit in the cache together.
-            images = await self._images.load(conversation, force=True)
-            videos = await self._load_videos(conversation, force=True)
+            images, videos = await self._load(conversation, force=True)
             engine_input = await self._process(ids, images, videos, options, anew=True)
         if self._processed is not None:
             self._images.remember_sizes(images)
-        processed = clock.lap()
-        rendered = Rendered(
-            engine_input=engine_input,
-            prompt_tokens=len(engine_input["prompt_token_ids"]),
-            image_tokens=_lengths(engine_input, "image"),
-            video_tokens=_lengths(engine_input, "video"),
-            image_sizes=tuple(image.size for image in images if image.size is not None),
-            reused_images=sum(image.pixels is None for image in images),
-            reused_videos=sum(video.clip is None for video in videos),
-            stages=Stages(fetched, decoded, tokenized + processed),
-        )
+        stages = Stages(fetched, decoded, tokenized + clock.lap())
+        rendered = _rendered(engine_input, images, videos, stages)
         pairs = zip(images, rendered.image_tokens, strict=True)
         if any(image.tokens not in (None, count) for image, count in pairs):
             # The checkpoint's processor is not the one that the plugin describes.
@@ -180,6 +169,13 @@ class Renderer:
         if len(prompt.text) <= _SHORT_TEXT:
             return encode(prompt, self._tokenizer, self._adapter.spec)
         return await asyncio.to_thread(encode, prompt, self._tokenizer, self._adapter.spec)
+
+    async def _load(
+        self, conversation: Conversation, *, force: bool = False
+    ) -> tuple[list[LoadedImage], list[LoadedVideo]]:
+        """The images and videos. Those that vLLM's cache has in processed form are decoded only by force."""
+        images = await self._images.load(conversation, force=force)
+        return images, await self._load_videos(conversation, force=force)
 
     async def _load_videos(self, conversation: Conversation, *, force: bool = False) -> list[LoadedVideo]:
         def is_processed(key: str) -> bool:
@@ -273,6 +269,28 @@ class Renderer:
             if video_tokens
             else "Use fewer or smaller images, a shorter text, or a larger --max-model-len.",
         )
+
+
+def _all_loaded(images: Sequence[LoadedImage], videos: Sequence[LoadedVideo]) -> bool:
+    """Whether all were decoded, so that nothing depends on vLLM's cache."""
+    return all(image.pixels is not None for image in images) and all(
+        video.clip is not None for video in videos
+    )
+
+
+def _rendered(
+    engine_input: Any, images: Sequence[LoadedImage], videos: Sequence[LoadedVideo], stages: Stages
+) -> Rendered:
+    return Rendered(
+        engine_input=engine_input,
+        prompt_tokens=len(engine_input["prompt_token_ids"]),
+        image_tokens=_lengths(engine_input, "image"),
+        video_tokens=_lengths(engine_input, "video"),
+        image_sizes=tuple(image.size for image in images if image.size is not None),
+        reused_images=sum(image.pixels is None for image in images),
+        reused_videos=sum(video.clip is None for video in videos),
+        stages=stages,
+    )
 
 
 def _lengths(engine_input: Any, kind: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -276,29 +277,21 @@ def serve(
         found = ray_serve.status().proxies
         host, port = start_proxies(args) if not found else _keep_proxies(args)
 
-        def deploy() -> None:
-            """Start the replicas, or replace those that run one after the other."""
-            application = deployment(
-                adapter,
-                replicas=replicas,
-                min_replicas=min_replicas,
-                max_replicas=max_replicas,
-                options=options,
-                flags=flags,
-                share=share,
-                **more,
-            )
-            try:
-                ray_serve.run(application, name=APPLICATION)
-            except RuntimeError as error:
-                raise EngineError(f"the replicas could not start: {_failure(error)}") from None
-
+        deploy = partial(
+            _deploy,
+            adapter,
+            replicas=replicas,
+            min_replicas=min_replicas,
+            max_replicas=max_replicas,
+            options=options,
+            flags=flags,
+            share=share,
+            **more,
+        )
         with _signals() as wait:
             try:
                 deploy()
-                scheme = "https" if args.ssl_keyfile else "http"
-                shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-                typer.echo(ready_message(f"{scheme}://{shown}:{port}", args), err=True)
+                typer.echo(ready_message(_url(host, port, args), args), err=True)
                 while wait() == signal.SIGHUP:
                     typer.echo("replacing the replicas", err=True)
                     deploy()
@@ -309,6 +302,21 @@ def serve(
                 if not found and not ray_serve.status().applications:
                     ray_serve.shutdown()
     return 0
+
+
+def _deploy(adapter: Adapter, **options: Any) -> None:
+    """Start the replicas, or replace those that run one after the other. See `deployment`."""
+    application = deployment(adapter, **options)
+    try:
+        ray_serve.run(application, name=APPLICATION)
+    except RuntimeError as error:
+        raise EngineError(f"the replicas could not start: {_failure(error)}") from None
+
+
+def _url(host: str, port: int, args: Any) -> str:
+    """The address of the proxies, as a client on this machine may write it."""
+    scheme = "https" if args.ssl_keyfile else "http"
+    return f"{scheme}://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
 
 
 def _keep_proxies(args: Any) -> tuple[str, int]:
