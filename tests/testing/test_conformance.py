@@ -81,8 +81,13 @@ def test_a_plugin_that_cannot_be_used_is_told_at_collection(installed: Path) -> 
 
 @pytest.mark.parametrize(
     ("assignment", "message"),
-    [("acme-7b", "write MODEL_TYPE=DIRECTORY"), ("other=.", "does not serve the model type 'other'")],
+    [
+        ("acme-7b", "write MODEL_TYPE=DIRECTORY"),
+        ("acme-7b=nowhere", "the directory has no config.json"),
+        ("other=..", "does not serve the model type 'other'"),
+    ],
 )
 def test_a_wrong_checkpoint_option_is_told(installed: Path, assignment: str, message: str) -> None:
+    (installed / "config.json").write_text("{}")
     done = run_pytest(installed, "-k", "specs", f"--vlm-run-checkpoint={assignment}")
     assert message in done.stdout + done.stderr

@@ -59,6 +59,8 @@ def vlm_run_checkpoints(pytestconfig: pytest.Config) -> dict[str, Path]:
         model_type, equals, directory = assignment.partition("=")
         if not equals:
             raise pytest.UsageError(f"{_OPTION} {assignment}: write MODEL_TYPE=DIRECTORY")
+        if not (Path(directory) / "config.json").is_file():
+            raise pytest.UsageError(f"{_OPTION} {assignment}: the directory has no config.json")
         directories[model_type] = Path(directory)
     return directories
 
