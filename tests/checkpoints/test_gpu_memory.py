@@ -90,6 +90,18 @@ def test_an_option_that_is_named_makes_the_model_fit(checkpoints: dict[str, Path
     assert estimate(directory, "8", max_model_len=32768).options == ("--engine tensor_parallel_size=4",)
 
 
+def test_a_stated_kv_cache_is_all_that_vllm_takes_beside_the_model() -> None:
+    def found(gpu: str, stated: int | None) -> MemoryEstimate:
+        options = {"kv_cache_memory_bytes": stated, "gpu_memory_utilization": 0.5}
+        return estimate_memory(Path("/nowhere"), CONFIG, Gpu.parse(gpu), options, context_length=4096)
+
+    assert found("24", None).budget == 12 * GIB
+    stated = found("24", 20 * GIB)
+    assert stated.kv_cache == 20 * GIB
+    assert stated.budget == stated.weights + stated.activations + stated.overhead + 20 * GIB
+    assert found("8", 20 * GIB).budget == 8 * GIB
+
+
 @given(
     length=st.integers(1024, 131072),
     longer=st.integers(0, 65536),
@@ -207,6 +219,7 @@ def test_a_shorter_context_is_found_though_windows_make_tokens_cost_unequally() 
         {"max_model_len": -1},
         {"max_model_len": "auto"},
         {"max_num_batched_tokens": "8k"},
+        {"kv_cache_memory_bytes": "1G"},
         {"kv_cache_dtype": "nvfp4"},
     ],
 )

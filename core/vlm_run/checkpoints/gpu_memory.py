@@ -46,7 +46,13 @@ _LARGE = 70 * GIB  # from which vLLM has larger defaults, but for the A100 (Engi
 _OVERHEAD = int(1.1 * GIB)
 _SHORTEST_CONTEXT = 1024
 _STEP = 256
-_COUNTS = ("tensor_parallel_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens")
+_COUNTS = (
+    "tensor_parallel_size",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "kv_cache_memory_bytes",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ class MemoryEstimate:
 
     Attributes:
         gpu: The GPUs.
-        budget: What vLLM may use: `gpu_memory_utilization` of the memory.
+        budget: What vLLM may use: `gpu_memory_utilization` of the memory, unless the KV cache is stated.
         weights: The weights.
         weights_from: The source of the size of the weights, for display.
         activations: The largest step, text or images, and the logits.
@@ -171,7 +177,8 @@ def estimate_memory(
         config: Its `config.json`.
         gpu: The GPUs.
         engine_kwargs: The engine options that decide: dtype, kv_cache_dtype, gpu_memory_utilization,
-            tensor_parallel_size, max_model_len, max_num_seqs, max_num_batched_tokens.
+            tensor_parallel_size, max_model_len, max_num_seqs, max_num_batched_tokens,
+            kv_cache_memory_bytes.
         context_length: The context length if max_model_len is not set.
         served: Whether vLLM's defaults for servers apply, rather than those for batches.
 
@@ -221,10 +228,14 @@ def _read(directory: Path, config: Mapping[str, Any], options: Mapping[str, Any]
 def _estimate(model: _Model, gpu: Gpu, options: Mapping[str, Any], served: bool) -> MemoryEstimate:
     parallel = int(options["tensor_parallel_size"])
     length = int(options["max_model_len"])
-    budget = int(gpu.memory * float(options.get("gpu_memory_utilization", _UTILIZATION)))
     weights = model.weights.size // parallel
     activations = _activations(model.config, gpu, options, served)
-    kv_cache = budget - weights - activations - _OVERHEAD
+    others = weights + activations + _OVERHEAD
+    if stated := options.get("kv_cache_memory_bytes"):  # vLLM then ignores gpu_memory_utilization
+        budget = min(gpu.memory, others + stated)
+    else:
+        budget = int(gpu.memory * float(options.get("gpu_memory_utilization", _UTILIZATION)))
+    kv_cache = budget - others
     # Each GPU has its share of the heads, and one at least.
     share = max(1, -(-model.kv_cache.heads // parallel)) / model.kv_cache.heads
     step = _batched_tokens(gpu, options, served)
