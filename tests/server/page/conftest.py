@@ -13,8 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Locator, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -50,22 +51,54 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+def new_tab(browser: Browser, **options: Any) -> Page:
+    """A page that shares nothing with others."""
+    context = browser.new_context(viewport={"width": 1100, "height": 760}, **options)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(60_000)
+    return context.new_page()
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Page:
+    """A page that one test after the other uses, since a new one takes Chromium 1 s of CPU time."""
+    return new_tab(browser)
+
+
 class Chat:
     """The chat page in a browser without a history, as a user sees it."""
 
-    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
+    def __init__(self, page: Page, url: str) -> None:
         self.url = url
-        self.context = browser.new_context(viewport={"width": 1100, "height": 760}, **options)
-        self.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        self.context.set_default_timeout(60_000)
-        self.page = self.context.new_page()
+        self.page = page
         self.console: list[str] = []
         self.expected = ""  # what lines of the console may say besides
         self.requests: list[str] = []
-        self.page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.console.append(f"error: {error}"))
-        self.page.on("request", lambda request: self.requests.append(request.url))
+        self._listeners: dict[Any, Callable[[Any], None]] = {
+            "console": lambda message: self.console.append(f"{message.type}: {message.text}"),
+            "pageerror": lambda error: self.console.append(f"error: {error}"),
+            "request": lambda request: self.requests.append(request.url),
+        }
+        for event, listener in self._listeners.items():
+            self.page.on(event, listener)
         self.page.goto(f"{url}/")
+
+    def leave(self) -> None:
+        """Go to an empty page, and forget what the browser keeps for the server."""
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
+        # With the origin and the policy of the page, or Chromium would start a process for it.
+        url, policy = f"{self.url}/empty", {"Cross-Origin-Opener-Policy": "same-origin"}
+        empty = '<link rel="icon" href="data:,">'
+        self.page.route(
+            url, lambda route: route.fulfill(body=empty, content_type="text/html", headers=policy)
+        )
+        self.page.goto(url)
+        self.page.unroute(url)
+        self.page.evaluate("sessionStorage.clear()")
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("Storage.clearDataForOrigin", {"origin": self.url, "storageTypes": "all"})
+        session.detach()
 
     @property
     def answers(self) -> Locator:
@@ -120,21 +153,24 @@ OpenChat = Callable[..., Chat]
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[OpenChat]:
-    """A function that opens the page at a URL.
+def open_page(browser: Browser, tab: Page) -> Iterator[OpenChat]:
+    """A function that opens the page at a URL, with options in a new tab of a browser that has them.
 
     Afterwards no console has an error, and no other server was asked.
     """
     chats: list[Chat] = []
 
     def open_page(url: str, **options: Any) -> Chat:
-        chats.append(Chat(browser, url, **options))
+        chats.append(Chat(new_tab(browser, **options) if options else tab, url))
         return chats[-1]
 
     yield open_page
     faults = [fault for chat in chats for fault in chat.faults()]
     for chat in chats:
-        chat.context.close()
+        if chat.page is tab:
+            chat.leave()
+        else:
+            chat.page.context.close()
     assert faults == []
 
 
@@ -250,3 +286,9 @@ def explained(model: str, conversation: Conversation) -> Explanation:
     # In a thread, since Playwright's event loop runs in this one.
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(explain, Registry.load(model), conversation).result()
+
+
+def serious_faults(page: Page, where: str | None = None) -> list[Any]:
+    """The elements in which axe finds a serious fault, on the page or in a part of it."""
+    found = Axe().run(page, context=where).response["violations"]
+    return [each["nodes"] for each in found if each["impact"] in ("serious", "critical")]

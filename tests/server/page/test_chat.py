@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from vlm_run.server.page import DIRECTORY
 
 from ..conftest import MODEL, Server
-from .conftest import KEY, Chat, Front, OpenChat, explained, exported
+from .conftest import KEY, Chat, Front, OpenChat, explained, exported, serious_faults
 
 COUNT = "How many red circles are there?"
 HOSTILE = """Look: <script>document.title = "taken"</script><img src=x onerror="document.title='taken'">
@@ -165,8 +164,7 @@ def test_axe_finds_no_serious_fault_in_any_width_or_scheme(
     for opener in (None, "Settings"):
         if opener:
             chat.button(opener).click()
-        found = Axe().run(chat.page).response["violations"]
-        assert [each["nodes"] for each in found if each["impact"] in ("serious", "critical")] == []
+        assert serious_faults(chat.page) == []
 
 
 def test_the_keyboard_alone_suffices(chat: Chat, red: DrawRed) -> None:

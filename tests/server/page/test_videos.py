@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -21,7 +20,7 @@ from vlm_run import Conversation, Limits, Registry
 
 from ...media.conftest import Server as FileServer
 from ...media.videos import write_video
-from .conftest import Chat, OpenChat, explained, exported
+from .conftest import Chat, OpenChat, explained, exported, serious_faults
 from .plain_server import PlainServer
 from .test_images import give
 
@@ -318,11 +317,6 @@ def test_axe_finds_no_serious_fault_where_videos_are_shown(
     assert serious_faults(chat.page) == []
     chat.button("Play clip.webm").click()
     assert serious_faults(chat.page, "#lightbox") == []
-
-
-def serious_faults(page: Page, where: str | None = None) -> list[Any]:
-    found = Axe().run(page, context=where).response["violations"]
-    return [each["nodes"] for each in found if each["impact"] in ("serious", "critical")]
 
 
 Describe = Callable[..., httpx.Response]
