@@ -53,7 +53,7 @@ class Engine:
     ...     print(answer.response)
 
     A script that starts one needs `if __name__ == "__main__":`, since vLLM starts processes. It stops at the
-    end of the `with` block, with `shutdown`, when nothing refers to it any more, or with the interpreter.
+    end of the `with` block or with `shutdown`, and with the interpreter at the latest.
 
     Args:
         adapter: The model, from `Registry.load`.
