@@ -52,8 +52,8 @@ class Engine:
     ...     (answer,) = engine.infer([{"query": "How many red circles are there?", "images": ["p.png"]}])
     ...     print(answer.response)
 
-    A script that starts one needs `if __name__ == "__main__":`, since vLLM starts processes. It stops at the
-    end of the `with` block or with `shutdown`, and with the interpreter at the latest.
+    A script that starts one needs `if __name__ == "__main__":`, since vLLM starts processes. The engine
+    stops at the end of the `with` block or with `shutdown`, and with the interpreter at the latest.
 
     Args:
         adapter: The model, from `Registry.load`.
