@@ -46,7 +46,7 @@ def _count(checkpoint: str, placeholder: str, kwargs: str, width: int, height: i
     try:
         from PIL import Image
 
-        processor = _processor(checkpoint)
+        processor = load_processor(checkpoint)
         image = Image.new("RGB", (width, height))
         text = placeholder + _AFTER
         expanded = processor(text=[text], images=[[image]], add_special_tokens=False, **json.loads(kwargs))
@@ -66,7 +66,8 @@ def _count(checkpoint: str, placeholder: str, kwargs: str, width: int, height: i
 
 
 @lru_cache(maxsize=16)
-def _processor(checkpoint: str) -> Any:
+def load_processor(checkpoint: str) -> Any:
+    """The processor of a checkpoint directory, which transformers loads without remote code."""
     from transformers import AutoProcessor
 
     return AutoProcessor.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from vlm_run.derivation.processor_facts import load_processor
 from vlm_run.errors import EngineError
 from vlm_run.prompts.conversation import Conversation
 
@@ -17,9 +18,9 @@ Template: TypeAlias = Callable[[Conversation], "str | None"]
 """Renders a conversation; returns None if the template does not accept it."""
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, which the checks of one model type share.
+    """The checkpoint's tokenizer, which the checks of its model types share.
 
     Raises:
         EngineError: transformers cannot load one from the directory.
@@ -54,10 +55,8 @@ def chat_template(directory: Path) -> Template | None:
 
 
 def _processor(directory: Path) -> Any:
-    from transformers import AutoProcessor
-
     try:
-        return AutoProcessor.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        return load_processor(str(directory))
     except Exception:  # the tokenizer may still have a template
         return None
 

@@ -30,9 +30,9 @@ def odd_images_work_or_are_refused(subject: ModelSubject) -> str | None:
     """Tiny, narrow, greyscale, transparent and rotated images become RGB images or raise MediaError."""
     adapter = subject.adapter()
     refused, faults = [], []
-    for name, content in odd_images():
+    for name, image in _odd_images():
         try:
-            _look_at(adapter, _decoded(content))
+            _look_at(adapter, image.copy())
         except MediaError:
             refused.append(name)
         except VlmRunError as error:
@@ -48,8 +48,7 @@ def images_have_a_token_count(subject: ModelSubject) -> str:
         raise CheckSkipped("the spec has no `vision`, and the plugin no `count_image_tokens`")
     adapter = subject.adapter()
     counts = {}
-    decoded = ((name, _decoded(content)) for name, content in odd_images())
-    for name, image in [*_ordinary_images(), *decoded]:
+    for name, image in [*_ordinary_images(), *_odd_images()]:
         try:
             adapter.preprocess_image(image.copy())
         except MediaError:
@@ -117,3 +116,9 @@ def _count(adapter: Adapter, name: str, image: Image.Image) -> int:
 def _ordinary_images() -> tuple[tuple[str, Image.Image], ...]:
     """Images of common sizes with their names. All model types share them, and get copies."""
     return tuple((f"{width} x {height}", gradient_image(width, height)) for width, height in _ORDINARY)
+
+
+@cache
+def _odd_images() -> tuple[tuple[str, Image.Image], ...]:
+    """The decoded odd images with their descriptions, shared likewise."""
+    return tuple((name, _decoded(content)) for name, content in odd_images())

@@ -110,7 +110,7 @@ def test_a_task_is_the_text_after_the_image() -> None:
     assert prompt.text == f"[gMASK]<sop><|user|>\n{TAG}Table Recognition:<|assistant|>\n"
 
 
-SIZES = [(336, 336), (1000, 400), (1920, 1080), (60, 1000), (5000, 5000), (20, 400), (3, 600)]
+SIZES = [(336, 336), (1000, 400), (1920, 1080), (60, 1000), (2300, 2300), (20, 400), (3, 600)]
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,13 @@ class ImageProcessor:
             `pixel_values`, (images, 1 + num_crops, 3, 336, 336), the small view first and zeros
             after the last crop; `image_sizes`, (images, 2), height and width of the large view.
         """
-        views = [self._large_view(image.convert("RGB")) for image in images]
-        return {
-            "pixel_values": torch.stack([self._crops(view) for view in views]),
-            "image_sizes": torch.tensor([view.shape[1:] for view in views]),
-        }
+        pixel_values = torch.zeros(len(images), 1 + self.facts.num_crops, 3, CROP, CROP)
+        sizes = []
+        for image, crops in zip(images, pixel_values, strict=True):
+            view = self._large_view(image.convert("RGB"))
+            _cut(view, crops)
+            sizes.append(view.shape[1:])
+        return {"pixel_values": pixel_values, "image_sizes": torch.tensor(sizes)}
 
     def _large_view(self, image: Image.Image) -> torch.Tensor:
         """The image resized, padded with white to whole crops and normalized, (3, height, width)."""
@@ -63,15 +65,16 @@ class ImageProcessor:
         if tall:
             padded = padded.transpose(Image.Transpose.TRANSPOSE)
         pixels = torch.frombuffer(bytearray(padded.tobytes()), dtype=torch.uint8)
-        levels = pixels.view(padded.height, padded.width, 3).permute(2, 0, 1).float() / 255
-        return (levels - _MEAN) / _STD
+        levels = pixels.view(padded.height, padded.width, 3).permute(2, 0, 1).contiguous().float()
+        return levels.div_(255).sub_(_MEAN).div_(_STD)
 
-    def _crops(self, view: torch.Tensor) -> torch.Tensor:
-        rows, columns = view.shape[1] // CROP, view.shape[2] // CROP
-        small = torch.nn.functional.interpolate(view[None], size=(CROP, CROP), mode="bicubic")
-        crops = view.view(3, rows, CROP, columns, CROP).permute(1, 3, 0, 2, 4).reshape(-1, 3, CROP, CROP)
-        missing = self.facts.num_crops - len(crops)
-        return torch.cat([small, crops, torch.zeros(missing, 3, CROP, CROP)])
+
+def _cut(view: torch.Tensor, crops: torch.Tensor) -> None:
+    """Write the small view and the crops of a large view, (3, height, width), into the first of `crops`."""
+    rows, columns = view.shape[1] // CROP, view.shape[2] // CROP
+    crops[:1] = torch.nn.functional.interpolate(view[None], size=(CROP, CROP), mode="bicubic")
+    cut = view.reshape(3, rows, CROP, columns, CROP).permute(1, 3, 0, 2, 4)
+    crops[1 : 1 + rows * columns].view(rows, columns, 3, CROP, CROP).copy_(cut)
 
 
 class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
