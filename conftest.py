@@ -45,6 +45,8 @@ settings.load_profile("vlm-run")
 # A shell starts background jobs with Ctrl-C ignored, which all processes of the tests would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ["pytester"]  # for tests of pytest plugins; it must be asked for here
+
 ENGINES = ("engine", "pooled", "server", "session", "qwen", "phi3")
 """Fixtures that start vLLM, once for several tests."""
 STARTERS = (*ENGINES, "start_server")
