@@ -94,7 +94,8 @@ def hub() -> Iterator[str]:
 
 def read(hub: str, home: Path, *names: str) -> list[Any]:
     """What is found under each name, in a process whose library knows this hub alone."""
-    env = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(home)}
+    # `datasets` imports torch if it may, which takes longer than all that is tested here.
+    env = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(home), "USE_TORCH": "0"}
     done = subprocess.run(
         [sys.executable, "-c", READ, *names],
         env=env,
