@@ -11,7 +11,9 @@ it is started once, and so do the tests of a file that starts none.
 
 from __future__ import annotations
 
+import atexit
 import gc
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -65,6 +67,18 @@ def engine() -> Iterator[Engine]:
     # float32 is the quickest for so small a model, also where bfloat16 is not emulated.
     with Registry.load("demo-llava").engine(dtype="float32") as running:
         yield running
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Spare a process of pytest-xdist that Python clears all modules at its end, 3 s with those of vLLM."""
+    if hasattr(config, "workerinput"):
+        atexit.register(os._exit, 0)  # after the exit handlers of what is imported later
+        atexit.register(multiprocessing.util._exit_function)  # which is imported already
+
+
+def pytest_collection_finish() -> None:
+    """Let the collections at the end, in which pytest looks for errors of destructors, pass over modules."""
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
