@@ -28,7 +28,9 @@ WORKED = {
     **{model_type: [576, 576, 576, 576, 576] for model_type in LLAVA_1_5},
     **{model_type: [1176, 2928, 2040, 2340, 2928] for model_type in LLAVA_1_6},
 }
-EXTREMES = [(1, 1), (2, 1), (1, 150), (150, 1), (1, 200), (200, 1), (4000, 30), (335, 337), (3000, 2000)]
+EXTREMES = [(1, 1), (2, 1), (1, 20), (150, 1), (1, 200), (200, 1), (4000, 30), (335, 337)]
+# Larger than the largest canvas of LLaVA 1.5 and 1.6, and than that of OneVision.
+LARGE, VERY_LARGE = (1600, 1100), (3000, 2000)
 # On both sides of where OneVision begins to scale patches down.
 AT_NINE_TILES = [(385, 383), (1153, 944), (944, 1153)]
 # Beyond 200 to 1: LLaVA 1.5's processor would build an image of 336 × 1,344,000 pixels from it.
@@ -43,11 +45,13 @@ def test_worked_sizes(model_type: str) -> None:
 
 @pytest.mark.parametrize("model_type", LLAVA_1_6)
 def test_no_image_takes_more_than_a_thumbnail_and_four_tiles(model_type: str) -> None:
+    adapter = Registry.load(model_type)
+
     @settings(deadline=None)
     @given(width=st.integers(1, 5000), height=st.integers(1, 5000))
     def holds(width: int, height: int) -> None:
         assume(max(width, height) <= 200 * min(width, height))
-        assert 576 <= Registry.load(model_type).count_image_tokens(width, height) <= 2928
+        assert 576 <= adapter.count_image_tokens(width, height) <= 2928
 
     holds()
 
@@ -76,7 +80,8 @@ def test_count_is_that_of_vllms_processor(
         assume(max(width, height) <= 20 * min(width, height))  # LLaVA 1.5's enlarges narrow ones first
         assert [adapter.count_image_tokens(width, height)] == vllm_image_tokens(adapter, [(width, height)])
 
-    for size in [*EXTREMES, *AT_NINE_TILES]:
+    large = VERY_LARGE if model_type == ONEVISION else LARGE
+    for size in [*EXTREMES, *AT_NINE_TILES, large]:
         assert [adapter.count_image_tokens(*size)] == vllm_image_tokens(adapter, [size]), size
     agrees()
 
@@ -108,7 +113,7 @@ def test_count_is_that_of_vllms_arithmetic_for_any_size(
         count = info.get_num_image_tokens(image_width=width, image_height=height)
         assert vision.count_image_tokens(width, height) == count
 
-    for width, height in [*EXTREMES, *NEEDLES]:
+    for width, height in [*EXTREMES, *NEEDLES, LARGE, VERY_LARGE]:
         count = info.get_num_image_tokens(image_width=width, image_height=height)
         assert vision.count_image_tokens(width, height) == count
     agrees()
