@@ -124,6 +124,8 @@ def _numbers(form: re.Pattern[str], text: str) -> Iterator[Sequence[float]]:
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
     """The JSON objects in a text, which need not be complete, such as an answer that was cut off."""
+    if "{" not in text:
+        return
     whole = _load(text)
     stack = (
         [whole] if whole is not None else [_load(match[0]) for match in reversed([*_OBJECT.finditer(text)])]
