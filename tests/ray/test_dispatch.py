@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -84,14 +85,14 @@ def test_a_row_that_kills_every_replica_is_given_up_once_it_was_alone_at_two_dea
     capacities=st.lists(st.integers(1, 3 * GROUP), min_size=1, max_size=4),
     window=st.none() | st.integers(1, 70),
     killers=st.sets(st.integers(0, 39), max_size=3),
-    choices=st.data(),
+    choices=st.randoms(use_true_random=False),
 )
 def test_every_row_is_answered_or_given_up_once(
     count: int,
     capacities: list[int],
     window: int | None,
     killers: set[int],
-    choices: st.DataObject,
+    choices: Random,
 ) -> None:
     dispatch = Dispatch(rows(count), window)
     ended: Counter[int] = Counter()
@@ -115,7 +116,7 @@ def test_every_row_is_answered_or_given_up_once(
             dispatch.join(name, size)
             holding[name], capacity[name] = set(), size
             started += 1
-        for name, sent in numbers(dispatch.hand_out(choices.draw(st.integers(1, 100)))).items():
+        for name, sent in numbers(dispatch.hand_out(choices.randint(1, 100))).items():
             holding[name].update(sent)
             assert len(holding[name]) <= max(capacity[name], GROUP)
         if window is not None and any(holding.values()):
@@ -124,14 +125,14 @@ def test_every_row_is_answered_or_given_up_once(
         busy = [name for name in holding if holding[name]]
         if not busy:
             continue
-        name = choices.draw(st.sampled_from(busy))
+        name = choices.choice(busy)
         if holding[name] & killers:
             die(name)
-        elif kills_left and choices.draw(st.booleans()):
+        elif kills_left and choices.getrandbits(1):
             kills_left -= 1
             die(name)
         else:
-            number = choices.draw(st.sampled_from(sorted(holding[name])))
+            number = choices.choice(sorted(holding[name]))
             holding[name].remove(number)
             dispatch.answered(name, number)
             ended[number] += 1
