@@ -72,7 +72,8 @@ class NeverStarts:
 class RuleServer:
     """A server whose answers are its process id, or a stream that ends.
 
-    A request with `wait` says so by a file in that directory, and waits for the file `open` in it.
+    A request with `wait` says so by a file in that directory, and waits for the file `open` in it; one with
+    `seconds` takes as long.
     """
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -96,6 +97,7 @@ class RuleServer:
             if asked.get("stream"):
                 return StreamingResponse(lines(), media_type="text/event-stream")
             await wait()
+            await asyncio.sleep(asked.get("seconds", 0))
             return JSONResponse({"pid": os.getpid()})
 
         return Named(Starlette(routes=[Route("/v1/chat/completions", answer, methods=["POST"])]))
