@@ -37,7 +37,7 @@ test: lint lint-page typecheck layers
 	$(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 # Three processes side by side, of which only the first imports vLLM and transformers: that takes 20 s, and
-# each of xdist's workers would import them. The second waits for Ray and a browser most of the time.
+# each of xdist's workers would import them. It takes longest, and has a core of its own.
 check: lint lint-page typecheck layers
 	$(MAKE) --no-print-directory --jobs=$(WORKERS) $(OUTPUT_SYNC) check-models check-services check-rest
 
@@ -52,10 +52,10 @@ check-models: $(STAMP)
 	$(CHECK) $(MODELS) $(SERVICES:%=--ignore=%)
 
 check-services: $(STAMP)
-	$(CHECK) $(SERVICES)
+	nice -n 5 $(CHECK) $(SERVICES)
 
 check-rest: $(STAMP)
-	$(CHECK) tests $(MODELS:%=--ignore=%) $(SERVICES:%=--ignore=%)
+	nice -n 5 $(CHECK) tests $(MODELS:%=--ignore=%) $(SERVICES:%=--ignore=%)
 
 # In an environment of its own, build/vllm-VERSION; see docs/vllm-versions.md. TESTS=tests/engine runs only those.
 test-vllm:

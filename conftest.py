@@ -76,9 +76,10 @@ def pytest_configure(config: pytest.Config) -> None:
         atexit.register(multiprocessing.util._exit_function)  # which is imported already
 
 
-def pytest_collection_finish() -> None:
-    """Let the collections at the end, in which pytest looks for errors of destructors, pass over modules."""
-    gc.freeze()
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let the collections at its end, in which pytest looks for errors of destructors, pass over modules."""
+    if hasattr(session.config, "workerinput"):
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
