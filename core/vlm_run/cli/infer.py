@@ -25,7 +25,7 @@ from vlm_run.cli.options import (
     expand_option_groups,
 )
 from vlm_run.cli.output import RULE, starting
-from vlm_run.cli.replicas import RayAddress, Replicas
+from vlm_run.cli.replicas import RAY, RayAddress, Replicas
 from vlm_run.cli.video_options import VideoOptions
 from vlm_run.errors import RequestError, VlmRunError
 from vlm_run.extras import check_library
@@ -262,7 +262,7 @@ def _started_for_rows(
             if replicas is None and address is None:
                 engine: Answering = running.enter_context(adapter.engine(policy=policy, **options))
             else:
-                check_library("ray", "ray", "several engines")
+                check_library(*RAY)
                 from vlm_run.ray.batch import started_replicas
 
                 engine = running.enter_context(

@@ -8,6 +8,9 @@ import typer
 
 _PANEL = "Several engines (Ray)"
 
+RAY = ("ray", "ray", "several engines")
+"""What `check_library` is asked before any of them starts."""
+
 Replicas: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="Number of engines, as Ray actors.", rich_help_panel=_PANEL)
 ]

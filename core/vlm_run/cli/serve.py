@@ -8,13 +8,8 @@ import typer
 
 from vlm_run.cli.completion import complete_model_type
 from vlm_run.cli.options import MODEL, HubOption, LoadOptions, expand_option_groups
-from vlm_run.cli.server_options import (
-    MIB,
-    EngineFlags,
-    ReplicaOptions,
-    RequestMediaOptions,
-    ServerOptions,
-)
+from vlm_run.cli.replicas import RAY
+from vlm_run.cli.server_options import EngineFlags, ReplicaOptions, RequestMediaOptions, ServerOptions
 from vlm_run.errors import VlmRunError
 from vlm_run.extras import check_library
 
@@ -61,6 +56,7 @@ def serve(
     adapter = load.load(load.name_alone(typed), hub)
     from vlm_run.engine.lora import lora_engine_options, lora_server_flags, read_lora_adapters
     from vlm_run.engine.versions import check_serves
+    from vlm_run.media.policy import MIB
     from vlm_run.server.tcp_socket import bind_tcp
 
     if not scaling.on_ray and not vllm_flags:  # which may name another address
@@ -87,7 +83,7 @@ def serve(
         raise typer.Exit(run(adapter, page=server.ui, open_browser=server.open_browser, **given))
     if server.ui:
         raise VlmRunError("the chat page is not served with --replicas", hint="Leave out --ui.")
-    check_library("ray", "ray", "several engines")
+    check_library(*RAY)
     from vlm_run.ray.serve import serve as run_on_ray
 
     code = run_on_ray(

@@ -14,8 +14,6 @@ from vlm_run.cli.replicas import MaxReplicas, MinReplicas, RayAddress, Replicas
 _SERVER = "Server"
 _IMAGES = "Images in requests"
 
-MIB = 1024 * 1024
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
@@ -181,6 +179,8 @@ class RequestMediaOptions:
 
     def policy_fields(self) -> dict[str, Any]:
         """Return the others as fields of a `MediaPolicy`."""
+        from vlm_run.media.policy import MIB
+
         return {
             "allow_private_addresses": self.allow_private_media,
             "allow_documents": self.allow_documents,
