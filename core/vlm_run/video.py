@@ -20,7 +20,7 @@ from vlm_run.vision import DynamicResolution
 if TYPE_CHECKING:
     from vlm_run.media import MediaPolicy
     from vlm_run.media.source import Frames
-    from vlm_run.media.video import Clip
+    from vlm_run.media.video import Clip, FrameViewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +178,7 @@ def load_clip(
     selection: FrameSelection,
     policy: MediaPolicy,
     scale: Callable[[int, int, int], tuple[int, int]] | None = None,
+    view: FrameViewer | None = None,
 ) -> Clip:
     """Decode the frames of a video that a model sees.
 
@@ -187,19 +188,26 @@ def load_clip(
         selection: Which frames the request wants.
         policy: Limits on bytes, pixels, frames, duration and time.
         scale: Gives another size than `facts.resized` does.
+        view: Called with each of them before it is scaled, as `sample_video` does.
 
     Raises:
         MediaError: The video or a frame is refused, damaged or too large.
     """
     from vlm_run.media.frames import clip_of_frames  # imports Pillow
-    from vlm_run.media.video import sample_video
+    from vlm_run.media.video import sample_video, see_nothing
 
-    scale = scale or facts.resized
+    scale, view = scale or facts.resized, view or see_nothing
     if isinstance(content, bytes):
         return sample_video(
-            content, policy, lambda available, fps: facts.choose_frames(available, fps, selection), scale
+            content,
+            policy,
+            lambda available, fps: facts.choose_frames(available, fps, selection),
+            scale,
+            view,
         )
-    return clip_of_frames(content, policy, lambda times: facts.choose_given_frames(times, selection), scale)
+    return clip_of_frames(
+        content, policy, lambda times: facts.choose_given_frames(times, selection), scale, view
+    )
 
 
 def _range(available: int, fps: float, selection: FrameSelection) -> tuple[int, int]:

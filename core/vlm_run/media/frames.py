@@ -11,7 +11,7 @@ from vlm_run.media.decode import check_image, decode
 from vlm_run.media.load import naming_frame
 from vlm_run.media.policy import MediaPolicy
 from vlm_run.media.source import Frames
-from vlm_run.media.video import Clip, FrameSize, room_for
+from vlm_run.media.video import Clip, FrameSize, FrameViewer, room_for
 
 _USUAL_FPS = 2.0
 
@@ -21,6 +21,7 @@ def clip_of_frames(
     policy: MediaPolicy,
     choose: Callable[[Sequence[float]], Sequence[int]],
     scale: FrameSize,
+    view: FrameViewer,
 ) -> Clip:
     """The chosen frames of a video that is given as frames.
 
@@ -29,6 +30,7 @@ def clip_of_frames(
         policy: Limits on bytes, pixels and frames.
         choose: Which frames to keep, from the times of all in seconds.
         scale: To what size to scale them.
+        view: Called with each of them before it is scaled.
 
     Raises:
         MediaError: A frame is refused or damaged, there are too many, or their sizes differ.
@@ -49,6 +51,7 @@ def clip_of_frames(
                 f"{first.width} × {first.height}",
                 hint="Give frames of one size.",
             )
+        view(image, times[index])
         pixels[place] = image.resize(target, Image.Resampling.BICUBIC)
     kept = tuple(times[index] for index in chosen)
     return Clip(pixels, kept, _span(kept), _span(times), first.size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -18,9 +17,9 @@ from vlm_run.explain.video_costs import one_pixel, video_cost
 from vlm_run.media import MediaPolicy
 from vlm_run.media.load import encoded, fetch_source, for_videos, load_image_async, locating_errors
 from vlm_run.media.poster import Poster
-from vlm_run.media.video import sample_video, video_container
+from vlm_run.media.video import video_container
 from vlm_run.server.served_model import ServedModel
-from vlm_run.video import FrameSelection
+from vlm_run.video import FrameSelection, load_clip
 
 _THUMBNAIL_SIDE = 512
 _VIDEO_URI = "data:video/"
@@ -75,8 +74,7 @@ def _describe_video(
 ) -> dict[str, Any]:
     poster = Poster()
     with locating_errors(None):
-        choose = partial(adapter.video_facts(selection).choose_frames, selection=selection)
-        clip = sample_video(content, policy, choose, one_pixel, poster.see)
+        clip = load_clip(adapter.video_facts(selection), content, selection, policy, one_pixel, poster.see)
         cost = video_cost(adapter, clip, selection, policy)
     assert poster.image is not None, "a video has a frame"
     return {
