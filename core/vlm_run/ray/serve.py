@@ -262,7 +262,7 @@ def serve(
             is in use, or the replicas could not start.
     """
     from vlm_run.server.arguments import server_arguments
-    from vlm_run.server.listening import ready_message, warn_if_open
+    from vlm_run.server.listening import local_url, ready_message, warn_if_open
 
     args = server_arguments(adapter, options or {}, flags)
     warn_if_open(args)
@@ -291,7 +291,7 @@ def serve(
         with _signals() as wait:
             try:
                 deploy()
-                typer.echo(ready_message(_url(host, port, args), args), err=True)
+                typer.echo(ready_message(local_url(host, port, args), args), err=True)
                 while wait() == signal.SIGHUP:
                     typer.echo("replacing the replicas", err=True)
                     deploy()
@@ -311,12 +311,6 @@ def _deploy(adapter: Adapter, **options: Any) -> None:
         ray_serve.run(application, name=APPLICATION)
     except RuntimeError as error:
         raise EngineError(f"the replicas could not start: {_failure(error)}") from None
-
-
-def _url(host: str, port: int, args: Any) -> str:
-    """The address of the proxies, as a client on this machine may write it."""
-    scheme = "https" if args.ssl_keyfile else "http"
-    return f"{scheme}://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
 
 
 def _keep_proxies(args: Any) -> tuple[str, int]:

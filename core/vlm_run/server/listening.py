@@ -42,6 +42,11 @@ def address_of(args: Namespace, listener: socket.socket) -> str:
     if args.uds:
         return f"unix:{args.uds}"
     host, port = listener.getsockname()[:2]
+    return local_url(host, port, args)
+
+
+def local_url(host: str, port: int, args: Namespace) -> str:
+    """The URL by which this machine reaches a server that listens at a host and a port."""
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"
     scheme = "https" if args.ssl_keyfile and args.ssl_certfile else "http"
